@@ -1,0 +1,1 @@
+"""The work, in two stages that meet only in the candidate store."""

@@ -1,0 +1,1 @@
+"""Stage one: SAM over every image of a data set, once, into the candidate store."""

@@ -1,0 +1,1 @@
+"""What both stages read: REFER data sets, RefShapes and the labeled split; imports nothing of ours."""

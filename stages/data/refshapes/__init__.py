@@ -1,0 +1,1 @@
+"""RefShapes: a procedural referring-expression benchmark in the REFER on-disk format."""

@@ -1,0 +1,1 @@
+"""Stage two: the teacher-student LAVT, its pseudo-labels refined against the cached candidates."""
