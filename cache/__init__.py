@@ -1,1 +1,24 @@
-"""The candidate store: bit-packed masks in immutable Zarr parts; imports nothing of ours."""
+"""The candidate store: bit-packed masks in immutable Zarr parts; imports nothing of ours.
+
+Stage one writes it (StoreWriter), stage two reads it (CandidateView at the training size, CandidateStore at native
+resolution). schema.py says what a store says about itself, parts.py and views.py how it is laid out.
+"""
+
+from semires.cache.candidates import Candidates
+from semires.cache.errors import StoreError
+from semires.cache.reader import CandidateStore, StoreInfo
+from semires.cache.schema import SCHEMA_VERSION, Manifest
+from semires.cache.views import CandidateView, build_view
+from semires.cache.writer import StoreWriter
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CandidateStore",
+    "CandidateView",
+    "Candidates",
+    "Manifest",
+    "StoreError",
+    "StoreInfo",
+    "StoreWriter",
+    "build_view",
+]

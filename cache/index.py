@@ -1,0 +1,83 @@
+"""The image index: where each image of a store or view lies, over all its parts, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semires.cache.parts import PartIndex
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageLocation:
+    """Where one image lies."""
+
+    part: str
+    """Name of the part."""
+    height: int
+    """Image height in pixels."""
+    width: int
+    """Image width in pixels."""
+    mask_start: int
+    """First row in the mask columns."""
+    mask_stop: int
+    """Row after the last."""
+    byte_start: int
+    """First byte in `bits` of the native part."""
+    byte_stop: int
+    """Byte after the last."""
+
+    @property
+    def num_masks(self) -> int:
+        """Candidates of the image; may be 0."""
+        return self.mask_stop - self.mask_start
+
+
+class ImageIndex:
+    """All images of some parts, sorted by id.
+
+    Of an image that several parts hold (two writers worked on it at once) the first part by name counts, so that
+    every reader sees the same candidates.
+    """
+
+    def __init__(self, parts: Mapping[str, PartIndex]) -> None:
+        names = sorted(parts)
+        self._parts = [(name, parts[name]) for name in names]
+        ids = np.concatenate([np.zeros(0, np.int64), *(parts[name].image_id for name in names)])
+        # np.unique gives the first occurrence, and parts are in the order of their names.
+        self.image_ids, first = np.unique(ids, return_index=True)
+        starts = np.cumsum([0, *(len(parts[name].image_id) for name in names)])
+        self._part = np.searchsorted(starts, first, side="right") - 1
+        self._row = first - starts[self._part]
+        counts = np.concatenate([np.zeros(0, np.int64), *(parts[name].masks_per_image for name in names)])
+        self.masks_per_image: NDArray[np.int64] = counts[first]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __contains__(self, image_id: object) -> bool:
+        return isinstance(image_id, int | np.integer) and self._find(int(image_id)) is not None
+
+    def locate(self, image_id: int) -> ImageLocation | None:
+        """Where the image lies, or None where no part holds it."""
+        found = self._find(image_id)
+        if found is None:
+            return None
+        name, part = self._parts[self._part[found]]
+        row = int(self._row[found])
+        return ImageLocation(
+            part=name,
+            height=int(part.height[row]),
+            width=int(part.width[row]),
+            mask_start=int(part.mask_offset[row]),
+            mask_stop=int(part.mask_offset[row + 1]),
+            byte_start=int(part.byte_offset[row]),
+            byte_stop=int(part.byte_offset[row + 1]),
+        )
+
+    def _find(self, image_id: int) -> int | None:
+        position = int(np.searchsorted(self.image_ids, image_id))
+        return position if position < len(self) and self.image_ids[position] == image_id else None

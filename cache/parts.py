@@ -1,0 +1,177 @@
+"""Parts: what one commit wrote, immutable; their columns, their index, and how they are written.
+
+    parts/<name>/                    attributes: the index (PartIndex); written after the columns
+        image_id     int64 [I]       size int32 [I, 2]  height, width
+        mask_offset  int64 [I + 1]   rows of the mask columns that belong to image i
+        byte_offset  int64 [I + 1]   bytes of `bits` that belong to image i
+        bits         uint8 [B]       packed rows (see bits.py), native resolution
+        area         int32 [M]       box_xyxy int32 [M, 4]
+        predicted_iou, stability_score float32 [M]   point_xy float32 [M, 2]
+
+The first four columns describe the part to any Zarr reader, under checksum. The index in the attributes repeats them so
+that a store opens with one small read a part, where the columns would take twelve; `check_columns` holds both equal.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semires.cache.bits import packed_length
+from semires.cache.candidates import Candidates
+from semires.cache.errors import StoreError
+from semires.cache.schema import PARTS
+from semires.cache.storage import Storage
+
+# What one read of a slice decompresses at most beyond the slice: 1 MiB of packed bits is a quarter of an image.
+_BYTES_PER_CHUNK = 2**20
+_ROWS_PER_CHUNK = 2**14
+_LISTS = ("image_id", "height", "width", "masks_per_image")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartIndex:
+    """Which images a part holds and where; all arrays int64 [I], in the order of the part's rows."""
+
+    image_id: NDArray[np.int64]
+    """Ids of the images, distinct."""
+    height: NDArray[np.int64]
+    """Image heights in pixels."""
+    width: NDArray[np.int64]
+    """Image widths in pixels."""
+    masks_per_image: NDArray[np.int64]
+    """Candidates of each image; may be 0."""
+
+    @classmethod
+    def of(cls, images: Sequence[Candidates]) -> PartIndex:
+        """The index of a part that holds `images` in this order."""
+        rows = [(image.image_id, image.height, image.width, image.num_masks) for image in images]
+        columns = np.array(rows, np.int64).reshape(len(rows), 4).T
+        return cls(image_id=columns[0], height=columns[1], width=columns[2], masks_per_image=columns[3])
+
+    @classmethod
+    def from_attributes(cls, name: str, attributes: Mapping[str, Any]) -> PartIndex:
+        """Parse the attributes of the part's group; StoreError names the part and the key that is wrong."""
+        lists = {}
+        for key in _LISTS:
+            lists[key] = _parse_integers(name, key, attributes.get(key), minimum=_MINIMUM[key])
+            if len(lists[key]) != len(lists["image_id"]):
+                raise _bad_index(name, key, f"{len(lists['image_id'])} numbers", f"{len(lists[key])}")
+        index = cls(**lists)
+        for key, count in (("num_images", len(index.image_id)), ("num_masks", index.num_masks)):
+            if attributes.get(key) != count:
+                raise _bad_index(name, key, f"{count}", repr(attributes.get(key)))
+        return index
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The index as JSON-compatible group attributes, with the counts `num_images` and `num_masks`."""
+        counts = {"num_images": len(self.image_id), "num_masks": self.num_masks}
+        return counts | {key: getattr(self, key).tolist() for key in _LISTS}
+
+    @property
+    def num_masks(self) -> int:
+        """M, the candidates of all images of the part."""
+        return int(self.masks_per_image.sum())
+
+    @cached_property
+    def mask_offset(self) -> NDArray[np.int64]:
+        """int64 [I + 1]: rows of the mask columns that belong to image i are mask_offset[i] to mask_offset[i + 1]."""
+        return _offsets(self.masks_per_image)
+
+    @cached_property
+    def byte_offset(self) -> NDArray[np.int64]:
+        """int64 [I + 1]: the same for the bytes of `bits`."""
+        return _offsets(self.masks_per_image * self.height * ((self.width + 7) // 8))
+
+
+_MINIMUM = {"image_id": -(2**63), "height": 1, "width": 1, "masks_per_image": 0}
+
+
+def read_indices(storage: Storage, path: str = PARTS, skip: Collection[str] = ()) -> dict[str, PartIndex]:
+    """Indices of the finished parts under `path` by name, sorted; those named in `skip` are not read again.
+
+    A part whose group metadata is missing was never finished (or is being written) and does not exist.
+    """
+    names = [name for name in storage.child_names(path) if name not in skip]
+    found = storage.group_attributes([f"{path}/{name}" for name in names])
+    return {
+        name: PartIndex.from_attributes(f"{storage.location}/{path}/{name}", attributes)
+        for name, attributes in zip(names, found, strict=True)
+        if attributes is not None
+    }
+
+
+def new_part_name() -> str:
+    """A name no other writer chooses: names sort by time, equal times differ by a random tail."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+
+
+def write_part(storage: Storage, name: str, images: Sequence[Candidates]) -> PartIndex:
+    """Write `images` as the part `name`: columns first, each a whole shard, then the metadata: now the part exists."""
+    index = PartIndex.of(images)
+    path = f"{PARTS}/{name}"
+    columns: dict[str, NDArray[Any]] = {
+        **index_columns(index),
+        "bits": np.concatenate([image.bits.reshape(-1) for image in images]),
+        "area": np.concatenate([image.area for image in images]),
+        "box_xyxy": np.concatenate([image.boxes_xyxy for image in images]),
+        "predicted_iou": np.concatenate([image.predicted_iou for image in images]),
+        "stability_score": np.concatenate([image.stability_score for image in images]),
+        "point_xy": np.concatenate([image.points_xy for image in images]),
+    }
+    for column, data in columns.items():
+        rows_per_chunk = _BYTES_PER_CHUNK if column == "bits" else _ROWS_PER_CHUNK
+        storage.write_column(f"{path}/{column}", data, rows_per_chunk=rows_per_chunk)
+    storage.write_group(path, index.to_attributes())
+    return index
+
+
+def index_columns(index: PartIndex) -> dict[str, NDArray[Any]]:
+    """The columns that repeat the index: image_id, size, mask_offset and byte_offset."""
+    return {
+        "image_id": index.image_id,
+        "size": np.stack([index.height, index.width], axis=1).astype(np.int32),
+        "mask_offset": index.mask_offset,
+        "byte_offset": index.byte_offset,
+    }
+
+
+def check_columns(storage: Storage, name: str, index: PartIndex) -> None:
+    """Raise StoreError where the index in the attributes differs from the checksummed columns that repeat it."""
+    for column, expected in index_columns(index).items():
+        path = f"{PARTS}/{name}/{column}"
+        if not np.array_equal(storage.open_column(path).read(), expected):
+            raise StoreError(
+                f"{storage.location}/{path}: expected the same numbers as in the part's attributes, found others; "
+                "run `semires cache verify`"
+            )
+
+
+def num_native_bytes(candidates: Candidates) -> int:
+    """Bytes of `bits` that the candidates take."""
+    return candidates.num_masks * candidates.height * packed_length(candidates.width)
+
+
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def _parse_integers(name: str, key: str, value: object, *, minimum: int) -> NDArray[np.int64]:
+    array = np.asarray(value) if isinstance(value, list) else None
+    if array is None or array.ndim != 1 or (array.size and array.dtype.kind != "i"):
+        raise _bad_index(name, key, "a list of integers", repr(value)[:80])
+    array = array.astype(np.int64)
+    if array.size and array.min() < minimum:
+        raise _bad_index(name, key, f"integers from {minimum}", str(array.min()))
+    return array
+
+
+def _bad_index(name: str, key: str, expected: str, found: str) -> StoreError:
+    return StoreError(f"{name}: attribute {key}: expected {expected}, found {found}; run `semires cache verify`")

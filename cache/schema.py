@@ -1,0 +1,123 @@
+"""What a store says about itself: the manifest in the root group's attributes, parsed strictly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from semires.cache.errors import StoreError
+
+SCHEMA_VERSION = 1
+"""Version of the layout that this code writes and reads; a store of any other version is refused."""
+
+PARTS = "parts"
+"""Path of the parts in a store: parts/<name>, see parts.py."""
+
+VIEWS = "views"
+"""Path of the derived views: views/<size>/parts/<name>, see views.py."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """How the candidates of a store were made; stores with different manifests are never mixed."""
+
+    split: str
+    """Split whose images are cached, e.g. "refcoco"."""
+    sam: str
+    """Name of the SAM model, e.g. "vit_h"."""
+    sam_sha256: str
+    """SHA-256 of the model's weights file, hexadecimal."""
+    generator: dict[str, int | float] = field(default_factory=dict)
+    """Settings of the mask generator by name, e.g. {"points_per_side": 32, "pred_iou_thresh": 0.88}."""
+    num_images: int | None = None
+    """Images of the whole split, so that a reader can tell how much is still missing; None where unknown."""
+    schema_version: int = SCHEMA_VERSION
+    """Layout version."""
+
+    def __post_init__(self) -> None:
+        for name, (is_valid, expected) in _FIELDS.items():
+            value = getattr(self, name)
+            if not is_valid(value):
+                raise StoreError(f"manifest field {name}: expected {expected}, found {value!r}")
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The manifest as JSON-compatible group attributes, one key per field."""
+        attributes = {item.name: getattr(self, item.name) for item in fields(self)}
+        return attributes | {"generator": dict(self.generator)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Manifest:
+        """Parse group attributes; StoreError names the first key that is missing, unknown or of another type."""
+        if "schema_version" not in attributes:
+            raise StoreError(
+                "manifest key schema_version: expected the layout version of a candidate store, found none; "
+                "give the location of a store that `semires cache-sam` wrote"
+            )
+        # The version goes first: the keys of another version mean nothing here.
+        if attributes["schema_version"] != SCHEMA_VERSION:
+            raise StoreError(
+                f"manifest key schema_version: expected {SCHEMA_VERSION}, found {attributes['schema_version']!r}; "
+                "use the semires release that wrote this store, or write it anew with `semires cache-sam`"
+            )
+        expected = {item.name for item in fields(cls)}
+        for key in sorted(expected - attributes.keys()):
+            raise StoreError(f"manifest key {key}: expected {_FIELDS[key][1]}, found no such key; {_REWRITE}")
+        for key in sorted(attributes.keys() - expected):
+            raise StoreError(f"manifest key {key}: expected only {', '.join(sorted(expected))}, found it; {_REWRITE}")
+        try:
+            return cls(**attributes)
+        except StoreError as error:
+            raise StoreError(f"{error}; {_REWRITE}") from None
+
+    def check_matches(self, asked: Manifest) -> None:
+        """Raise StoreError, naming both values of the first field that differs from `asked`.
+
+        `num_images` is not compared: a store stays usable when a split is first cached in part.
+        """
+        for name in ("schema_version", "split", "sam", "sam_sha256"):
+            _check_equal(name, getattr(self, name), getattr(asked, name))
+        for key in sorted(self.generator.keys() | asked.generator.keys()):
+            _check_equal(f"generator.{key}", self.generator.get(key), asked.generator.get(key))
+
+
+_REWRITE = "this store was not written by this release, write it anew with `semires cache-sam`"
+
+
+def _check_equal(name: str, stored: object, asked: object) -> None:
+    if stored != asked:
+        raise StoreError(
+            f"store was made with {name} {stored!r}, asked for {asked!r}; "
+            "ask for the stored settings, choose another location, or overwrite the store"
+        )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_settings(value: object) -> bool:
+    """Whether `value` maps names to finite numbers; JSON has no other floats, and a bool is no number."""
+    return isinstance(value, dict) and all(
+        _is_name(key) and (_is_integer(number) or (isinstance(number, float) and math.isfinite(number)))
+        for key, number in value.items()
+    )
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "schema_version": (_is_integer, "an integer"),
+    "split": (_is_name, "a name"),
+    "sam": (_is_name, "a name"),
+    "sam_sha256": (_is_name, "a hexadecimal digest"),
+    "generator": (_is_settings, "names with finite numbers"),
+    "num_images": (_is_count, "a count or null"),
+}

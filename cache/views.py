@@ -1,0 +1,176 @@
+"""Views: every candidate of a store at the training size, derived, packed flat and quick to read.
+
+    views/<S>/                    attributes: schema_version, size
+    views/<S>/parts/<name>/       attributes: the index of the part of the same name; written after the columns
+        image_id     int64 [I]
+        mask_offset  int64 [I + 1]   rows of `bits` that belong to image i
+        bits         uint8 [M, ceil(S * S / 8)]   nearest-neighbour at S x S, aspect not kept
+
+A view may be deleted and rebuilt any time; its parts follow the parts of the store one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semires.cache.bits import packed_length, resize_nearest_packed
+from semires.cache.errors import StoreError
+from semires.cache.index import ImageIndex
+from semires.cache.parts import PartIndex, check_columns, read_indices
+from semires.cache.schema import PARTS, SCHEMA_VERSION, VIEWS, Manifest
+from semires.cache.storage import Column, Storage
+
+# Reading 100 masks of 480x480 takes 3.4 ms at 64 masks a chunk, 4.6 at 32 (more chunks), 5.8 at 128 (more of others).
+_MASKS_PER_CHUNK = 64
+_BYTES_PER_SHARD = 64 * 2**20
+
+
+def build_view(location: str | Path, size: int, on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Derive the view of `size` x `size` pixels of the store at `location` (a path or fsspec URL).
+
+    Derives the parts that have no view yet and drops views of parts that are gone, so it resumes where it was
+    interrupted and follows a store that grew; two processes that derive the same view write the same bytes and do not
+    disturb each other. `on_progress(done, total)` is told the number of images at the start and
+    after each part. Raises StoreError where there is no store, or where a part is damaged.
+    """
+    if size < 1:
+        raise StoreError(f"view size: expected at least 1 pixel, found {size}; give the training size, e.g. 480")
+    storage = Storage(str(location).rstrip("/"), writable=True)
+    try:
+        Manifest.from_attributes(storage.attributes)
+    except StoreError as error:
+        raise StoreError(f"{storage.location}: {error}") from None
+    root = f"{VIEWS}/{size}"
+    # Listed before the parts: a part and its view that others finish in between are then both left alone.
+    viewed = storage.child_names(f"{root}/{PARTS}")
+    parts = read_indices(storage)
+    if storage.group_attributes([root]) == [None]:
+        storage.write_group(root, {"schema_version": SCHEMA_VERSION, "size": size})
+    finished = read_indices(storage, f"{root}/{PARTS}")
+    for name in viewed:
+        if name not in parts:
+            storage.delete_group(f"{root}/{PARTS}/{name}")
+
+    total = sum(len(index.image_id) for index in parts.values())
+    done = sum(len(index.image_id) for name, index in parts.items() if name in finished)
+    if on_progress is not None:
+        on_progress(done, total)
+    for name, index in parts.items():
+        if name in finished:
+            continue
+        _derive_part(storage, name, index, size)
+        done += len(index.image_id)
+        if on_progress is not None:
+            on_progress(done, total)
+
+
+def _derive_part(storage: Storage, name: str, index: PartIndex, size: int) -> None:
+    """Write views/<size>/parts/<name>: columns shard by shard, then the metadata that makes it exist."""
+    check_columns(storage, name, index)
+    native = storage.open_column(f"{PARTS}/{name}/bits")
+    path = f"{VIEWS}/{size}/{PARTS}/{name}"
+    for column, data in (("image_id", index.image_id), ("mask_offset", index.mask_offset)):
+        storage.write_column(f"{path}/{column}", data, rows_per_chunk=len(data))
+
+    mask_bytes = packed_length(size * size)
+    masks_per_shard = max(1, _BYTES_PER_SHARD // (mask_bytes * _MASKS_PER_CHUNK)) * _MASKS_PER_CHUNK
+    bits = storage.new_column(
+        f"{path}/bits",
+        shape=(index.num_masks, mask_bytes),
+        dtype=np.dtype(np.uint8),
+        rows_per_chunk=_MASKS_PER_CHUNK,
+        rows_per_shard=masks_per_shard,
+    )
+    # Small images grow in a view, so a part is not held whole: a shard is written as soon as it is full.
+    shard = np.empty((min(masks_per_shard, index.num_masks), mask_bytes), np.uint8)
+    written = filled = 0
+    for row in range(len(index.image_id)):
+        resized = _resize_image(native, index, row, size)
+        while len(resized):
+            taken = resized[: len(shard) - filled]
+            shard[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            resized = resized[len(taken) :]
+            if filled == len(shard):
+                bits[written : written + filled] = shard
+                written, filled = written + filled, 0
+    if filled:
+        bits[written : written + filled] = shard[:filled]
+    storage.write_group(path, index.to_attributes())
+
+
+def _resize_image(native: Column, index: PartIndex, row: int, size: int) -> NDArray[np.uint8]:
+    """View of the image at `row` of a part, uint8 [M, ceil(size * size / 8)], from the part's column `bits`."""
+    width = int(index.width[row])
+    flat = native.read(int(index.byte_offset[row]), int(index.byte_offset[row + 1]))
+    packed = flat.reshape(int(index.masks_per_image[row]), int(index.height[row]), packed_length(width))
+    return resize_nearest_packed(packed, width=width, size=size)
+
+
+class CandidateView:
+    """The view of `size` of the store at `location`, as a mapping from image id to packed masks.
+
+    Like CandidateStore it reads nothing before the first use and pickles as its location and size. It needs only the
+    view: a store whose parts are elsewhere is no obstacle. StoreError where the view was never built.
+    """
+
+    def __init__(self, location: str | Path, size: int) -> None:
+        self.location = str(location).rstrip("/")
+        self.size = size
+        self._opened: _OpenView | None = None
+
+    def __reduce__(self) -> tuple[type[CandidateView], tuple[str, int]]:
+        return CandidateView, (self.location, self.size)
+
+    def __len__(self) -> int:
+        return len(self._open().index)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._open().index
+
+    def __getitem__(self, image_id: int) -> NDArray[np.uint8]:
+        """The image's candidates, uint8 [M, ceil(size * size / 8)]; StoreError where it is missing or damaged."""
+        opened = self._open()
+        found = opened.index.locate(image_id)
+        if found is None:
+            raise StoreError(
+                f"{self.location}/{VIEWS}/{self.size}: expected image {image_id}, found {len(opened.index)} other "
+                "images; run `semires cache-sam` to complete the store and its views"
+            )
+        return opened.bits(found.part).read(found.mask_start, found.mask_stop)
+
+    def _open(self) -> _OpenView:
+        if self._opened is None:
+            self._opened = _OpenView(self.location, self.size)
+        return self._opened
+
+
+class _OpenView:
+    """What the first use of a view reads: its index, and later the metadata of each part's bits once."""
+
+    def __init__(self, location: str, size: int) -> None:
+        self._storage = Storage(location)
+        self._root = f"{VIEWS}/{size}"
+        attributes = self._storage.group_attributes([self._root])[0]
+        if attributes is None:
+            sizes = ", ".join(self._storage.child_names(VIEWS)) or "no view"
+            raise StoreError(
+                f"{location}: expected a view of size {size}, found {sizes}; run `semires cache-sam` to derive it"
+            )
+        expected = {"schema_version": SCHEMA_VERSION, "size": size}
+        if attributes != expected:
+            raise StoreError(
+                f"{location}/{self._root}: expected attributes {expected}, found {attributes}; "
+                "delete this view and derive it anew with `semires cache-sam`"
+            )
+        self.index = ImageIndex(read_indices(self._storage, f"{self._root}/{PARTS}"))
+        self._bits: dict[str, Column] = {}
+
+    def bits(self, part: str) -> Column:
+        if part not in self._bits:
+            self._bits[part] = self._storage.open_column(f"{self._root}/{PARTS}/{part}/bits")
+        return self._bits[part]

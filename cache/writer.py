@@ -1,0 +1,122 @@
+"""Writing a store: images are buffered and committed as immutable parts.
+
+    with StoreWriter("data/cache/refcoco.zarr", manifest) as writer:
+        for image_id in writer.missing(image_ids):
+            writer.add(Candidates.from_masks(image_id, masks, predicted_iou, stability_score, points_xy))
+
+A run that is killed loses its buffer and nothing else; the next run asks `missing` and goes on. Any number of writers
+may work on one store at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from semires.cache.candidates import Candidates
+from semires.cache.errors import StoreError
+from semires.cache.parts import new_part_name, num_native_bytes, read_indices, write_part
+from semires.cache.schema import PARTS, VIEWS, Manifest
+from semires.cache.storage import Storage
+
+
+class StoreWriter:
+    """Creates a store at `location`, a path or fsspec URL, or goes on with the one that is there.
+
+    A store made with another manifest raises StoreError, unless `overwrite` asks to delete its contents first; what is
+    not a candidate store is never overwritten. A part is committed when it holds `images_per_part` images or
+    `bytes_per_part` bytes of packed bits, whichever comes first: the buffer's memory, and what a kill can lose.
+    """
+
+    def __init__(
+        self,
+        location: str | Path,
+        manifest: Manifest,
+        *,
+        images_per_part: int = 256,
+        bytes_per_part: int = 64 * 2**20,
+        overwrite: bool = False,
+    ) -> None:
+        if images_per_part < 1 or bytes_per_part < 1:
+            raise ValueError(f"a part expects at least 1 image and 1 byte, got {images_per_part}, {bytes_per_part}")
+        self.location = str(location).rstrip("/")
+        self._images_per_part = images_per_part
+        self._bytes_per_part = bytes_per_part
+        self._storage = Storage.create(self.location, manifest.to_attributes())
+        if overwrite:
+            self._clear(manifest)
+        # Also after creating: another writer may have created the store first, with other settings.
+        Manifest.from_attributes(self._storage.attributes).check_matches(manifest)
+        self._known_parts: set[str] = set()
+        self._known_ids: set[int] = set()
+        self._refresh()
+        self._buffer: list[Candidates] = []
+        self._buffered_bytes = 0
+        self._closed = False
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # On an error too: candidates that are finished cost seconds of SAM each.
+        self.close()
+
+    def missing(self, image_ids: Iterable[int]) -> list[int]:
+        """Those of `image_ids`, in their order, that neither the store nor this writer's buffer holds.
+
+        Looks for parts that other writers committed in the meantime.
+        """
+        self._refresh()
+        return [image_id for image_id in image_ids if image_id not in self._known_ids]
+
+    def add(self, candidates: Candidates) -> None:
+        """Buffer the candidates of one image; commits a part when it is full.
+
+        Raises StoreError for an image that the store (as last seen) or the buffer already holds.
+        """
+        assert not self._closed, "the writer is closed"
+        if candidates.image_id in self._known_ids:
+            raise StoreError(
+                f"{self.location}: expected an image that is not stored yet, found image {candidates.image_id} again; "
+                "add only what `missing` returns"
+            )
+        self._known_ids.add(candidates.image_id)
+        self._buffer.append(candidates)
+        self._buffered_bytes += num_native_bytes(candidates)
+        if len(self._buffer) >= self._images_per_part or self._buffered_bytes >= self._bytes_per_part:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write the buffer as one part; nothing where it is empty."""
+        if not self._buffer:
+            return
+        name = new_part_name()
+        write_part(self._storage, name, self._buffer)
+        self._known_parts.add(name)
+        self._buffer = []
+        self._buffered_bytes = 0
+
+    def close(self) -> None:
+        """Commit what is buffered; the writer takes no more images."""
+        self.commit()
+        self._closed = True
+
+    def _refresh(self) -> None:
+        for name, index in read_indices(self._storage, skip=self._known_parts).items():
+            self._known_parts.add(name)
+            self._known_ids.update(index.image_id.tolist())
+
+    def _clear(self, manifest: Manifest) -> None:
+        """Delete views and parts, then set the manifest; interrupted anywhere, what is left is a valid store."""
+        if "schema_version" not in self._storage.attributes:
+            raise StoreError(
+                f"{self.location}: expected a candidate store to overwrite, found another Zarr group; "
+                "choose another location"
+            )
+        for path in (VIEWS, PARTS):
+            for name in self._storage.child_names(path):
+                self._storage.delete_group(f"{path}/{name}")
+        self._storage.replace_attributes(manifest.to_attributes())

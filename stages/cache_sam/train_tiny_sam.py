@@ -1,0 +1,171 @@
+"""Trains the tiny SAM on RefShapes scenes of a seed range that the benchmark never touches.
+
+    python -m semires.stages.cache_sam.train_tiny_sam --steps 2600 --output tiny_sam.safetensors
+
+SAM's recipe (Kirillov et al. 2023, appendix A): point prompts, focal and dice loss 20 : 1, only the best of the three
+masks is trained, the IoU head learns each mask's true IoU. Two things the scenes let us do better: a point inside a
+part has two right answers, part and whole, and both are asked of the three masks; and a point on the ground has none,
+which the IoU head learns as 0.
+"""
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from segment_anything.modeling import Sam
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from semires.stages.cache_sam.tiny_sam import IMAGE_SIZE, build_tiny_sam
+from semires.stages.data.refshapes.scene import Scene, make_scene
+
+LOGITS_SIZE = IMAGE_SIZE // 2  # the decoder's masks are at half the image's resolution
+MASK_WEIGHTS = {"focal": 20.0, "dice": 1.0, "iou": 1.0}
+BACKGROUND_SHARE = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Point prompts of one image.
+
+    `points_xy` float32 [P, 2] pixels; `targets` float32 [P, 2, h, w], the share of each low-resolution pixel that the
+    part and the whole cover (the same mask twice where there is one right answer); `answered` bool [P].
+    """
+
+    points_xy: Tensor
+    targets: Tensor
+    answered: Tensor
+
+
+def draw_prompts(scene: Scene, rng: np.random.Generator, num_points: int) -> Prompts:
+    """Points on random parts, each pixel of a part alike, and some on the ground."""
+    height, width = scene.image.shape[:2]
+    points, pairs, answered = [], [], []
+    ground = ~scene.object_masks.any(axis=0)
+    for _ in range(num_points):
+        if rng.random() < BACKGROUND_SHARE:
+            region, pair = ground, np.zeros((2, height, width), dtype=bool)
+        else:
+            part = int(rng.integers(len(scene.part_masks)))
+            region = scene.part_masks[part]
+            pair = np.stack([region, scene.object_masks[scene.part_owner[part]]])
+        pixels = np.flatnonzero(region)
+        y, x = divmod(int(pixels[rng.integers(len(pixels))]), width)
+        points.append((x + 0.5, y + 0.5))
+        pairs.append(pair)
+        answered.append(region is not ground)
+    masks = torch.zeros(num_points, 2, IMAGE_SIZE, IMAGE_SIZE)
+    masks[:, :, :height, :width] = torch.from_numpy(np.stack(pairs)).float()
+    return Prompts(
+        points_xy=torch.tensor(points, dtype=torch.float32),
+        targets=F.avg_pool2d(masks, IMAGE_SIZE // LOGITS_SIZE),
+        answered=torch.tensor(answered),
+    )
+
+
+def loss_of(logits: Tensor, predicted_iou: Tensor, prompts: Prompts) -> dict[str, Tensor]:
+    """Losses of one image: `logits` float [P, 3, h, w], `predicted_iou` float [P, 3]."""
+    guess, truth = logits[:, :, None], prompts.targets[:, None]  # [P, 3, 1, h, w] against [P, 1, 2, h, w]
+    guess, truth = torch.broadcast_tensors(guess, truth)
+    focal = sigmoid_focal_loss(guess, truth, alpha=-1, gamma=2).mean(dim=(-2, -1))
+    probability = guess.sigmoid()
+    overlap = (probability * truth).sum(dim=(-2, -1))
+    dice = 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + 1)
+    best = (MASK_WEIGHTS["focal"] * focal + MASK_WEIGHTS["dice"] * dice).amin(dim=1)  # [P, 2]: best of three masks
+    answered = prompts.answered.float()
+    mask_loss = (best.mean(dim=1) * answered).sum() / answered.sum().clamp(min=1)
+    with torch.no_grad():
+        hard, hard_truth = guess > 0, truth > 0.5
+        union = (hard | hard_truth).sum(dim=(-2, -1)).clamp(min=1)
+        true_iou = ((hard & hard_truth).sum(dim=(-2, -1)) / union).amax(dim=2) * answered[:, None]
+    return {"mask": mask_loss, "iou": MASK_WEIGHTS["iou"] * F.mse_loss(predicted_iou, true_iou), "best_iou": true_iou}
+
+
+def decode_points(sam: Sam, embedding: Tensor, points_xy: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks of single foreground points: `embedding` [1, C, g, g], `points_xy` [P, 2] -> [P, 3, h, w], [P, 3]."""
+    labels = torch.ones(len(points_xy), 1, dtype=torch.int)
+    sparse, dense = sam.prompt_encoder(points=(points_xy[:, None], labels), boxes=None, masks=None)
+    logits, predicted_iou = sam.mask_decoder(
+        image_embeddings=embedding,
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+    )
+    return logits, predicted_iou
+
+
+def as_input(images: list[NDArray[np.uint8]], sam: Sam) -> Tensor:
+    """uint8 [H, W, 3] images of one size -> float32 [B, 3, S, S], normalised and padded as `Sam.preprocess` does."""
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
+    padded: Tensor = sam.preprocess(batch)
+    return padded
+
+
+def train(steps: int, images_per_step: int, points_per_image: int, learning_rate: float, seed: int, output: Path) -> None:
+    """Train from random weights and write `output` (safetensors); prints a line every 50 steps."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    sam = build_tiny_sam().train()
+    optimizer = torch.optim.AdamW(sam.parameters(), lr=learning_rate, weight_decay=0.02)
+    warmup = min(250, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01),
+    )
+    started, sums, seen = time.perf_counter(), {"mask": 0.0, "iou": 0.0, "best_iou": 0.0}, 0
+    for step in range(steps):
+        scenes = [make_scene("sam", seed, step * images_per_step + n) for n in range(images_per_step)]
+        embeddings = sam.image_encoder(as_input([scene.image for scene in scenes], sam))
+        losses = []
+        for scene, embedding in zip(scenes, embeddings, strict=True):
+            prompts = draw_prompts(scene, rng, points_per_image)
+            logits, predicted_iou = decode_points(sam, embedding[None], prompts.points_xy)
+            found = loss_of(logits, predicted_iou, prompts)
+            losses.append(found["mask"] + found["iou"])
+            sums["mask"] += found["mask"].item()
+            sums["iou"] += found["iou"].item()
+            sums["best_iou"] += found["best_iou"][prompts.answered].amax(dim=1).mean().item()
+            seen += 1
+        optimizer.zero_grad()
+        torch.stack(losses).mean().backward()
+        torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 50 == 0:
+            figures = "  ".join(f"{name} {value / seen:.4f}" for name, value in sums.items())
+            print(f"step {step + 1}/{steps}  {figures}  {time.perf_counter() - started:.0f} s", flush=True)
+            sums, seen = dict.fromkeys(sums, 0.0), 0
+            save_file(sam.state_dict(), output)
+    save_file(sam.state_dict(), output)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description="Train the tiny SAM on RefShapes scenes.")
+    parser.add_argument("--steps", type=int, default=2600, help="optimizer steps (default 2600)")
+    parser.add_argument("--images-per-step", type=int, default=4, help="scenes a step (default 4)")
+    parser.add_argument("--points-per-image", type=int, default=12, help="point prompts a scene (default 12)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's peak learning rate (default 1e-3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and points (default 0)")
+    parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    arguments = parser.parse_args()
+    train(
+        arguments.steps,
+        arguments.images_per_step,
+        arguments.points_per_image,
+        arguments.learning_rate,
+        arguments.seed,
+        arguments.output,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,410 @@
+"""Referring-expression data sets as lichengunc/refer lays them out on disk.
+
+    <root>/<folder>/refs(<by>).p       the refs: which annotation, which split, which expressions (pickles.py)
+    <root>/<folder>/instances.json     COCO's format: images, annotations with masks, categories
+    <image folder>/<file_name>         the images under COCO's names
+
+`ReferDataset.load` keeps what the refs of one data set need. Single refs that cannot be used are dropped, counted and
+named; files that contradict the format are an `InputError`.
+"""
+
+import json
+import os
+import reprlib
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semires.stages.data.errors import InputError
+from semires.stages.data.images import load_image
+from semires.stages.data.masks import Segmentation, decode_segmentation, parse_segmentation
+from semires.stages.data.pickles import load_refs_pickle
+
+_COCO_IMAGES = "images/mscoco/images/train2014"
+_HELP = 'put the files there as in the README, "RefCOCO step by step" (the links in lichengunc/refer are dead)'
+# A JPEG side has 16 bits; this also keeps a mask's pixel count within what pycocotools can count.
+_MAX_SIDE = 65_535
+
+FieldT = TypeVar("FieldT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSpec:
+    """One data set under the name the command line knows it by."""
+
+    name: str
+    """What `--split` takes."""
+    folder: str
+    """Folder of the two files, below the data root."""
+    by: str
+    """Who split it: the part in parentheses of `refs(<by>).p`."""
+    evaluation: tuple[str, ...]
+    """Splits to evaluate on, in the order of the published tables; `train` is in every data set."""
+    images: str = _COCO_IMAGES
+    """Default image folder, below the data root."""
+    hint: str = _HELP
+    """What to do when the files are missing."""
+
+
+SPLITS: dict[str, SplitSpec] = {
+    spec.name: spec
+    for spec in (
+        SplitSpec(name="refcoco", folder="refcoco", by="unc", evaluation=("val", "testA", "testB")),
+        SplitSpec(name="refcoco+", folder="refcoco+", by="unc", evaluation=("val", "testA", "testB")),
+        SplitSpec(name="refcocog", folder="refcocog", by="umd", evaluation=("val", "test")),
+        SplitSpec(name="refcocog-google", folder="refcocog", by="google", evaluation=("val",)),
+        SplitSpec(
+            name="refshapes",
+            folder="refshapes",
+            by="procedural",
+            evaluation=("val", "testA", "testB"),
+            images="refshapes/images",
+            hint='semires writes RefShapes itself: see the README, "RefShapes"',
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ref:
+    """One referent (an annotated object of an image) with the expressions people gave for it."""
+
+    ref_id: int
+    image_id: int
+    ann_id: int
+    category_id: int
+    split: str
+    """`train` or one of the evaluation splits."""
+    expressions: tuple[str, ...]
+    """At least one, none empty, in file order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferProblems:
+    """What was dropped while loading; all tuples of ids in ascending order, each ref under its first problem only."""
+
+    no_image_record: tuple[int, ...] = ()
+    """Refs whose image instances.json does not list."""
+    no_image_file: tuple[int, ...] = ()
+    """Refs whose image file is not in the image folder."""
+    no_annotation: tuple[int, ...] = ()
+    """Refs whose annotation instances.json does not list."""
+    other_image: tuple[int, ...] = ()
+    """Refs whose annotation belongs to another image."""
+    no_mask: tuple[int, ...] = ()
+    """Refs whose annotation has no polygon with three points."""
+    no_expression: tuple[int, ...] = ()
+    """Refs without a single non-empty expression."""
+    empty_expressions: tuple[int, ...] = ()
+    """Refs that lost one or more empty expressions but are kept."""
+
+    @property
+    def num_dropped(self) -> int:
+        """Refs dropped; `empty_expressions` drops none."""
+        return sum(len(getattr(self, field.name)) for field in fields(self)) - len(self.empty_expressions)
+
+    def summary(self) -> list[str]:
+        """One line for each kind of problem that occurred, with its count and the first ref ids; [] for a clean set."""
+        what = {
+            "no_image_record": "refs dropped: image not listed in instances.json",
+            "no_image_file": "refs dropped: image file missing",
+            "no_annotation": "refs dropped: annotation not listed in instances.json",
+            "other_image": "refs dropped: annotation of another image",
+            "no_mask": "refs dropped: annotation without a mask",
+            "no_expression": "refs dropped: no expression",
+            "empty_expressions": "refs kept without their empty expressions",
+        }
+        lines = []
+        for name, text in what.items():
+            ids = getattr(self, name)
+            if ids:
+                lines.append(f"{len(ids)} {text} (ref ids {_some(ids)})")
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    file_name: str
+    height: int
+    width: int
+
+
+class ReferDataset:
+    """The usable refs of one data set, with their images' paths and sizes and their masks.
+
+    Holds plain dicts (no images, masks undecoded), so that it pickles to data-loader workers.
+    """
+
+    def __init__(
+        self,
+        spec: SplitSpec,
+        refs: tuple[Ref, ...],
+        problems: ReferProblems,
+        image_folder: Path,
+        images: dict[int, _Image],
+        segmentations: dict[int, Segmentation],
+        categories: dict[int, str],
+    ) -> None:
+        self.spec = spec
+        self.refs = refs
+        self.problems = problems
+        self.image_folder = image_folder
+        self._images = images
+        self._segmentations = segmentations
+        self._categories = categories
+
+    @classmethod
+    def load(cls, root: Path | str, split_name: str, images: Path | str | None = None) -> "ReferDataset":
+        """Read the data set `split_name` (a name in `SPLITS`) below the data root.
+
+        `images` is the image folder where it is not the data set's default. `refs` of the result are in ref-id order.
+        Image files are looked for in one listing of the folder; none is opened.
+
+        Raises `InputError` when the data set's name is unknown, a file or the image folder is missing, a file
+        contradicts its format, an image name leads out of the image folder, or no ref at all can be used.
+        """
+        spec = SPLITS.get(split_name)
+        if spec is None:
+            raise InputError(f"expected a split of {', '.join(SPLITS)}, found {split_name!r}; choose one of these")
+        root = Path(root)
+        image_folder = Path(images) if images is not None else root / spec.images
+        refs_path = root / spec.folder / f"refs({spec.by}).p"
+        instances_path = root / spec.folder / "instances.json"
+        _require_files(spec, refs_path, instances_path, image_folder)
+
+        refs, with_empty = _read_refs(refs_path)
+        tables = _read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
+        files = _list_files(image_folder)
+
+        dropped: dict[str, list[int]] = defaultdict(list)
+        kept = []
+        for ref in refs:
+            problem = _problem(ref, tables, files)
+            if problem is None:
+                kept.append(ref)
+            else:
+                dropped[problem].append(ref.ref_id)
+        kept_ids = {ref.ref_id for ref in kept}
+        problems = ReferProblems(
+            **{name: tuple(ids) for name, ids in dropped.items()},
+            empty_expressions=tuple(ref_id for ref_id in with_empty if ref_id in kept_ids),
+        )
+        if not kept:
+            found = "; ".join(problems.summary()) or "the list is empty"
+            raise InputError(
+                f"{refs_path}: expected refs with images in {image_folder} and masks in {instances_path.name}, "
+                f"found none of {len(refs)} usable ({found}); {spec.hint}"
+            )
+        used_images = {ref.image_id for ref in kept}
+        return cls(
+            spec,
+            tuple(kept),
+            problems,
+            image_folder,
+            {image_id: image for image_id, image in tables.images.items() if image_id in used_images},
+            {ref.ann_id: mask for ref in kept if (mask := tables.annotations[ref.ann_id][1]) is not None},
+            tables.categories,
+        )
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The distinct images of all refs, in ref-id order: what stage one has to run on."""
+        return list(dict.fromkeys(ref.image_id for ref in self.refs))
+
+    def refs_of(self, split: str) -> list[Ref]:
+        """The refs of `train` or an evaluation split, in ref-id order.
+
+        As in refer, `test` takes every split whose name begins with it (testA and testB of RefCOCO), any other name
+        only itself. Raises `InputError` when no ref is in the split.
+        """
+        refs = [ref for ref in self.refs if ref.split == split or (split == "test" and ref.split.startswith("test"))]
+        if not refs:
+            found = ", ".join(sorted({ref.split for ref in self.refs}))
+            raise InputError(f"expected a split of {self.spec.name} with refs, found {split!r}; it has {found}")
+        return refs
+
+    def image_path(self, image_id: int) -> Path:
+        """Path of the image's file, directly in `image_folder`."""
+        return self.image_folder / self._image(image_id).file_name
+
+    def image_size(self, image_id: int) -> tuple[int, int]:
+        """(height, width) in pixels, as the image record in instances.json gives it."""
+        image = self._image(image_id)
+        return image.height, image.width
+
+    def image(self, image_id: int) -> NDArray[np.uint8]:
+        """The image, uint8 [H, W, 3], RGB. Raises `InputError` when it is damaged or of another size than recorded."""
+        pixels = load_image(self.image_path(image_id))
+        if pixels.shape[:2] != self.image_size(image_id):
+            raise InputError(
+                f"{self.image_path(image_id)}: expected {self.image_size(image_id)} pixels (height, width) as in "
+                f"instances.json, found {pixels.shape[:2]}; the masks need the original file, not resized or turned"
+            )
+        return pixels
+
+    def mask(self, ref: Ref) -> NDArray[np.bool_]:
+        """The referent's mask, bool [H, W], at the image's size; decoded anew at each call."""
+        return decode_segmentation(self._segmentations[ref.ann_id], *self.image_size(ref.image_id))
+
+    def category(self, ref: Ref) -> str:
+        """COCO name of the referent's category, "person" for instance. Raises `InputError` for one without a record."""
+        name = self._categories.get(ref.category_id)
+        if name is None:
+            raise InputError(
+                f"ref {ref.ref_id}: expected a category of instances.json, found id {ref.category_id}; "
+                "the refs and instances files do not belong together"
+            )
+        return name
+
+    def _image(self, image_id: int) -> _Image:
+        image = self._images.get(image_id)
+        if image is None:
+            raise InputError(f"expected an image of {self.spec.name}, found id {image_id}; no usable ref is on it")
+        return image
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The part of instances.json that the refs need; an annotation is its image id and its mask, None without one."""
+
+    images: dict[int, _Image]
+    annotations: dict[int, tuple[int, Segmentation | None]]
+    categories: dict[int, str]
+
+
+def _require_files(spec: SplitSpec, refs_path: Path, instances_path: Path, image_folder: Path) -> None:
+    missing = [path.name for path in (refs_path, instances_path) if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"no data for {spec.name}: expected {refs_path} and {instances_path}, missing {' and '.join(missing)}; "
+            f"{spec.hint}"
+        )
+    if not image_folder.is_dir():
+        raise InputError(f"no images for {spec.name}: expected the folder {image_folder}, found none; {spec.hint}")
+
+
+def _read_refs(path: Path) -> tuple[list[Ref], list[int]]:
+    """All refs in ref-id order, those without expressions too, and the ids of refs that lost empty expressions."""
+    refs: dict[int, Ref] = {}
+    with_empty = []
+    for index, record in enumerate(load_refs_pickle(path)):
+        where = f"{path}: ref {index}"
+        ref_id = _field(record, "ref_id", int, where)
+        if ref_id in refs:
+            raise InputError(f"{where}: expected a ref id of its own, found {ref_id} a second time; fix the file")
+        sentences = _field(record, "sentences", list, where)
+        texts = [_field(sentence, "sent", str, f"{where}, sentences").strip() for sentence in sentences]
+        refs[ref_id] = Ref(
+            ref_id=ref_id,
+            image_id=_field(record, "image_id", int, where),
+            ann_id=_field(record, "ann_id", int, where),
+            category_id=_field(record, "category_id", int, where),
+            split=_field(record, "split", str, where),
+            expressions=tuple(text for text in texts if text),
+        )
+        if not all(texts):
+            with_empty.append(ref_id)
+    return [refs[ref_id] for ref_id in sorted(refs)], sorted(with_empty)
+
+
+def _read_instances(path: Path, annotation_ids: set[int], image_ids: set[int]) -> _Tables:
+    """Read COCO's instances.json; only the annotations and images named are checked and kept."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected COCO's JSON, found a damaged file ({error}); download it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: expected COCO's JSON, could not read it ({error}); check the path") from error
+
+    images: dict[int, _Image] = {}
+    for index, record in enumerate(_field(content, "images", list, str(path))):
+        where = f"{path}: images[{index}]"
+        image_id = _field(record, "id", int, where)
+        if image_id not in image_ids:
+            continue
+        height, width = _field(record, "height", int, where), _field(record, "width", int, where)
+        if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
+            raise InputError(f"{where}: expected sides of 1 to {_MAX_SIDE} pixels, found {height}x{width}; fix it")
+        file_name = _field(record, "file_name", str, where)
+        if not _is_plain_name(file_name):
+            raise InputError(
+                f"{where}: expected a plain file name in the image folder, found {file_name!r}; remove its folders"
+            )
+        images[image_id] = _Image(file_name, height, width)
+
+    annotations: dict[int, tuple[int, Segmentation | None]] = {}
+    for index, record in enumerate(_field(content, "annotations", list, str(path))):
+        where = f"{path}: annotations[{index}]"
+        ann_id = _field(record, "id", int, where)
+        if ann_id not in annotation_ids:
+            continue
+        if ann_id in annotations:
+            raise InputError(f"{where}: expected an id of its own, found {ann_id} a second time; fix the file")
+        image_id = _field(record, "image_id", int, where)
+        image = images.get(image_id)
+        mask = None
+        if image is not None:
+            try:
+                mask = parse_segmentation(record.get("segmentation"), image.height, image.width)
+            except InputError as error:
+                raise InputError(f"{where} (id {ann_id}): {error}") from error
+        annotations[ann_id] = (image_id, mask)
+
+    categories = {}
+    for index, record in enumerate(_field(content, "categories", list, str(path))):
+        where = f"{path}: categories[{index}]"
+        categories[_field(record, "id", int, where)] = _field(record, "name", str, where)
+    return _Tables(images, annotations, categories)
+
+
+def _problem(ref: Ref, tables: _Tables, files: set[str]) -> str | None:
+    """The field of `ReferProblems` that a ref belongs under; None for a usable one."""
+    image = tables.images.get(ref.image_id)
+    if image is None:
+        return "no_image_record"
+    if image.file_name not in files:
+        return "no_image_file"
+    if ref.ann_id not in tables.annotations:
+        return "no_annotation"
+    image_id, mask = tables.annotations[ref.ann_id]
+    if image_id != ref.image_id:
+        return "other_image"
+    if mask is None:
+        return "no_mask"
+    return None if ref.expressions else "no_expression"
+
+
+def _list_files(folder: Path) -> set[str]:
+    """Names of the files in a folder: one listing is some hundred times cheaper than a look-up for each image."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError as error:
+        raise InputError(f"{folder}: expected a readable image folder, found none ({error}); check it") from error
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a file name stays in its folder, on any system."""
+    parts = (PurePosixPath(name).name, PureWindowsPath(name).name)
+    return parts == (name, name) and name not in ("", ".", "..") and "\0" not in name
+
+
+def _field(record: Any, key: str, kind: type[FieldT], where: str) -> FieldT:
+    """`record[key]`, which must be of exactly this type (a bool is no int)."""
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected a dict with `{key}`, found a {type(record).__name__}; fix the file")
+    value = record.get(key)
+    if type(value) is not kind:
+        raise InputError(
+            f"{where}: expected `{key}` as {kind.__name__}, found {reprlib.repr(value)}; "
+            "is this file of a REFER data set and whole?"
+        )
+    return value
+
+
+def _some(ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")

@@ -1,0 +1,140 @@
+"""The settings of a training run; the defaults are the paper's (1% labeled, CPI-U 0.7, PWA)."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import SPLITS
+from semires.stages.train.losses import CLASS_WEIGHTS
+from semires.stages.train.matching import MatchConfig
+from semires.stages.train.views import ViewConfig
+
+Method = Literal["supervised", "baseline", "semires"]
+ModelName = Literal["base", "nano"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a run computes; written whole into the run's `config.json`.
+
+    InputError for values that cannot be trained with.
+    """
+
+    split: str = "refcoco"
+    """Data set, a name of `SPLITS`."""
+    labeled: float = 0.01
+    """Share of the train images that are labeled, (0, 1]."""
+    labeled_seed: int = 0
+    """Seed of the draw of labeled images (the published splits: 0)."""
+    labeled_list: str | None = None
+    """File that lists the labeled image ids, in place of a draw."""
+    method: Method = "semires"
+    """supervised: labeled data only; baseline: mutual learning on raw pseudo-labels; semires: on refined ones."""
+    match: MatchConfig = field(default_factory=MatchConfig)
+    """How pseudo-labels are refined; read by `semires` only."""
+    pwa: bool = True
+    """Weight the pixels of unmatched labels by the teacher's certainty (eq. 9-10); read by `semires` only."""
+    model: ModelName = "base"
+    """LAVT's size: base (the paper's) or nano (RefShapes)."""
+    swin: str = "microsoft/swin-base-patch4-window12-384-in22k"
+    """Pre-trained Swin of `base`: a local folder or a hub name."""
+    bert: str = "google-bert/bert-base-uncased"
+    """Pre-trained BERT and tokenizer of `base`: a local folder or a hub name."""
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """The weak and the strong view."""
+    burn_in_epochs: int = 40
+    """Passes over the labeled refs before mutual learning."""
+    mutual_epochs: int = 40
+    """Passes over the unlabeled refs in mutual learning."""
+    num_evaluations: int = 40
+    """Evaluations on val, and checkpoints, in each of the two phases, evenly spaced."""
+    batch_burn_in: int = 6
+    """Labeled samples a step in burn-in."""
+    batch_labeled: int = 3
+    """Labeled samples a step in mutual learning."""
+    batch_unlabeled: int = 3
+    """Unlabeled samples a step in mutual learning."""
+    learning_rate: float = 5e-5
+    """AdamW's rate at the start of each phase; decays to 0 by (1 - it / total)^0.9."""
+    weight_decay: float = 1e-2
+    """AdamW's decay of the parameters that have one."""
+    alpha: float = 0.996
+    """The teacher's share of itself at each step (eq. 5); the public code has 0.9996."""
+    lambda_sup: float = 1.0
+    """Weight of the supervised loss (eq. 4); the public IOM script has 10."""
+    lambda_unsup: float = 1.0
+    """Weight of the unsupervised loss (eq. 4)."""
+    class_weights: tuple[float, float] = CLASS_WEIGHTS
+    """Cross-entropy's weights of background and referent."""
+    precision: Precision = "fp32"
+    """fp32, or bf16: autocast of the forward passes."""
+    num_workers: int = 0
+    """Data-loader processes."""
+    seed: int = 0
+    """Seed of weights, order, expressions and views."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise InputError(f"--split: expected one of {', '.join(SPLITS)}, found {self.split!r}")
+        if not 0 < self.labeled <= 1:
+            raise InputError(
+                f"--labeled: expected a share above 0 and at most 1 (0.01 is 1%), found {self.labeled}; change it"
+            )
+        for name, kind in (("method", Method), ("model", ModelName), ("precision", Precision)):
+            if getattr(self, name) not in get_args(kind):
+                raise InputError(f"{name}: expected one of {', '.join(get_args(kind))}, found {getattr(self, name)!r}")
+        for name in (
+            "burn_in_epochs",
+            "mutual_epochs",
+            "num_evaluations",
+            "batch_burn_in",
+            "batch_labeled",
+            "batch_unlabeled",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected 1 or more, found {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup", "num_workers", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha: expected a share from 0 to 1, found {self.alpha}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        values = dataclasses.asdict(self)
+        values["class_weights"] = list(self.class_weights)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """Read what `to_dict` wrote; InputError for unknown keys and for values that do not fit."""
+        values = dict(values)
+        try:
+            for name, kind in (("match", MatchConfig), ("views", ViewConfig)):
+                if name in values:
+                    values[name] = kind(**values[name])
+            if "class_weights" in values:
+                background, referent = values["class_weights"]
+                values["class_weights"] = (background, referent)
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"expected the settings of a training run, found others: {error}") from error
+
+    def burn_in(self) -> "TrainConfig":
+        """The supervised run that a run of this config starts from: methods that differ in nothing else share it."""
+        plain = TrainConfig()
+        return dataclasses.replace(
+            self,
+            method="supervised",
+            match=plain.match,
+            pwa=plain.pwa,
+            mutual_epochs=plain.mutual_epochs,
+            batch_labeled=plain.batch_labeled,
+            batch_unlabeled=plain.batch_unlabeled,
+            alpha=plain.alpha,
+            lambda_sup=plain.lambda_sup,
+            lambda_unsup=plain.lambda_unsup,
+        )

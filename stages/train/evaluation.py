@@ -1,0 +1,44 @@
+"""Scores of a model on a split: every expression, at the training size, as LAVT and the paper measure."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores
+from semires.stages.train.samples import RefSamples, every_expression, load_batches
+from semires.stages.train.views import normalize
+
+BATCH_SIZE = 16
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    samples: RefSamples,
+    device: torch.device,
+    *,
+    batch_size: int = BATCH_SIZE,
+    num_workers: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SegmentationScores:
+    """oIoU, mIoU and precisions of `model` over every expression of `samples`; leaves the model's mode as it was.
+
+    The prediction is the argmax of the two channels, the truth the mask resized nearest-neighbour. `on_progress(done,
+    total)` counts expressions.
+    """
+    keys = every_expression(samples.refs)
+    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    metrics = SegmentationMetrics()
+    was_training = model.training
+    model.eval()
+    done = 0
+    for batch in load_batches(samples, batches, num_workers):
+        moved = batch.to(device)
+        logits = model(normalize(moved.images.float() / 255), moved.input_ids, moved.attention_mask)
+        metrics.update(logits[:, 1] > logits[:, 0], moved.masks)
+        done += len(batch)
+        if on_progress is not None:
+            on_progress(done, len(keys))
+    model.train(was_training)
+    return metrics.compute()

@@ -1,0 +1,143 @@
+"""The folder of a training run: `runs/<name>/`.
+
+    config.json         the resolved settings, and under "candidates" the store they were used with
+    labeled_images.json the labeled image ids
+    metrics.jsonl       a line an evaluation
+    state.pt            what is needed to go on after an interruption; gone once the run is finished
+    best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
+    result.json         written last: the run is finished
+"""
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from semires.stages.data.errors import InputError
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.lavt import Lavt
+from semires.stages.train.models import build_model
+from semires.stages.train.tokenization import Tokenizer
+
+
+class RunFolder:
+    """Files of one run. Every file is replaced whole, so that a kill leaves the old or the new one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "config.json").is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run here came to its end."""
+        return (self.path / "result.json").is_file()
+
+    def start(self, config: TrainConfig, labeled_images: list[int]) -> None:
+        """Begin a run, or go on with the one that is here; InputError if that one has other settings."""
+        if self.is_started:
+            found, asked = self.read_config().to_dict(), config.to_dict()
+            for key in asked:
+                if found[key] != asked[key]:
+                    raise InputError(
+                        f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: choose another "
+                        "--name, or remove it"
+                    )
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_json("labeled_images.json", labeled_images)
+        self._write_json("config.json", config.to_dict())
+
+    def read_config(self) -> TrainConfig:
+        """The run's settings; InputError where there is no run."""
+        return TrainConfig.from_dict(self._read_json("config.json"))
+
+    def read_result(self) -> dict[str, Any]:
+        """What `finish` wrote; InputError where the run is not finished."""
+        result: dict[str, Any] = self._read_json("result.json")
+        return result
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl` in the order written."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append a line to `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def save_best(self, state: Mapping[str, Tensor]) -> None:
+        """Keep the weights of the best model so far."""
+        temporary = self.path / "best.safetensors.tmp"
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        temporary.replace(self.path / "best.safetensors")
+
+    def load_model(self) -> tuple[TrainConfig, Lavt, Tokenizer]:
+        """The run's best model on CPU in eval mode; InputError where the run or its weights are missing or damaged."""
+        config = self.read_config()
+        lavt, tokenizer = build_model(config, pretrained=False)
+        self.load_best(lavt)
+        return config, lavt.eval(), tokenizer
+
+    def load_best(self, lavt: Lavt) -> None:
+        """Read the best weights into `lavt`, which must be of the run's size."""
+        path = self.path / "best.safetensors"
+        try:
+            lavt.load_state_dict(load_file(path))
+        except FileNotFoundError as error:
+            raise InputError(f"expected a run's weights, found no {path}: train the run first") from error
+        except (SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"expected weights of this run's model in {path}, found others ({reason})") from error
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Keep what is needed to go on: tensors and plain values only, read back without unpickling code."""
+        temporary = self.path / "state.pt.tmp"
+        torch.save(dict(state), temporary)
+        temporary.replace(self.path / "state.pt")
+
+    def load_state(self) -> dict[str, Any] | None:
+        """What `save_state` kept, None where there is nothing or nothing readable (the run begins anew)."""
+        try:
+            state: dict[str, Any] = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
+        except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return None
+        return state
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of `metrics.jsonl` after `step`: those of work that an interruption lost."""
+        lines = [line for line in self.read_metrics() if line["step"] <= step]
+        self._write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Mark the run as finished and drop what only an interrupted one needs."""
+        self._write_json("result.json", dict(result))
+        (self.path / "state.pt").unlink(missing_ok=True)
+
+    def _write_json(self, name: str, content: Any) -> None:
+        self._write(name, json.dumps(content, indent=1) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self.path / f"{name}.{os.getpid()}.tmp"
+        temporary.write_text(text)
+        temporary.replace(self.path / name)
+
+    def _read_json(self, name: str) -> Any:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise InputError(f"expected a run of `semires train`, found no {path}") from error
+        except ValueError as error:
+            raise InputError(f"expected JSON in {path}, found a damaged file ({error})") from error

@@ -1,0 +1,138 @@
+"""The visual trunk of LAVT: a Swin Transformer that hands out its four stages, with or without language fused in.
+
+The blocks, patch embedding and patch merging are the ones of transformers; what is ours is the walk through the
+stages, because LAVT steps in between a stage's blocks and its downsampling (Yang et al., CVPR 2022).
+
+Axes: B batch, N = H * W positions in row-major order, C channels of a stage (`embed_dim * 2 ** stage`).
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import SwinConfig, SwinModel
+
+from semires.stages.data.errors import InputError
+
+NUM_STAGES = 4
+
+StageHook = Callable[[int, Tensor, tuple[int, int]], tuple[Tensor, Tensor]]
+"""`hook(stage, tokens_BNC, (height, width)) -> (carried_BNC, output_BNC)`.
+
+Called after a stage's blocks. `carried` goes on into the downsampling and the next stage, `output` becomes the
+stage's feature map. The last stage's `carried` is not read.
+"""
+
+
+class SwinTrunk(nn.Module):
+    """Swin Transformer (Liu et al., ICCV 2021) without classifier and without its last norm.
+
+    embed_dim: channels of the first stage; each stage doubles them. depths, heads: blocks and attention heads of the
+    four stages. window: side of the attention windows in positions. patch: side of a patch in pixels. drop_path:
+    highest stochastic-depth rate, reached by the last block, rising linearly from 0.
+
+    Windows are never shrunk: a map that is smaller than the window, or no multiple of it, is zero-padded after the
+    block's norm, as in the original. Maps of odd side are zero-padded in patch merging.
+
+    Raises InputError when a setting cannot make a Swin Transformer.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        depths: Sequence[int],
+        heads: Sequence[int],
+        window: int,
+        patch: int = 4,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(depths) != NUM_STAGES or len(heads) != NUM_STAGES:
+            raise InputError(
+                f"expected {NUM_STAGES} stages in swin_depths and swin_heads, found {list(depths)} and {list(heads)}"
+            )
+        for stage, num_heads in enumerate(heads):
+            if (embed_dim * 2**stage) % num_heads:
+                raise InputError(
+                    f"expected heads that divide the {embed_dim * 2**stage} channels of stage {stage + 1}, "
+                    f"found {num_heads}: change swin_heads or swin_embed_dim"
+                )
+        swin_config = SwinConfig(
+            embed_dim=embed_dim,
+            depths=list(depths),
+            num_heads=list(heads),
+            window_size=window,
+            patch_size=patch,
+            drop_path_rate=drop_path,
+        )
+        swin = SwinModel(swin_config, add_pooling_layer=False)
+        self.channels: tuple[int, ...] = tuple(embed_dim * 2**stage for stage in range(NUM_STAGES))
+        self.patch = patch
+        self.embeddings = swin.embeddings
+        # Any: the stages of transformers, whose types we do not follow.
+        self.layers: Any = swin.encoder.layers
+        # transformers drops the path of the attention only; Swin, and so LAVT, drops that of the MLP as well.
+        for layer in self.layers:
+            for block in layer.blocks:
+                if not isinstance(block.drop_path, nn.Identity):
+                    block.mlp.register_forward_hook(functools.partial(_drop_mlp_path, block.drop_path))
+        self.swin_config = swin_config
+
+    def forward(self, images: Tensor, hook: StageHook | None = None) -> list[Tensor]:
+        """Feature maps of the four stages, finest first.
+
+        images: float32 [B, 3, H, W], ImageNet-normalised, any size; H and W are zero-padded to multiples of the
+        patch. Returns four float32 [B, C, H / (patch * 2 ** stage), W / (patch * 2 ** stage)], sides rounded up: the
+        output of the stage's last block, or what `hook` makes of it.
+        """
+        tokens, size = self.embeddings(images)
+        features = []
+        for stage, layer in enumerate(self.layers):
+            for block in layer.blocks:
+                # always_partition: keep the window whole on small maps. Without it transformers overwrites the
+                # block's window and shift for good at the first small map, and its position table no longer fits.
+                tokens, _ = block(tokens, size, always_partition=True)
+            tokens, output = (tokens, tokens) if hook is None else hook(stage, tokens, size)
+            features.append(output.transpose(1, 2).unflatten(2, size))
+            if layer.downsample is not None:
+                tokens = layer.downsample(tokens, size)
+                size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+        return features
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trunk's weights, and nothing else, as one safetensors file; replaces the file whole."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}, temporary)
+        temporary.replace(path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read weights that `save` wrote. Raises InputError when the file is missing, damaged or of another size."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"expected visual weights in a safetensors file, found nothing at {path}: check the path")
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise InputError(
+                f"expected a safetensors file, found {path} unreadable ({error}): write it again"
+            ) from error
+        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        if own != found:
+            name = min(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
+            raise InputError(
+                f"expected visual weights of this model, found {name} of shape {found.get(name, 'none')} instead of "
+                f"{own.get(name, 'none')} in {path}: use the settings that the file was written with"
+            )
+        self.load_state_dict(weights)
+
+
+def _drop_mlp_path(drop_path: nn.Module, _mlp: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return drop_path(output)

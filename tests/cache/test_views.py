@@ -1,0 +1,170 @@
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semires.cache import views
+from semires.cache.bits import unpack_flat
+from semires.cache.candidates import Candidates
+from semires.cache.errors import StoreError
+from semires.cache.reader import CandidateStore
+from semires.cache.schema import Manifest
+from semires.cache.storage import Storage
+from semires.cache.views import CandidateView, build_view
+from semires.cache.writer import StoreWriter
+
+MakeCandidates = Callable[..., Candidates]
+
+
+@pytest.fixture
+def location(tmp_path: Path, manifest: Manifest, make_candidates: MakeCandidates) -> Path:
+    """Images 1 to 5 in three parts, image 2 without candidates."""
+    with StoreWriter(tmp_path / "s.zarr", manifest, images_per_part=2) as writer:
+        for image_id, num_masks in zip(range(1, 6), (3, 0, 7, 1, 2), strict=True):
+            writer.add(make_candidates(image_id, num_masks=num_masks, height=9 + image_id, width=13))
+    return tmp_path / "s.zarr"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("size", [1, 8, 9, 20])
+def test_getitem__equals_torch_nearest_exact(location: Path, size: int) -> None:
+    build_view(location, size)
+    view, store = CandidateView(location, size), CandidateStore(location)
+    assert len(view) == 5
+    for image_id in store.image_ids:
+        packed = view[image_id]
+        assert packed.dtype == np.uint8
+        assert packed.shape == (store.num_masks(image_id), -(-size * size // 8))
+        masks = torch.from_numpy(store[image_id].masks())
+        if len(masks):
+            resized = torch.nn.functional.interpolate(masks[None].float(), size=(size, size), mode="nearest-exact")[0]
+            np.testing.assert_array_equal(unpack_flat(packed, height=size, width=size), resized.numpy() > 0)
+
+
+def test_build_view__shards_smaller_than_a_part(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_view(location, 8)
+    whole = {image_id: CandidateView(location, 8)[image_id] for image_id in range(1, 6)}
+    shutil.rmtree(location / "views")
+    monkeypatch.setattr(views, "_MASKS_PER_CHUNK", 2)
+    monkeypatch.setattr(views, "_BYTES_PER_SHARD", 4 * 8)
+    build_view(location, 8)
+    assert len(list(location.glob("views/8/parts/*/bits/c/*"))) == 1 + 2 + 1
+    for image_id, bits in whole.items():
+        np.testing.assert_array_equal(CandidateView(location, 8)[image_id], bits)
+
+
+def test_build_view__progress_and_growth(location: Path, manifest: Manifest, make_candidates: MakeCandidates) -> None:
+    told: list[tuple[int, int]] = []
+    build_view(location, 8, lambda done, total: told.append((done, total)))
+    assert told == [(0, 5), (2, 5), (4, 5), (5, 5)]
+    with StoreWriter(location, manifest) as writer:
+        writer.add(make_candidates(6))
+    before = snapshot(location / "views" / "8")
+    told.clear()
+    build_view(location, 8, lambda done, total: told.append((done, total)))
+    assert told == [(5, 6), (6, 6)]
+    after = snapshot(location / "views" / "8")
+    assert before.items() < after.items()
+    assert 6 in CandidateView(location, 8)
+    assert CandidateStore(location).info().view_sizes == (8,)
+
+
+def test_build_view__drops_views_of_deleted_parts(location: Path) -> None:
+    build_view(location, 8)
+    first = min(path for path in (location / "parts").iterdir() if path.is_dir())
+    shutil.rmtree(first)
+    build_view(location, 8)
+    view = CandidateView(location, 8)
+    assert not (location / "views" / "8" / "parts" / first.name).exists()
+    assert [image_id for image_id in range(7) if image_id in view] == [3, 4, 5]
+
+
+def test_build_view__resumes_after_interruption(location: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_view(location, 8)
+    complete = snapshot(location / "views" / "8")
+    shutil.rmtree(location / "views")
+    write_group, calls = Storage.write_group, []
+
+    def stop_at_second_part(storage: Storage, path: str, attributes: dict[str, object]) -> None:
+        calls.append(path)
+        if len(calls) == 3:  # the view itself, its first part, its second part
+            raise KeyboardInterrupt
+        write_group(storage, path, attributes)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Storage, "write_group", stop_at_second_part)
+        build_view(location, 8)
+    view = CandidateView(location, 8)
+    assert [image_id for image_id in range(7) if image_id in view] == [1, 2]
+    build_view(location, 8)
+    assert snapshot(location / "views" / "8") == complete
+
+
+def test_build_view__attributes_that_contradict_the_columns(location: Path) -> None:
+    first = min(path for path in (location / "parts").iterdir() if path.is_dir())
+    metadata = json.loads((first / "zarr.json").read_text())
+    metadata["attributes"]["image_id"] = [1, 77]
+    (first / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match="image_id: expected the same numbers as in the part's attributes"):
+        build_view(location, 8)
+
+
+def test_build_view__bad_arguments(location: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="view size: expected at least 1 pixel, found 0"):
+        build_view(location, 0)
+    with pytest.raises(StoreError, match=r"none\.zarr: expected a candidate store, found nothing"):
+        build_view(tmp_path / "none.zarr", 8)
+    assert not (tmp_path / "none.zarr").exists()
+    Storage.create(str(tmp_path / "group"), {"title": "weather"})
+    with pytest.raises(StoreError, match="group: manifest key schema_version"):
+        build_view(tmp_path / "group", 8)
+
+
+def test_view__missing(location: Path, tmp_path: Path) -> None:
+    build_view(location, 8)
+    with pytest.raises(StoreError, match="expected a view of size 16, found 8; run `semires cache-sam`"):
+        len(CandidateView(location, 16))
+    with pytest.raises(StoreError, match="expected image 9, found 5 other images"):
+        CandidateView(location, 8)[9]
+    with pytest.raises(StoreError, match="found nothing"):
+        len(CandidateView(tmp_path / "none.zarr", 8))
+
+
+def test_view__pickles_as_location_and_size(location: Path) -> None:
+    build_view(location, 8)
+    view = CandidateView(location, 8)
+    before = view[3]
+    pickled = pickle.dumps(view)
+    assert len(pickled) < 200 + len(str(location))
+    np.testing.assert_array_equal(pickle.loads(pickled)[3], before)
+
+
+def test_view__needs_only_itself(location: Path) -> None:
+    build_view(location, 8)
+    shutil.rmtree(location / "parts")
+    assert len(CandidateView(location, 8)[3]) == 7
+
+
+def test_view__lost_shard_is_no_empty_mask(location: Path) -> None:
+    build_view(location, 8)
+    for shard in location.glob("views/8/parts/*/bits/c/0/0"):
+        shard.unlink()
+    with pytest.raises(StoreError, match="bits: expected an intact column.*is missing"):
+        CandidateView(location, 8)[3]
+
+
+def test_view__foreign_attributes(location: Path) -> None:
+    build_view(location, 8)
+    metadata = json.loads((location / "views" / "8" / "zarr.json").read_text())
+    metadata["attributes"]["size"] = 9
+    (location / "views" / "8" / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match="delete this view and derive it anew"):
+        len(CandidateView(location, 8))

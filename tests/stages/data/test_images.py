@@ -1,0 +1,136 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semires.stages.data.errors import InputError
+from semires.stages.data.images import MAX_PIXELS, load_image, resize_image
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims this size and holds no pixels."""
+    body = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(body)) + b"IHDR" + body + struct.pack(">I", zlib.crc32(b"IHDR" + body))
+    data = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    return b"\x89PNG\r\n\x1a\n" + chunk + data
+
+
+def test_load_image__rgb(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    image = load_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, PIXELS)
+    assert image.flags.writeable
+    assert np.array_equal(load_image(str(tmp_path / "a.png")), PIXELS)
+
+
+def test_load_image__exif_orientation_is_not_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert load_image(tmp_path / "a.jpg").shape == (6, 9, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA", "RGBA", "P"])
+def test_load_image__other_modes(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.png")
+    image = load_image(tmp_path / "a.png")
+    assert image.shape == (6, 9, 3)
+    if mode in ("L", "LA", "1"):
+        assert (image[..., 0] == image[..., 1]).all()
+        assert (image[..., 0] == image[..., 2]).all()
+    if mode == "RGBA":
+        assert np.array_equal(image, PIXELS)
+
+
+def test_load_image__palette_with_transparency(tmp_path: Path) -> None:
+    palette = Image.fromarray(PIXELS).quantize(8)
+    palette.save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
+    assert np.array_equal(load_image(tmp_path / "a.png"), np.array(palette.convert("RGB")))
+
+
+def test_load_image__cmyk(tmp_path: Path) -> None:
+    Image.new("CMYK", (9, 6), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    image = load_image(tmp_path / "a.jpg")
+    assert image.shape == (6, 9, 3)
+    assert np.abs(image.astype(int) - [255, 0, 0]).max() < 12
+
+
+def test_load_image__16_bit_keeps_the_upper_bits(tmp_path: Path) -> None:
+    grey = (np.arange(54, dtype=np.uint16).reshape(6, 9) * 1200).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    image = load_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, np.stack([grey >> 8] * 3, axis=2))
+
+
+def test_load_image__floating_point(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((6, 9), dtype=np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(InputError, match=r"a\.tiff.*floating point"):
+        load_image(tmp_path / "a.tiff")
+
+
+def test_load_image__more_than_16_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.full((6, 9), 70_000, dtype=np.int32)).save(tmp_path / "a.tiff")
+    with pytest.raises(InputError, match=r"a\.tiff.*16 bits"):
+        load_image(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp"])
+def test_load_image__cut_off(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    for share in (0.05, 0.3, 0.7, 0.9):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InputError, match="damaged or other file") as caught:
+            load_image(path)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"\xff\xd8\xff\xe0"])
+def test_load_image__not_an_image(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.jpg.*damaged or other file"):
+        load_image(tmp_path / "a.jpg")
+
+
+def test_load_image__missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jpg.*found none"):
+        load_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_load_image__decompression_bomb(tmp_path: Path, side: int) -> None:
+    assert side**2 > MAX_PIXELS
+    (tmp_path / "a.png").write_bytes(png_header(side, side))
+    with pytest.raises(InputError, match=rf"a\.png.*at most {MAX_PIXELS} pixels"):
+        load_image(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_load_image__decompression_bomb_that_pillow_only_warns_about(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(10_000, 10_000))
+    with pytest.raises(InputError, match="found 10000 x 10000"):
+        load_image(tmp_path / "a.png")
+
+
+def test_resize_image__aspect_is_not_kept() -> None:
+    image = resize_image(PIXELS, 4)
+    assert image.shape == (4, 4, 3)
+    assert image.dtype == np.uint8
+    assert image.flags.writeable
+    assert np.array_equal(resize_image(PIXELS[:, :6], 6), PIXELS[:, :6])
+
+
+def test_resize_image__is_antialiased() -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    small = resize_image(stripes, 8)
+    assert np.abs(small[:, 1:-1].astype(int) - 128).max() < 8

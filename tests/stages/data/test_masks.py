@@ -1,0 +1,158 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+from semires.stages.data.errors import InputError
+from semires.stages.data.masks import decode_segmentation, nearest_indices, parse_segmentation, resize_mask
+
+
+def square(left: int, top: int, side: int) -> list[float]:
+    return [left, top, left + side, top, left + side, top + side, left, top + side]
+
+
+def decode(segmentation: object, height: int, width: int) -> np.ndarray:
+    parsed = parse_segmentation(segmentation, height, width)
+    assert parsed is not None
+    mask = decode_segmentation(parsed, height, width)
+    assert mask.shape == (height, width)
+    assert mask.dtype == np.bool_
+    return mask
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """Run lengths of a mask in column order, beginning with zeros, one pixel at a time."""
+    runs, value = [0], False
+    for pixel in mask.T.reshape(-1):
+        if pixel != value:
+            runs.append(0)
+            value = not value
+        runs[-1] += 1
+    return runs
+
+
+def test_decode_segmentation__polygons_are_merged() -> None:
+    mask = decode([square(1, 2, 3), square(6, 0, 2)], 8, 10)
+    expected = np.zeros((8, 10), dtype=bool)
+    expected[2:5, 1:4] = True
+    expected[0:2, 6:8] = True
+    assert np.array_equal(mask, expected)
+    assert mask.flags.c_contiguous
+
+
+def test_decode_segmentation__polygon_of_two_points_is_skipped() -> None:
+    # pycocotools would take [x, y, x, y] in front for a box.
+    mask = decode([[0, 0, 5, 5], square(1, 1, 2)], 8, 10)
+    assert mask.sum() == 4
+    assert parse_segmentation([[0, 0, 5, 5]], 8, 10) is None
+    assert parse_segmentation([], 8, 10) is None
+
+
+def test_decode_segmentation__polygon_over_the_border_is_clipped() -> None:
+    mask = decode([square(-3, -2, 5)], 8, 10)
+    assert mask[:3, :2].all()
+    assert mask.sum() == 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.02, 0.5, 1.0]))
+def test_decode_segmentation__run_lengths(height: int, width: int, seed: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    size = [height, width]
+    assert np.array_equal(decode({"size": size, "counts": runs_of(mask)}, height, width), mask)
+    compressed = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
+    assert np.array_equal(decode({"size": size, "counts": compressed}, height, width), mask)
+    as_text = json.loads(json.dumps(compressed.decode()))
+    assert np.array_equal(decode({"size": size, "counts": as_text}, height, width), mask)
+
+
+def test_decode_segmentation__long_run() -> None:
+    mask = np.zeros((2000, 3000), dtype=bool)
+    mask[5, 1700] = True
+    counts = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
+    assert np.array_equal(decode({"size": [2000, 3000], "counts": counts}, 2000, 3000), mask)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        (None, "list of polygons or a run-length dict, found a NoneType"),
+        ("3:7", "found a str"),
+        ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "flat list"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "flat list"),
+        ([["a", "b"] * 3], "flat list"),
+        ([[1, 2, [3], 4, 5, 6]], "flat list"),
+        ([[1, 2, float("nan"), 4, 5, 6]], "found \\(nan, 4\\)"),
+        ([[1, 2, 1e9, 4, 5, 6]], "found \\(1e\\+09, 4\\)"),
+        ([[1, 2, 3, -5, 5, 6]], "found \\(3, -5\\)"),
+        ({"counts": [20]}, "image's size \\[4, 5\\].*found None"),
+        ({"size": [5, 4], "counts": [20]}, "image's size \\[4, 5\\].*found \\[5, 4\\]"),
+        ({"size": [4, 5]}, "`counts`"),
+        ({"size": [4, 5], "counts": [3, "a"]}, "`counts`"),
+        ({"size": [4, 5], "counts": [3, 10]}, "= 20 pixels, found 2 runs with the sum 13"),
+        ({"size": [4, 5], "counts": []}, "found 0 runs"),
+        ({"size": [4, 5], "counts": [30, -10]}, "found 2 runs with the sum 20"),
+        # Each of these strings makes pycocotools return uninitialised memory or crash.
+        ({"size": [4, 5], "counts": ""}, "found 0 runs"),
+        ({"size": [4, 5], "counts": "3:"}, "sum 13"),
+        ({"size": [4, 5], "counts": "3:7:7:7"}, "runs with"),
+        ({"size": [4, 5], "counts": "3:7o"}, "cut off"),
+        ({"size": [4, 5], "counts": "3:7é"}, "other characters"),
+        ({"size": [4, 5], "counts": "oooooooooooooooooooo"}, "other characters"),
+    ],
+)
+def test_parse_segmentation__refuses(segmentation: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_segmentation(segmentation, 4, 5)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=12))
+def test_parse_segmentation__any_string_is_refused_or_right(counts: bytes) -> None:
+    try:
+        mask = decode({"size": [4, 5], "counts": counts}, 4, 5)
+    except InputError:
+        return
+    again = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert np.array_equal(coco_mask.decode(again).astype(bool), mask)
+
+
+def test_nearest_indices__worked_numbers() -> None:
+    assert nearest_indices(4, 2).tolist() == [1, 3]
+    assert nearest_indices(3, 3).tolist() == [0, 1, 2]
+    assert nearest_indices(2, 5).tolist() == [0, 0, 1, 1, 1]
+    assert nearest_indices(1, 3).tolist() == [0, 0, 0]
+    assert nearest_indices(5, 1).tolist() == [2]
+
+
+@given(st.integers(1, 2000), st.integers(1, 600))
+def test_nearest_indices__in_range_and_ordered(in_size: int, out_size: int) -> None:
+    indices = nearest_indices(in_size, out_size)
+    assert indices.shape == (out_size,)
+    assert indices[0] >= 0
+    assert indices[-1] < in_size
+    assert (np.diff(indices) >= 0).all()
+    # The same from the other end, but for the pixel centres that lie on a border.
+    mirrored = in_size - 1 - indices[::-1]
+    assert (np.abs(mirrored - indices) <= 1).all()
+
+
+@pytest.mark.parametrize("sizes", [(0, 4), (4, 0)])
+def test_nearest_indices__no_pixels(sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least one pixel"):
+        nearest_indices(*sizes)
+
+
+def test_resize_mask__is_the_index_rule() -> None:
+    mask = np.random.default_rng(0).random((37, 53)) < 0.5
+    small = resize_mask(mask, 16)
+    assert small.shape == (16, 16)
+    assert small.dtype == np.bool_
+    for row in range(16):
+        for column in range(16):
+            assert small[row, column] == mask[(2 * row + 1) * 37 // 32, (2 * column + 1) * 53 // 32]

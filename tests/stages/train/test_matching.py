@@ -1,0 +1,213 @@
+"""Matching on packed bits against the dense reference, and the cases the paper leaves open."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+from semires.stages.data.errors import InputError
+from semires.stages.train import matching
+from semires.stages.train.matching import MatchConfig, match, pack_bits, popcount, unpack_bits
+from semires.stages.train.matching_reference import match_reference
+
+STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
+# The shares that small counts hit exactly: 1/2, 2/3-like neighbours, 7/10, 3/4, both ends.
+THRESHOLDS = (0.0, 0.25, 0.3, 0.5, 0.6, 0.7, 0.75, 0.9, 1.0)
+
+
+def row(*pixels: int, size: int = 4) -> Tensor:
+    """A mask with the given flat pixels set."""
+    mask = torch.zeros(size * size, dtype=torch.bool)
+    mask[list(pixels)] = True
+    return mask.reshape(size, size)
+
+
+def run_one(label: Tensor, candidates: list[Tensor], **config: object) -> tuple[Tensor, bool, int]:
+    """Match one sample; checks on the way that the reference says the same."""
+    stacked = torch.stack(candidates) if candidates else torch.zeros(0, *label.shape, dtype=torch.bool)
+    offsets = torch.tensor([0, len(candidates)])
+    settings_ = MatchConfig(**config)  # type: ignore[arg-type]
+    result = match(pack_bits(stacked), offsets, label[None], settings_)
+    expected = match_reference(stacked, offsets, label[None], settings_)
+    assert torch.equal(result.refined, expected.refined)
+    assert torch.equal(result.matched, expected.matched)
+    assert torch.equal(result.chosen, expected.chosen)
+    return result.refined[0], bool(result.matched[0]), int(result.chosen[0])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """Candidates, offsets and labels rich in ties, exact ratios, nesting, empty and full masks."""
+    size = draw(st.integers(1, 11))
+    counts = draw(st.lists(st.integers(0, 6), min_size=1, max_size=4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    num_pixels = size * size
+    labels, candidates = [], []
+    for count in counts:
+        # Runs of a shared permutation nest and overlap in small ratios; repeats give ties.
+        order = rng.permutation(num_pixels)
+
+        def run(order: np.ndarray = order) -> np.ndarray:
+            start, stop = np.sort(rng.integers(0, min(num_pixels, 12) + 1, 2))
+            mask = np.zeros(num_pixels, dtype=bool)
+            mask[order[start:stop]] = True
+            return ~mask if rng.random() < 0.1 else mask
+
+        labels.append(run())
+        own: list[np.ndarray] = []
+        for _ in range(count):
+            own.append(own[rng.integers(len(own))] if own and rng.random() < 0.25 else run())
+        candidates += own
+    stacked = np.array(candidates, dtype=bool).reshape(len(candidates), size, size)
+    return (
+        torch.from_numpy(stacked),
+        torch.tensor(np.cumsum([0, *counts])),
+        torch.from_numpy(np.array(labels).reshape(-1, size, size)),
+    )
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    batch=batches(),
+    strategy=st.sampled_from(STRATEGIES),
+    rates=st.tuples(*[st.sampled_from(THRESHOLDS)] * 3),
+    is_packed=st.booleans(),
+)
+def test_match__equals_the_reference(
+    batch: tuple[Tensor, Tensor, Tensor], strategy: str, rates: tuple[float, float, float], is_packed: bool
+) -> None:
+    candidates, offsets, labels = batch
+    config = MatchConfig(strategy=strategy, iou_rate=rates[0], inter1=rates[1], inter2=rates[2])  # type: ignore[arg-type]
+    expected = match_reference(candidates, offsets, labels, config)
+    if is_packed:
+        result = match(pack_bits(candidates), offsets, pack_bits(labels), config, size=labels.shape[1])
+    else:
+        result = match(pack_bits(candidates), offsets, labels, config)
+    assert result.refined.dtype == result.matched.dtype == torch.bool
+    assert result.chosen.dtype == torch.int64
+    assert torch.equal(result.refined, expected.refined)
+    assert torch.equal(result.matched, expected.matched)
+    assert torch.equal(result.chosen, expected.chosen)
+    assert torch.equal(result.refined[~result.matched], labels[~result.matched])
+
+
+def test_match__iom_ties_go_to_the_lower_index() -> None:
+    label = row(0, 1, 2, 3)
+    refined, matched, chosen = run_one(label, [row(9), row(0, 1, 2), row(1, 2, 3), row(0, 1, 2)], strategy="iom")
+    assert matched
+    assert chosen == 1
+    assert torch.equal(refined, row(0, 1, 2))
+
+
+def test_match__iom_at_the_threshold_is_unmatched() -> None:
+    label = row(0, 1)
+    assert run_one(label, [row(0)], strategy="iom")[1:] == (False, -1)  # IoU 1/2
+    assert run_one(label, [row(0)], strategy="iom", iou_rate=0.49)[1:] == (True, 0)
+
+
+@pytest.mark.parametrize(("inter", "is_matched"), [(7, False), (8, True)])
+def test_match__cpi_u_is_strict_at_seven_tenths(inter: int, is_matched: bool) -> None:
+    label = row(*range(10))
+    assert run_one(label, [row(*range(inter))], strategy="cpi-u")[1] is is_matched
+
+
+def test_match__cpi_o_is_strict_at_seven_tenths() -> None:
+    label = row(*range(7), 10)
+    assert not run_one(label, [row(*range(7), 11, 12, 13)], strategy="cpi-o")[1]
+    assert run_one(label, [row(*range(7), 11, 12)], strategy="cpi-o")[1]
+
+
+def test_match__cpi_unites_all_that_qualify() -> None:
+    label = row(0, 1, 2, 3)
+    part, whole, other = row(0, 1), row(0, 1, 2, 3, 4, 5, 6, 7), row(8, 9)
+    candidates = [part, whole, other]
+    assert torch.equal(run_one(label, candidates, strategy="cpi-u")[0], whole)
+    assert torch.equal(run_one(label, candidates, strategy="cpi-o")[0], part)
+    refined, _, num_united = run_one(label, candidates, strategy="cpi")
+    assert torch.equal(refined, part | whole)
+    assert num_united == 2
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_match__nothing_to_match(strategy: str, rate: float) -> None:
+    rates = {"strategy": strategy, "iou_rate": rate, "inter1": rate, "inter2": rate}
+    none = -1 if strategy == "iom" else 0
+    label, empty = row(0, 1, 2), row()
+    assert run_one(label, [], **rates)[1:] == (False, none)
+    assert run_one(label, [empty], **rates)[1:] == (False, none)
+    assert run_one(empty, [row(0, 1), empty], **rates)[1:] == (False, none)
+    assert torch.equal(run_one(label, [empty, row(9)], **rates)[0], label)
+
+
+def test_match__unaligned_candidates_are_read_right() -> None:
+    # A slice that starts inside a 64-bit word, as a column of a larger buffer may.
+    label = row(*range(5), size=8)
+    buffer = torch.zeros(1 + 2 * 8, dtype=torch.uint8)
+    buffer[1:] = pack_bits(torch.stack([row(9, size=8), row(*range(6), size=8)])).flatten()
+    result = match(buffer[1:].view(2, 8), torch.tensor([0, 2]), label[None], MatchConfig())
+    assert torch.equal(result.refined[0], row(*range(6), size=8))
+
+
+def test_match__leaves_its_inputs_alone() -> None:
+    labels, candidates = row(0, 1, 2)[None], pack_bits(row(0, 1, 2, 3)[None])
+    kept = labels.clone(), candidates.clone()
+    match(candidates, torch.tensor([0, 1]), labels, MatchConfig()).refined.zero_()
+    assert torch.equal(labels, kept[0])
+    assert torch.equal(candidates, kept[1])
+
+
+def test_match__bad_shapes_are_named() -> None:
+    labels = row(0)[None]
+    with pytest.raises(InputError, match="packed at 4x4 pixels"):
+        match(torch.zeros(1, 8, dtype=torch.uint8), torch.tensor([0, 1]), labels, MatchConfig())
+    with pytest.raises(InputError, match="rising offsets"):
+        match(torch.zeros(1, 2, dtype=torch.uint8), torch.tensor([0, 2]), labels, MatchConfig())
+    with pytest.raises(InputError, match="with size=S"):
+        match(torch.zeros(1, 2, dtype=torch.uint8), torch.tensor([0, 1]), pack_bits(labels), MatchConfig())
+    with pytest.raises(InputError, match="leave size out"):
+        match(torch.zeros(1, 2, dtype=torch.uint8), torch.tensor([0, 1]), labels, MatchConfig(), size=5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("strategy", "best"), ("iou_rate", 1.5), ("inter1", -0.1), ("inter2", float("nan"))]
+)
+def test_match_config__rejects(field: str, value: object) -> None:
+    with pytest.raises(InputError, match="strategy" if field == "strategy" else field):
+        MatchConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_popcount__both_ways_count_every_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(-(2**63), 2**63 - 1, (20, 7), generator=generator)
+    words[0], words[1], words[2] = -1, 0, -(2**63)
+    expected = torch.tensor([sum((int(word) % 2**64).bit_count() for word in line) for line in words])
+    assert torch.equal(popcount(words), expected)
+    assert torch.equal(matching._popcount_by_shifts(words).sum(dim=1), expected)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 13])
+def test_pack_bits__round_trip(size: int) -> None:
+    masks = torch.rand(3, size, size, generator=torch.Generator().manual_seed(size)) < 0.5
+    packed = pack_bits(masks)
+    assert torch.equal(packed, torch.from_numpy(np.packbits(masks.flatten(1).numpy(), axis=1)))
+    assert torch.equal(unpack_bits(packed, size), masks)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("size", [5, 64])
+def test_match__cuda_equals_the_cpu(strategy: str, size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(3, size, size, generator=generator) < 0.5
+    candidates = torch.cat([labels ^ (torch.rand(3, size, size, generator=generator) < 0.2) for _ in range(3)])
+    offsets = torch.tensor([0, 5, 5, 9])
+    config = MatchConfig(strategy=strategy, iou_rate=0.2, inter1=0.3, inter2=0.3)  # type: ignore[arg-type]
+    expected = match(pack_bits(candidates), offsets, labels, config)
+    result = match(pack_bits(candidates.cuda()), offsets, labels.cuda(), config)
+    assert torch.equal(result.refined.cpu(), expected.refined)
+    assert torch.equal(result.matched.cpu(), expected.matched)
+    assert torch.equal(result.chosen.cpu(), expected.chosen)

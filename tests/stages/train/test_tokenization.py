@@ -1,0 +1,110 @@
+import pickle
+import random
+import string
+
+import pytest
+import torch
+from transformers import BertTokenizer
+
+from semires.stages.data.errors import InputError
+from semires.stages.train.tokenization import SPECIAL_TOKENS, Tokenizer, build_vocab
+
+torch.set_num_threads(1)
+
+WORDS = ["the", "red", "circle", "left", "The RED square!", "t-shirt"]
+
+
+@pytest.fixture
+def vocab_path(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(build_vocab(WORDS)) + "\n", encoding="utf-8")
+    return path
+
+
+def test_build_vocab__order_and_content():
+    vocab = build_vocab(WORDS)
+    assert tuple(vocab[:5]) == SPECIAL_TOKENS
+    assert vocab[-6:] == ["circle", "left", "red", "shirt", "square", "the"]
+    assert len(set(vocab)) == len(vocab)
+    assert set(string.ascii_lowercase + string.digits + string.punctuation) <= set(vocab)
+    assert build_vocab(reversed(WORDS)) == vocab
+
+
+def test_call__pads_and_masks(vocab_path):
+    vocab = build_vocab(WORDS)
+    tokenizer = Tokenizer.from_vocab(vocab_path)
+    ids, mask = tokenizer(["The red CIRCLE", ""])
+    assert ids.shape == mask.shape == (2, 20)
+    assert ids.dtype == mask.dtype == torch.int64
+    assert [vocab[i] for i in ids[0, :6]] == ["[CLS]", "the", "red", "circle", "[SEP]", "[PAD]"]
+    assert mask.sum(1).tolist() == [5, 2]
+    assert (ids[mask == 0] == vocab.index("[PAD]")).all()
+    assert tokenizer.vocab_size == len(vocab)
+
+
+def test_call__long_expression_keeps_its_end_token(vocab_path):
+    vocab = build_vocab(WORDS)
+    tokenizer = Tokenizer.from_vocab(vocab_path, max_tokens=6)
+    ids, mask = tokenizer(["the red circle left the red circle"])
+    assert [vocab[i] for i in ids[0]] == ["[CLS]", "the", "red", "circle", "left", "[SEP]"]
+    assert mask.all()
+
+
+def test_call__no_expressions(vocab_path):
+    ids, mask = Tokenizer.from_vocab(vocab_path)([])
+    assert ids.shape == mask.shape == (0, 20)
+
+
+def test_call__english_text_has_no_unknowns(vocab_path):
+    tokenizer = Tokenizer.from_vocab(vocab_path, max_tokens=64)
+    unknown = SPECIAL_TOKENS.index("[UNK]")
+    rng = random.Random(0)
+    texts = ["".join(rng.choices(string.printable, k=40)) for _ in range(50)]
+    texts += ["the café’s “naïve” cat — 2nd from left…", "zebra-crossing's man_in_black (#3)"]
+    ids, _ = tokenizer(texts)
+    assert not (ids == unknown).any()
+    assert tokenizer.tokens("Red ox") == ["red", "o", "##x"]
+
+
+def test_tokenizer__pickles(vocab_path):
+    tokenizer = Tokenizer.from_vocab(vocab_path)
+    copy = pickle.loads(pickle.dumps(tokenizer))
+    assert copy.vocab_size == tokenizer.vocab_size
+    for a, b in zip(copy(["the red circle"]), tokenizer(["the red circle"]), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_from_pretrained__equals_from_vocab(vocab_path, tmp_path):
+    own = Tokenizer.from_vocab(vocab_path)
+    folder = tmp_path / "bert"
+    BertTokenizer(vocab={token: i for i, token in enumerate(build_vocab(WORDS))}).save_pretrained(folder)
+    other = Tokenizer.from_pretrained(folder)
+    for a, b in zip(own(["The red ox, left!"]), other(["The red ox, left!"]), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_from_vocab__bad_file(tmp_path):
+    path = tmp_path / "vocab.txt"
+    with pytest.raises(InputError, match="expected a vocabulary file"):
+        Tokenizer.from_vocab(path)
+    path.write_text("the\nred\n")
+    with pytest.raises(InputError, match=r"found no \[PAD\]"):
+        Tokenizer.from_vocab(path)
+    path.write_text("\n".join([*SPECIAL_TOKENS, "red", "red"]))
+    with pytest.raises(InputError, match="'red' twice"):
+        Tokenizer.from_vocab(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="UTF-8"):
+        Tokenizer.from_vocab(path)
+
+
+def test_from_pretrained__no_vocabulary(tmp_path):
+    with pytest.raises(InputError, match="expected a BERT"):
+        Tokenizer.from_pretrained(tmp_path)
+    with pytest.raises(InputError, match="expected a BERT"):
+        Tokenizer.from_pretrained(tmp_path / "absent")
+
+
+def test_init__too_few_tokens(vocab_path):
+    with pytest.raises(InputError, match="max_tokens"):
+        Tokenizer.from_vocab(vocab_path, max_tokens=2)
