@@ -50,7 +50,7 @@ def nearest_indices(size_in: int, size_out: int) -> NDArray[np.int64]:
     The rule of torch.nn.functional.interpolate(mode="nearest-exact"), the pixel under the output pixel's centre:
     min(floor((dst + 0.5) * size_in / size_out), size_in - 1). Here it is computed in integers. Torch computes it in
     float32, which lands one pixel lower where a centre falls exactly on a pixel border and the float quotient rounds
-    down: for no `size_in` up to 1,024 at a `size_out` of 224, 320, 384 or 480, but e.g. for 448 -> 96.
+    down: for no `size_in` up to 1,024 at a `size_out` of 128, 320, 384, 480 or 512, but e.g. for 448 -> 96.
 
     Both sizes must be at least 1 (ValueError).
     """

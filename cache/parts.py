@@ -150,7 +150,7 @@ def check_columns(storage: Storage, name: str, index: PartIndex) -> None:
         if not np.array_equal(storage.open_column(path).read(), expected):
             raise StoreError(
                 f"{storage.location}/{path}: expected the same numbers as in the part's attributes, found others; "
-                "run `semires cache verify`"
+                "restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
             )
 
 
@@ -174,4 +174,6 @@ def _parse_integers(name: str, key: str, value: object, *, minimum: int) -> NDAr
 
 
 def _bad_index(name: str, key: str, expected: str, found: str) -> StoreError:
-    return StoreError(f"{name}: attribute {key}: expected {expected}, found {found}; run `semires cache verify`")
+    return StoreError(
+        f"{name}: attribute {key}: expected {expected}, found {found}; restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
+    )

@@ -15,7 +15,7 @@ from semires.cache.errors import StoreError
 from semires.cache.index import ImageIndex, ImageLocation
 from semires.cache.parts import read_indices
 from semires.cache.schema import PARTS, VIEWS, Manifest
-from semires.cache.storage import Column, Storage
+from semires.cache.storage import Column, Storage, normalize_location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class CandidateStore:
     """
 
     def __init__(self, location: str | Path) -> None:
-        self.location = str(location).rstrip("/")
+        self.location = normalize_location(location)
         self._opened: _OpenStore | None = None
 
     def __reduce__(self) -> tuple[type[CandidateStore], tuple[str]]:
@@ -102,7 +102,7 @@ class CandidateStore:
         except ValueError as error:
             raise StoreError(
                 f"{self.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; "
-                "run `semires cache verify`"
+                "restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
             ) from error
 
     def info(self) -> StoreInfo:

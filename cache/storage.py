@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,18 @@ _ZSTD_LEVEL = 3
 _CONCURRENT_READS = 64
 
 
+def normalize_location(location: str | Path) -> str:
+    """The location as a path or URL without a trailing slash; a file URL becomes a path.
+
+    zarr's own store for local paths writes each file atomically and makes folders, fsspec's does neither.
+    """
+    return str(location).removeprefix("file://").rstrip("/")
+
+
 class Storage:
     """One hierarchy, opened for reading, or for reading and writing.
 
-    `location` is a path or URL without a trailing slash. Raises StoreError where no Zarr group is there, or none that
+    `location` comes from `normalize_location`. Raises StoreError where no Zarr group is there, or none that
     can be read.
     """
 
@@ -195,7 +204,7 @@ class Column:
 
 def _damaged(path: str, error: Exception) -> StoreError:
     return StoreError(
-        f"{path}: expected an intact column, found {type(error).__name__}: {error}; run `semires cache verify`"
+        f"{path}: expected an intact column, found {type(error).__name__}: {error}; restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
     )
 
 

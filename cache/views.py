@@ -22,7 +22,7 @@ from semires.cache.errors import StoreError
 from semires.cache.index import ImageIndex
 from semires.cache.parts import PartIndex, check_columns, read_indices
 from semires.cache.schema import PARTS, SCHEMA_VERSION, VIEWS, Manifest
-from semires.cache.storage import Column, Storage
+from semires.cache.storage import Column, Storage, normalize_location
 
 # Reading 100 masks of 480x480 takes 3.4 ms at 64 masks a chunk, 4.6 at 32 (more chunks), 5.8 at 128 (more of others).
 _MASKS_PER_CHUNK = 64
@@ -39,7 +39,7 @@ def build_view(location: str | Path, size: int, on_progress: Callable[[int, int]
     """
     if size < 1:
         raise StoreError(f"view size: expected at least 1 pixel, found {size}; give the training size, e.g. 480")
-    storage = Storage(str(location).rstrip("/"), writable=True)
+    storage = Storage(normalize_location(location), writable=True)
     try:
         Manifest.from_attributes(storage.attributes)
     except StoreError as error:
@@ -119,7 +119,7 @@ class CandidateView:
     """
 
     def __init__(self, location: str | Path, size: int) -> None:
-        self.location = str(location).rstrip("/")
+        self.location = normalize_location(location)
         self.size = size
         self._opened: _OpenView | None = None
 

@@ -18,7 +18,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.parts import new_part_name, num_native_bytes, read_indices, write_part
 from semires.cache.schema import PARTS, VIEWS, Manifest
-from semires.cache.storage import Storage
+from semires.cache.storage import Storage, normalize_location
 
 
 class StoreWriter:
@@ -40,7 +40,7 @@ class StoreWriter:
     ) -> None:
         if images_per_part < 1 or bytes_per_part < 1:
             raise ValueError(f"a part expects at least 1 image and 1 byte, got {images_per_part}, {bytes_per_part}")
-        self.location = str(location).rstrip("/")
+        self.location = normalize_location(location)
         self._images_per_part = images_per_part
         self._bytes_per_part = bytes_per_part
         self._storage = Storage.create(self.location, manifest.to_attributes())

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
+from semires.stages.cache_sam.generator import GeneratorSettings
+
 IMAGE_SIZE = 128  # longest side in pixels; shorter sides are padded
 PATCH_SIZE = 8
 EMBED_DIM = 128
@@ -17,13 +19,12 @@ PROMPT_DIM = 64
 
 # Settings of the automatic mask generator for images this small, in place of SAM's own defaults (32 points a side,
 # predicted IoU 0.88, stability 0.95): an object's rim is a larger share of it, so its stability is lower.
-GENERATOR_SETTINGS: dict[str, int | float] = {
-    "points_per_side": 12,
-    "points_per_batch": 144,
-    "pred_iou_thresh": 0.7,
-    "stability_score_thresh": 0.75,
-    "box_nms_thresh": 0.7,
-}
+GENERATOR_SETTINGS = GeneratorSettings(
+    points_per_side=10,
+    points_per_batch=100,
+    pred_iou_thresh=0.7,
+    stability_score_thresh=0.75,
+)
 
 
 def weights_path() -> Path:

@@ -109,7 +109,9 @@ def as_input(images: list[NDArray[np.uint8]], sam: Sam) -> Tensor:
     return padded
 
 
-def train(steps: int, images_per_step: int, points_per_image: int, learning_rate: float, seed: int, output: Path) -> None:
+def train(
+    steps: int, images_per_step: int, points_per_image: int, learning_rate: float, seed: int, output: Path
+) -> None:
     """Train from random weights and write `output` (safetensors); prints a line every 50 steps."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

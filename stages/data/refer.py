@@ -8,28 +8,22 @@
 named; files that contradict the format are an `InputError`.
 """
 
-import json
 import os
-import reprlib
 from collections import defaultdict
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image
-from semires.stages.data.masks import Segmentation, decode_segmentation, parse_segmentation
+from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
+from semires.stages.data.masks import Segmentation, decode_segmentation
 from semires.stages.data.pickles import load_refs_pickle
 
 _COCO_IMAGES = "images/mscoco/images/train2014"
 _HELP = 'put the files there as in the README, "RefCOCO step by step" (the links in lichengunc/refer are dead)'
-# A JPEG side has 16 bits; this also keeps a mask's pixel count within what pycocotools can count.
-_MAX_SIDE = 65_535
-
-FieldT = TypeVar("FieldT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +120,6 @@ class ReferProblems:
         return lines
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    file_name: str
-    height: int
-    width: int
-
-
 class ReferDataset:
     """The usable refs of one data set, with their images' paths and sizes and their masks.
 
@@ -145,7 +132,7 @@ class ReferDataset:
         refs: tuple[Ref, ...],
         problems: ReferProblems,
         image_folder: Path,
-        images: dict[int, _Image],
+        images: dict[int, ImageRecord],
         segmentations: dict[int, Segmentation],
         categories: dict[int, str],
     ) -> None:
@@ -177,13 +164,13 @@ class ReferDataset:
         _require_files(spec, refs_path, instances_path, image_folder)
 
         refs, with_empty = _read_refs(refs_path)
-        tables = _read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
+        instances = read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
         files = _list_files(image_folder)
 
         dropped: dict[str, list[int]] = defaultdict(list)
         kept = []
         for ref in refs:
-            problem = _problem(ref, tables, files)
+            problem = _problem(ref, instances, files)
             if problem is None:
                 kept.append(ref)
             else:
@@ -205,9 +192,9 @@ class ReferDataset:
             tuple(kept),
             problems,
             image_folder,
-            {image_id: image for image_id, image in tables.images.items() if image_id in used_images},
-            {ref.ann_id: mask for ref in kept if (mask := tables.annotations[ref.ann_id][1]) is not None},
-            tables.categories,
+            {image_id: image for image_id, image in instances.images.items() if image_id in used_images},
+            {ref.ann_id: mask for ref in kept if (mask := instances.annotations[ref.ann_id].mask) is not None},
+            instances.categories,
         )
 
     @property
@@ -260,20 +247,11 @@ class ReferDataset:
             )
         return name
 
-    def _image(self, image_id: int) -> _Image:
+    def _image(self, image_id: int) -> ImageRecord:
         image = self._images.get(image_id)
         if image is None:
             raise InputError(f"expected an image of {self.spec.name}, found id {image_id}; no usable ref is on it")
         return image
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """The part of instances.json that the refs need; an annotation is its image id and its mask, None without one."""
-
-    images: dict[int, _Image]
-    annotations: dict[int, tuple[int, Segmentation | None]]
-    categories: dict[int, str]
 
 
 def _require_files(spec: SplitSpec, refs_path: Path, instances_path: Path, image_folder: Path) -> None:
@@ -293,17 +271,17 @@ def _read_refs(path: Path) -> tuple[list[Ref], list[int]]:
     with_empty = []
     for index, record in enumerate(load_refs_pickle(path)):
         where = f"{path}: ref {index}"
-        ref_id = _field(record, "ref_id", int, where)
+        ref_id = field_of(record, "ref_id", int, where)
         if ref_id in refs:
             raise InputError(f"{where}: expected a ref id of its own, found {ref_id} a second time; fix the file")
-        sentences = _field(record, "sentences", list, where)
-        texts = [_field(sentence, "sent", str, f"{where}, sentences").strip() for sentence in sentences]
+        sentences = field_of(record, "sentences", list, where)
+        texts = [field_of(sentence, "sent", str, f"{where}, sentences").strip() for sentence in sentences]
         refs[ref_id] = Ref(
             ref_id=ref_id,
-            image_id=_field(record, "image_id", int, where),
-            ann_id=_field(record, "ann_id", int, where),
-            category_id=_field(record, "category_id", int, where),
-            split=_field(record, "split", str, where),
+            image_id=field_of(record, "image_id", int, where),
+            ann_id=field_of(record, "ann_id", int, where),
+            category_id=field_of(record, "category_id", int, where),
+            split=field_of(record, "split", str, where),
             expressions=tuple(text for text in texts if text),
         )
         if not all(texts):
@@ -311,69 +289,19 @@ def _read_refs(path: Path) -> tuple[list[Ref], list[int]]:
     return [refs[ref_id] for ref_id in sorted(refs)], sorted(with_empty)
 
 
-def _read_instances(path: Path, annotation_ids: set[int], image_ids: set[int]) -> _Tables:
-    """Read COCO's instances.json; only the annotations and images named are checked and kept."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected COCO's JSON, found a damaged file ({error}); download it again") from error
-    except OSError as error:
-        raise InputError(f"{path}: expected COCO's JSON, could not read it ({error}); check the path") from error
-
-    images: dict[int, _Image] = {}
-    for index, record in enumerate(_field(content, "images", list, str(path))):
-        where = f"{path}: images[{index}]"
-        image_id = _field(record, "id", int, where)
-        if image_id not in image_ids:
-            continue
-        height, width = _field(record, "height", int, where), _field(record, "width", int, where)
-        if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
-            raise InputError(f"{where}: expected sides of 1 to {_MAX_SIDE} pixels, found {height}x{width}; fix it")
-        file_name = _field(record, "file_name", str, where)
-        if not _is_plain_name(file_name):
-            raise InputError(
-                f"{where}: expected a plain file name in the image folder, found {file_name!r}; remove its folders"
-            )
-        images[image_id] = _Image(file_name, height, width)
-
-    annotations: dict[int, tuple[int, Segmentation | None]] = {}
-    for index, record in enumerate(_field(content, "annotations", list, str(path))):
-        where = f"{path}: annotations[{index}]"
-        ann_id = _field(record, "id", int, where)
-        if ann_id not in annotation_ids:
-            continue
-        if ann_id in annotations:
-            raise InputError(f"{where}: expected an id of its own, found {ann_id} a second time; fix the file")
-        image_id = _field(record, "image_id", int, where)
-        image = images.get(image_id)
-        mask = None
-        if image is not None:
-            try:
-                mask = parse_segmentation(record.get("segmentation"), image.height, image.width)
-            except InputError as error:
-                raise InputError(f"{where} (id {ann_id}): {error}") from error
-        annotations[ann_id] = (image_id, mask)
-
-    categories = {}
-    for index, record in enumerate(_field(content, "categories", list, str(path))):
-        where = f"{path}: categories[{index}]"
-        categories[_field(record, "id", int, where)] = _field(record, "name", str, where)
-    return _Tables(images, annotations, categories)
-
-
-def _problem(ref: Ref, tables: _Tables, files: set[str]) -> str | None:
+def _problem(ref: Ref, instances: Instances, files: set[str]) -> str | None:
     """The field of `ReferProblems` that a ref belongs under; None for a usable one."""
-    image = tables.images.get(ref.image_id)
+    image = instances.images.get(ref.image_id)
     if image is None:
         return "no_image_record"
     if image.file_name not in files:
         return "no_image_file"
-    if ref.ann_id not in tables.annotations:
+    if ref.ann_id not in instances.annotations:
         return "no_annotation"
-    image_id, mask = tables.annotations[ref.ann_id]
-    if image_id != ref.image_id:
+    annotation = instances.annotations[ref.ann_id]
+    if annotation.image_id != ref.image_id:
         return "other_image"
-    if mask is None:
+    if annotation.mask is None:
         return "no_mask"
     return None if ref.expressions else "no_expression"
 
@@ -385,25 +313,6 @@ def _list_files(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except OSError as error:
         raise InputError(f"{folder}: expected a readable image folder, found none ({error}); check it") from error
-
-
-def _is_plain_name(name: str) -> bool:
-    """Whether a file name stays in its folder, on any system."""
-    parts = (PurePosixPath(name).name, PureWindowsPath(name).name)
-    return parts == (name, name) and name not in ("", ".", "..") and "\0" not in name
-
-
-def _field(record: Any, key: str, kind: type[FieldT], where: str) -> FieldT:
-    """`record[key]`, which must be of exactly this type (a bool is no int)."""
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a dict with `{key}`, found a {type(record).__name__}; fix the file")
-    value = record.get(key)
-    if type(value) is not kind:
-        raise InputError(
-            f"{where}: expected `{key}` as {kind.__name__}, found {reprlib.repr(value)}; "
-            "is this file of a REFER data set and whole?"
-        )
-    return value
 
 
 def _some(ids: tuple[int, ...]) -> str:

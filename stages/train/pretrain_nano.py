@@ -24,6 +24,8 @@ from semires.stages.train.lavt import LAVT_NANO
 from semires.stages.train.views import normalize
 from semires.stages.train.visual import SwinTrunk
 
+# Most pixels are ground; counted less, they leave the loss to the objects.
+GROUND_WEIGHT = 0.1
 COLOR_NUMBERS = {name: number for number, name in enumerate(COLORS, start=1)}  # 0 is the ground, as in CATEGORY_IDS
 
 
@@ -89,12 +91,15 @@ def pretrain(num_scenes: int, epochs: int, batch_size: int, learning_rate: float
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
     )
+    category_weights = torch.tensor([GROUND_WEIGHT] + [1.0] * len(CATEGORIES))
+    color_weights = torch.tensor([GROUND_WEIGHT] + [1.0] * len(COLORS))
     for epoch in range(epochs):
         right, pixels, total = torch.zeros(2), 0, 0.0
         for chosen in torch.randperm(num_scenes)[: num_scenes // batch_size * batch_size].split(batch_size):
             category, color = categories[chosen].long(), colors[chosen].long()
             found = head(trunk(normalize(images[chosen].float() / 255)), size)
-            loss = F.cross_entropy(found[0], category) + F.cross_entropy(found[1], color)
+            loss = F.cross_entropy(found[0], category, weight=category_weights)
+            loss = loss + F.cross_entropy(found[1], color, weight=color_weights)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -120,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train LAVT-nano's visual trunk on RefShapes attributes.")
     parser.add_argument("--scenes", type=int, default=8000, help="scenes to draw (default 8000)")
     parser.add_argument("--epochs", type=int, default=8, help="passes over them (default 8)")
-    parser.add_argument("--batch-size", type=int, default=32, help="scenes a step (default 32)")
+    parser.add_argument("--batch-size", type=int, default=16, help="scenes a step (default 16)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's peak learning rate (default 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and scenes (default 0)")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")

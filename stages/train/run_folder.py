@@ -1,11 +1,11 @@
 """The folder of a training run: `runs/<name>/`.
 
-    config.json         the resolved settings, and under "candidates" the store they were used with
-    labeled_images.json the labeled image ids
-    metrics.jsonl       a line an evaluation
-    state.pt            what is needed to go on after an interruption; gone once the run is finished
-    best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
-    result.json         written last: the run is finished
+config.json         the resolved settings, and under "candidates" the store they were used with
+labeled_images.json the labeled image ids
+metrics.jsonl       a line an evaluation
+state.pt            what is needed to go on after an interruption; gone once the run is finished
+best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
+result.json         written last: the run is finished
 """
 
 import json
@@ -61,6 +61,11 @@ class RunFolder:
     def read_config(self) -> TrainConfig:
         """The run's settings; InputError where there is no run."""
         return TrainConfig.from_dict(self._read_json("config.json"))
+
+    def read_labeled_images(self) -> list[int]:
+        """The ids of the labeled images; InputError where there is no run."""
+        image_ids: list[int] = self._read_json("labeled_images.json")
+        return image_ids
 
     def read_result(self) -> dict[str, Any]:
         """What `finish` wrote; InputError where the run is not finished."""

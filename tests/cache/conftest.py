@@ -9,12 +9,12 @@ from semires.cache.schema import Manifest
 MakeCandidates = Callable[..., Candidates]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def manifest() -> Manifest:
     return Manifest(split="refshapes", sam="tiny", sam_sha256="ab" * 32, generator={"points_per_side": 8, "iou": 0.88})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_candidates() -> MakeCandidates:
     """Random candidates that depend on nothing but the arguments."""
 

@@ -60,7 +60,7 @@ def test_nearest_indices__by_hand(size_in: int, size_out: int, expected: list[in
     assert indices.tolist() == list(expected)
 
 
-@pytest.mark.parametrize("size_out", [224, 320, 384, 480])
+@pytest.mark.parametrize("size_out", [128, 320, 384, 480])
 def test_nearest_indices__equals_torch_at_training_sizes(size_out: int) -> None:
     for size_in in (1, 2, 7, 96, 128, 333, 427, 448, 480, 500, 612, 640, 1024):
         ramp = torch.arange(size_in, dtype=torch.float32).view(1, 1, size_in, 1)

@@ -52,7 +52,7 @@ def test_from_attributes__missing(manifest: Manifest, key: str) -> None:
 
 
 def test_from_attributes__not_a_store() -> None:
-    with pytest.raises(StoreError, match="schema_version: expected .* found none; .*semires cache-sam"):
+    with pytest.raises(StoreError, match=r"schema_version: expected .* found none; .*semires cache-sam"):
         Manifest.from_attributes({"title": "weather"})
 
 

@@ -21,13 +21,20 @@ from semires.cache.writer import StoreWriter
 MakeCandidates = Callable[..., Candidates]
 
 
-@pytest.fixture
-def location(tmp_path: Path, manifest: Manifest, make_candidates: MakeCandidates) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, manifest: Manifest, make_candidates: MakeCandidates) -> Path:
     """Images 1 to 5 in three parts, image 2 without candidates."""
-    with StoreWriter(tmp_path / "s.zarr", manifest, images_per_part=2) as writer:
+    location = tmp_path_factory.mktemp("written") / "s.zarr"
+    with StoreWriter(location, manifest, images_per_part=2) as writer:
         for image_id, num_masks in zip(range(1, 6), (3, 0, 7, 1, 2), strict=True):
             writer.add(make_candidates(image_id, num_masks=num_masks, height=9 + image_id, width=13))
-    return tmp_path / "s.zarr"
+    return location
+
+
+@pytest.fixture
+def location(written: Path, tmp_path: Path) -> Path:
+    """A copy of the store, which a test may damage."""
+    return Path(shutil.copytree(written, tmp_path / "s.zarr"))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -99,9 +106,10 @@ def test_build_view__resumes_after_interruption(location: Path, monkeypatch: pyt
             raise KeyboardInterrupt
         write_group(storage, path, attributes)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Storage, "write_group", stop_at_second_part)
-        build_view(location, 8)
+        with pytest.raises(KeyboardInterrupt):
+            build_view(location, 8)
     view = CandidateView(location, 8)
     assert [image_id for image_id in range(7) if image_id in view] == [1, 2]
     build_view(location, 8)
@@ -157,7 +165,7 @@ def test_view__lost_shard_is_no_empty_mask(location: Path) -> None:
     build_view(location, 8)
     for shard in location.glob("views/8/parts/*/bits/c/0/0"):
         shard.unlink()
-    with pytest.raises(StoreError, match="bits: expected an intact column.*is missing"):
+    with pytest.raises(StoreError, match=r"bits: expected an intact column.*is missing"):
         CandidateView(location, 8)[3]
 
 

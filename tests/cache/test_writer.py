@@ -54,9 +54,14 @@ def test_exit__finished_images_survive_an_error(
     tmp_path: Path, manifest: Manifest, make_candidates: MakeCandidates
 ) -> None:
     location = tmp_path / "s.zarr"
-    with pytest.raises(RuntimeError, match="GPU gone"), StoreWriter(location, manifest) as writer:
-        writer.add(make_candidates(1))
-        raise RuntimeError("GPU gone")
+
+    def cache_until_it_fails() -> None:
+        with StoreWriter(location, manifest) as writer:
+            writer.add(make_candidates(1))
+            raise RuntimeError("GPU gone")
+
+    with pytest.raises(RuntimeError, match="GPU gone"):
+        cache_until_it_fails()
     assert CandidateStore(location).image_ids.tolist() == [1]
 
 
@@ -145,9 +150,10 @@ def test_commit__interrupted_leaves_no_part(
             raise KeyboardInterrupt
         write_column(storage, path, *args, **kwargs)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Storage, "write_column", stop_at_area)
-        writer.commit()
+        with pytest.raises(KeyboardInterrupt):
+            writer.commit()
     (half_written,) = part_names(location)
     assert (location / "parts" / half_written / "bits" / "zarr.json").exists()
     assert not (location / "parts" / half_written / "zarr.json").exists()

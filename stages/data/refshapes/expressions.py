@@ -11,10 +11,17 @@ from itertools import product
 import numpy as np
 
 from semires.stages.data.refshapes.scene import HEIGHT, WIDTH, SceneObject
+from semires.stages.data.refshapes.shapes import CATEGORY_IDS, COLORS, SIZES
 
 PLACES = ("left", "right", "top", "bottom", "middle")
 # Pixels by which a place must win over the runner-up: nobody says "left ball" of two balls one above the other.
 MARGIN = 8.0
+# Every word an expression can hold; the nano tokenizer's vocabulary is made of these and of letters.
+WORDS = tuple(
+    sorted(
+        {*SIZES, *COLORS, *CATEGORY_IDS, *PLACES, "thing", "one", "in", "at", "on", "the"},
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +85,10 @@ def unique_expressions(objects: Sequence[SceneObject], index: int) -> list[Expre
 def draw_expressions(
     rng: np.random.Generator, objects: Sequence[SceneObject], index: int, most: int = 3
 ) -> list[tuple[Expression, str]]:
-    """1 to `most` different expressions of object `index` with their texts, short ones first in line; [] if none is true
-    of it alone."""
+    """1 to `most` different expressions of object `index` with their texts, short ones likelier.
+
+    [] if no choice of attributes is true of it alone.
+    """
     options = unique_expressions(objects, index)
     if not options:
         return []
@@ -104,7 +113,3 @@ def say(rng: np.random.Generator, expression: Expression) -> str:
     preposition = {"middle": "in", "top": "at", "bottom": "at"}.get(expression.place, "on")
     article = ["the"] if manner == 2 else []
     return " ".join([*words, preposition, *article, expression.place])
-
-
-# Every word an expression can hold; the nano tokenizer's vocabulary is made of these and of letters.
-FUNCTION_WORDS = ("thing", "one", "in", "at", "on", "the")

@@ -107,4 +107,4 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (238, 238, 238),
 }
 # Radius of an object in pixels, [low, high).
-SIZES: dict[str, tuple[float, float]] = {"small": (10.0, 12.5), "big": (17.0, 21.0)}
+SIZES: dict[str, tuple[float, float]] = {"small": (11.5, 14.0), "big": (19.0, 23.0)}

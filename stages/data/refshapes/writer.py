@@ -1,9 +1,9 @@
 """Writes RefShapes to disk in the REFER format, so that RefCOCO's reader reads it.
 
-    <root>/refshapes/refs(procedural).p     list of refs, as lichengunc/refer pickles them
-    <root>/refshapes/instances.json         COCO annotations, masks as compressed RLE (visible pixels)
-    <root>/refshapes/images/<split>_<index>.png
-    <root>/refshapes/scenes.json            what each scene holds, in words; only tests and the curious read it
+<root>/refshapes/refs(procedural).p     list of refs, as lichengunc/refer pickles them
+<root>/refshapes/instances.json         COCO annotations, masks as compressed RLE (visible pixels)
+<root>/refshapes/images/<split>_<index>.png
+<root>/refshapes/scenes.json            what each scene holds, in words; only tests and the curious read it
 """
 
 import json
@@ -50,9 +50,7 @@ class RefShapesConfig:
         return {"train": self.num_train, "val": self.num_val, "testA": self.num_test, "testB": self.num_test}
 
 
-def write_refshapes(
-    root: Path, config: RefShapesConfig, on_progress: Callable[[int, int], None] | None = None
-) -> Path:
+def write_refshapes(root: Path, config: RefShapesConfig, on_progress: Callable[[int, int], None] | None = None) -> Path:
     """Write the benchmark under `root` and return its folder; `on_progress(done, total)` counts images.
 
     Everything goes to a temporary folder that is renamed at the end: a folder that exists is complete. One that was

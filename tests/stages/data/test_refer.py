@@ -272,27 +272,9 @@ def test_load__missing_files(tmp_path: Path) -> None:
         ReferDataset.load(tmp_path, "refcoco")
 
 
-@pytest.mark.parametrize(
-    "name", ["../x.jpg", "..", "", ".", "/etc/passwd", "a/b.jpg", "a\\b.jpg", "C:x.jpg", "x\0.jpg"]
-)
-def test_load__image_name_out_of_the_folder(tmp_path: Path, name: str) -> None:
-    def edit(refs: list[dict[str, Any]], instances: dict[str, Any]) -> None:
-        instances["images"][0]["file_name"] = name
-
-    with pytest.raises(InputError, match=r"images\[0\]: expected a plain file name"):
-        ReferDataset.load(write_refer(tmp_path, edit), "refcoco")
-
-
 def _set(table: str, key: str, value: Any) -> Edit:
     def edit(refs: list[dict[str, Any]], instances: dict[str, Any]) -> None:
         (refs if table == "refs" else instances[table])[0][key] = value
-
-    return edit
-
-
-def _replace(table: str, value: Any) -> Edit:
-    def edit(refs: list[dict[str, Any]], instances: dict[str, Any]) -> None:
-        instances[table] = value
 
     return edit
 
@@ -307,17 +289,7 @@ def _replace(table: str, value: Any) -> Edit:
         (_set("refs", "sentences", "the dog"), r"ref 0: expected `sentences` as list"),
         (_set("refs", "sentences", ["the dog"]), r"ref 0, sentences: expected a dict with `sent`, found a str"),
         (_set("refs", "sentences", [{"raw": "the dog"}]), r"ref 0, sentences: expected `sent` as str, found None"),
-        (_set("images", "height", 0), r"images\[0\]: expected sides of 1 to 65535 pixels, found 0x16"),
-        (_set("images", "width", "16"), r"images\[0\]: expected `width` as int"),
-        (_set("annotations", "id", 10), r"annotations\[1\]: expected an id of its own, found 10"),
         (_set("annotations", "segmentation", None), r"annotations\[0\] \(id 13\): expected a list of polygons"),
-        (
-            _set("annotations", "segmentation", {"size": [16, 12], "counts": [192]}),
-            r"annotations\[0\] \(id 13\): expected a mask of the image's size \[12, 16\].*found \[16, 12\]",
-        ),
-        (_set("categories", "name", 4), r"categories\[0\]: expected `name` as str"),
-        (_replace("images", {}), r"instances\.json: expected `images` as list"),
-        (_replace("annotations", [4]), r"annotations\[0\]: expected a dict with `id`, found a int"),
     ],
 )
 def test_load__contradicts_the_format(tmp_path: Path, edit: Edit, message: str) -> None:
@@ -325,11 +297,3 @@ def test_load__contradicts_the_format(tmp_path: Path, edit: Edit, message: str) 
         ReferDataset.load(write_refer(tmp_path, edit), "refcoco")
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe\x00", b"[" * 100_000, b'{"images": 1}'])
-def test_load__damaged_instances(tmp_path: Path, content: bytes) -> None:
-    write_refer(tmp_path)
-    (tmp_path / "refcoco" / "instances.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"instances\.json: expected"):
-        ReferDataset.load(tmp_path, "refcoco")

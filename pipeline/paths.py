@@ -1,0 +1,38 @@
+"""Where things lie: data sets, candidate stores, runs and reports."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from semires.stages.data.refer import SPLITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Folders of a working directory; `data` also from the environment variable SEMIRES_DATA."""
+
+    data: Path = Path(os.environ.get("SEMIRES_DATA", "data"))
+    """Data root: REFER folders, and the stores in `cache/`."""
+    images: Path | None = None
+    """Folder of COCO's train2014 images where it is not `<data>/images/mscoco/images/train2014`."""
+    runs: Path = Path("runs")
+    """A folder a training run."""
+    reports: Path = Path("reports")
+    """Tables and pictures."""
+
+    def store(self, name: str) -> Path:
+        """The candidate store of a split."""
+        return self.data / "cache" / f"{name}.zarr"
+
+    def images_of(self, split: str) -> Path | None:
+        """The image folder to hand to `ReferDataset.load`; None for the data set's own default."""
+        return None if split == "refshapes" else self.images
+
+    def missing_files(self, split: str) -> list[Path]:
+        """What a split needs and lacks: annotation files, image folder."""
+        spec = SPLITS[split]
+        folder = self.data / spec.folder
+        needed = [folder / f"refs({spec.by}).p", folder / "instances.json"]
+        missing = [path for path in needed if not path.is_file()]
+        images = self.images_of(split) or self.data / spec.images
+        return missing + ([] if images.is_dir() else [images])

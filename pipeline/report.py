@@ -1,0 +1,119 @@
+"""Tables of measured scores: on the terminal, as Markdown and as JSON."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from semires.pipeline.published import published
+from semires.pipeline.scores import RunScores
+from semires.stages.data.refer import SPLITS
+
+METHODS = {"supervised": "Supervised", "baseline": "Baseline", "semires": "SemiRES"}
+TITLES = {
+    "refcoco": "RefCOCO",
+    "refcoco+": "RefCOCO+",
+    "refcocog": "G-Ref (UMD)",
+    "refcocog-google": "G-Ref (Google)",
+    "refshapes": "RefShapes (embedded benchmark, LAVT-nano; not comparable with the paper)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run of a grid with its scores."""
+
+    seed: int
+    scores: RunScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell of Table 1: oIoU in per cent of each seed, with the paper's number (None where it has none)."""
+
+    measured: tuple[float, ...]
+    published: float | None
+
+    def __str__(self) -> str:
+        if not self.measured:
+            text = "–"
+        elif len(self.measured) == 1:
+            text = f"{self.measured[0]:.2f}"
+        else:
+            text = f"{statistics.mean(self.measured):.2f} ± {statistics.stdev(self.measured):.2f}"
+        return text if self.published is None else f"{text} ({self.published:.2f})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitTable:
+    """Table 1 of one data set: `rows` by method, each with a cell for every share and evaluation split."""
+
+    split: str
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[Cell, ...]]
+
+
+def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -> SplitTable:
+    """Gather the runs of one data set into the paper's layout: methods down, shares and splits across."""
+    evaluation = SPLITS[split].evaluation
+    rows = {}
+    for method in METHODS:
+        cells = []
+        for share in shares:
+            for number, name in enumerate(evaluation):
+                values = tuple(
+                    run.scores.by_split[name]["oiou"]
+                    for run in sorted(runs, key=lambda run: run.seed)
+                    if run.scores.method == method and run.scores.labeled == share
+                )
+                cells.append(Cell(measured=values, published=published(split, method, share, number)))
+        rows[method] = tuple(cells)
+    columns = tuple(f"{share * 100:g}% {name}" for share in shares for name in evaluation)
+    return SplitTable(split=split, columns=columns, rows=rows)
+
+
+def as_rich(table: SplitTable) -> Table:
+    """The table for a terminal."""
+    drawn = Table(title=f"{TITLES[table.split]}, oIoU %", title_justify="left")
+    drawn.add_column("method")
+    for column in table.columns:
+        drawn.add_column(column, justify="right")
+    for method, cells in table.rows.items():
+        drawn.add_row(METHODS[method], *map(str, cells))
+    return drawn
+
+
+def as_markdown(tables: Sequence[SplitTable], notes: Sequence[str]) -> str:
+    """All tables with what is missing, as a Markdown page."""
+    lines = ["# Table 1, measured", "", "Overall IoU in per cent; in parentheses the paper's number."]
+    for table in tables:
+        lines += ["", f"## {TITLES[table.split]}", ""]
+        lines.append("| method | " + " | ".join(table.columns) + " |")
+        lines.append("|---|" + "---:|" * len(table.columns))
+        lines += [f"| {METHODS[m]} | " + " | ".join(map(str, cells)) + " |" for m, cells in table.rows.items()]
+    if notes:
+        lines += ["", "## Not measured", "", *[f"- {note}" for note in notes]]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(tables: Sequence[SplitTable], runs: Sequence[Measured], notes: Sequence[str]) -> dict[str, Any]:
+    """Everything measured: the tables cell by cell, and every run's scores."""
+    return {
+        "tables": [asdict(table) for table in tables],
+        "runs": [asdict(run) for run in runs],
+        "not_measured": list(notes),
+    }
+
+
+def scores_table(scores: RunScores) -> Table:
+    """The scores of one run for a terminal."""
+    drawn = Table(title=f"{TITLES[scores.split]}: {METHODS[scores.method]}, per cent", title_justify="left")
+    thresholds = list(next(iter(scores.by_split.values()))["precision"])
+    for column in ("split", "expressions", "oIoU", "mIoU", *(f"P@{at}" for at in thresholds)):
+        drawn.add_column(column, justify="left" if column == "split" else "right")
+    for name, found in scores.by_split.items():
+        values = [found["oiou"], found["miou"], *found["precision"].values()]
+        drawn.add_row(name, str(found["num_samples"]), *(f"{value:.2f}" for value in values))
+    return drawn

@@ -1,0 +1,61 @@
+"""Scores of a finished run on every evaluation split of its data set, kept in the run's folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semires.pipeline.paths import Paths
+from semires.pipeline.progress import OnProgress, counting
+from semires.pipeline.stage_runs import load_dataset
+from semires.stages.data.errors import InputError
+from semires.stages.train.evaluation import evaluate
+from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.samples import RefSamples
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunScores:
+    """`by_split`: evaluation split -> oiou, miou, precision and num_samples, as `SegmentationScores` has them."""
+
+    split: str
+    method: str
+    labeled: float
+    by_split: dict[str, dict[str, Any]]
+
+
+def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnProgress) -> RunScores:
+    """Evaluate the best model of `run` and write `scores.json` there.
+
+    A finished run that has its scores is not measured again: its weights no longer change.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    cached = run / "scores.json"
+    if cached.is_file() and folder.is_finished:
+        try:
+            return RunScores(**json.loads(cached.read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"expected scores that `semires evaluate` wrote, found others in {cached}") from error
+    config, model, tokenizer = folder.load_model()
+    model.to(device)
+    dataset = load_dataset(paths, config.split, on_progress)
+    by_split = {}
+    for name in dataset.spec.evaluation:
+        samples = RefSamples(dataset, dataset.refs_of(name), tokenizer, model.config.image_size)
+        scores = evaluate(
+            model,
+            samples,
+            device,
+            num_workers=config.num_workers,
+            on_progress=counting(on_progress, f"expressions of {name}"),
+        )
+        by_split[name] = asdict(scores)
+        # JSON has no number keys: "0.5" in the file as in the object, so that both read alike.
+        by_split[name]["precision"] = {f"{at:g}": value for at, value in scores.precision.items()}
+    found = RunScores(split=config.split, method=config.method, labeled=config.labeled, by_split=by_split)
+    if folder.is_finished:
+        cached.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    return found

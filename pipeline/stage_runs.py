@@ -1,0 +1,98 @@
+"""The two stages as commands and Table 1 call them: what is missing is made or named first."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semires.cache.views import build_view
+from semires.pipeline.paths import Paths
+from semires.pipeline.progress import OnProgress, counting
+from semires.pipeline.recipes import REFSHAPES, generator_settings
+from semires.stages.cache_sam.generator import GeneratorSettings
+from semires.stages.cache_sam.run import CacheReport, ImageSource, cache_images, train_images
+from semires.stages.cache_sam.sam import load_sam
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import ReferDataset
+from semires.stages.data.refshapes.writer import write_refshapes
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.models import LAVT_SIZES
+from semires.stages.train.run import train_run
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device asked for, or CUDA where there is one, else the CPU; InputError for one that is not here."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device: expected a device of this machine such as cpu or cuda, found {name!r}") from error
+    return device
+
+
+def load_dataset(paths: Paths, split: str, on_progress: OnProgress) -> ReferDataset:
+    """The data set of a split; RefShapes is written first if it is missing."""
+    if split == "refshapes":
+        write_refshapes(paths.data, REFSHAPES, counting(on_progress, "drawing RefShapes"))
+    return ReferDataset.load(paths.data, split, paths.images_of(split))
+
+
+def cache_sam(
+    images: list[ImageSource],
+    store: Path,
+    *,
+    split: str,
+    sam: str,
+    checkpoint: Path | None,
+    settings: GeneratorSettings | None,
+    device: torch.device,
+    overwrite: bool,
+    on_progress: OnProgress,
+) -> CacheReport:
+    """Stage one over `images` into `store`."""
+    return cache_images(
+        images,
+        store,
+        split=split,
+        loaded=load_sam(sam, checkpoint, device),
+        settings=settings or generator_settings(sam),
+        overwrite=overwrite,
+        on_progress=counting(on_progress, "candidate masks"),
+    )
+
+
+def prepare_candidates(paths: Paths, dataset: ReferDataset, size: int, store: Path, on_progress: OnProgress) -> None:
+    """Make sure that the store has its view at the training size; RefShapes' candidates are made if missing."""
+    if dataset.spec.name == "refshapes" and store == paths.store("refshapes"):
+        cache_sam(
+            train_images(dataset),
+            store,
+            split="refshapes",
+            sam="tiny",
+            checkpoint=None,
+            settings=None,
+            device=torch.device("cpu"),
+            overwrite=False,
+            on_progress=on_progress,
+        )
+    build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"))
+
+
+def train(
+    config: TrainConfig,
+    paths: Paths,
+    run: Path,
+    device: torch.device,
+    on_progress: OnProgress,
+    *,
+    store: Path | None = None,
+    burn_in: Path | None = None,
+) -> dict[str, Any]:
+    """Stage two: the run of `config` in the folder `run`; returns its result."""
+    dataset = load_dataset(paths, config.split, on_progress)
+    if config.method == "semires":
+        store = store or paths.store(config.split)
+        prepare_candidates(paths, dataset, LAVT_SIZES[config.model].image_size, store, on_progress)
+    return train_run(config, dataset, run, device, store=store, burn_in=burn_in, on_progress=on_progress)

@@ -1,0 +1,103 @@
+"""Table 1: Supervised, Baseline and SemiRES at the labeled shares, for every data set that is here.
+
+Every run has its own folder, `runs/table1/<split>/<share>/seed<n>/<method>`; a finished one is not repeated and an
+interrupted one goes on, so that the command can be stopped and typed again.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from semires.cache.errors import StoreError
+from semires.cache.reader import CandidateStore
+from semires.pipeline.paths import Paths
+from semires.pipeline.progress import OnProgress, console
+from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
+from semires.pipeline.report import METHODS, Measured, as_json, as_markdown, as_rich, split_table
+from semires.pipeline.scores import evaluate_run
+from semires.pipeline.stage_runs import train
+from semires.stages.train.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRun:
+    """One cell's run: its settings, its folder, and the burn-in that the methods of one seed share."""
+
+    config: TrainConfig
+    seed: int
+    folder: Path
+    burn_in: Path | None
+
+
+def plan_grid(split: str, shares: Sequence[float], num_seeds: int, root: Path) -> list[GridRun]:
+    """All runs of one data set, in the order in which they are done. A seed draws its own labeled images."""
+    runs = []
+    for seed in range(num_seeds):
+        for share in shares:
+            folder = root / split / f"{share:g}" / f"seed{seed}"
+            base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed, labeled_seed=seed)
+            for method in METHODS:
+                # The burn-in *is* the supervised run: its settings hold nothing that only the other methods read.
+                config = dataclasses.replace(base.burn_in() if method == "supervised" else base, method=method)
+                burn_in = None if method == "supervised" else folder / "supervised"
+                runs.append(GridRun(config=config, seed=seed, folder=folder / method, burn_in=burn_in))
+    return runs
+
+
+def what_is_missing(split: str, paths: Paths) -> str | None:
+    """What keeps a data set from being measured and what to put where, in one line; None if nothing does."""
+    if split == "refshapes":
+        return None
+    missing = paths.missing_files(split)
+    if missing:
+        return (
+            f"{split}: put {', '.join(map(str, missing))} there, then run `semires cache-sam --split {split} "
+            "--sam-checkpoint FILE` (README, RefCOCO step by step)"
+        )
+    try:
+        num_images = len(CandidateStore(paths.store(split)))
+    except StoreError:
+        num_images = 0
+    if not num_images:
+        return (
+            f"{split}: its data is here, its candidates are not: run `semires cache-sam --split {split} "
+            "--sam-checkpoint FILE`"
+        )
+    return None
+
+
+def run_table1(
+    paths: Paths,
+    device: torch.device,
+    on_progress: OnProgress,
+    *,
+    splits: Sequence[str] | None = None,
+    shares: Sequence[float] | None = None,
+    num_seeds: int = 1,
+) -> None:
+    """Measure, print and write the table to `reports/table1.md` and `reports/table1.json`."""
+    tables, runs, notes = [], [], []
+    for split in splits or TABLE1_SHARES:
+        missing = what_is_missing(split, paths)
+        if missing is not None:
+            notes.append(missing)
+            console.print(f"not measured: {missing}", soft_wrap=True)
+            continue
+        of_split = shares or TABLE1_SHARES[split]
+        measured = []
+        for run in plan_grid(split, of_split, num_seeds, paths.runs / "table1"):
+            console.print(f"{split} {run.config.labeled * 100:g}% seed {run.seed}: {METHODS[run.config.method]}")
+            train(run.config, paths, run.folder, device, on_progress, burn_in=run.burn_in)
+            measured.append(Measured(seed=run.seed, scores=evaluate_run(run.folder, paths, device, on_progress)))
+        tables.append(split_table(split, of_split, measured))
+        runs += measured
+    paths.reports.mkdir(parents=True, exist_ok=True)
+    (paths.reports / "table1.md").write_text(as_markdown(tables, notes))
+    (paths.reports / "table1.json").write_text(json.dumps(as_json(tables, runs, notes), indent=1) + "\n")
+    for table in tables:
+        console.print(as_rich(table))
+    console.print(f"written: {paths.reports / 'table1.md'}, {paths.reports / 'table1.json'}", soft_wrap=True)

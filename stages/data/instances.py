@@ -1,0 +1,123 @@
+"""COCO's instances.json: the images, annotations and categories that the refs of a data set name.
+
+The file lists every object of COCO's train set, some hundred thousand; only the records that are asked for are checked
+and kept, so that a damaged one nobody refers to does no harm.
+"""
+
+import json
+import reprlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeVar
+
+from semires.stages.data.errors import InputError
+from semires.stages.data.masks import Segmentation, parse_segmentation
+
+# A JPEG side has 16 bits; this also keeps a mask's pixel count within what pycocotools can count.
+MAX_SIDE = 65_535
+
+FieldT = TypeVar("FieldT")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image as instances.json knows it: a file name without folders, and its size in pixels."""
+
+    file_name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationRecord:
+    """An annotated object: the image it is on and its mask, None where no polygon has three points."""
+
+    image_id: int
+    mask: Segmentation | None
+
+
+@dataclass(frozen=True)
+class Instances:
+    """What was asked of instances.json, each by its id; `categories` holds the names of all categories."""
+
+    images: dict[int, ImageRecord]
+    annotations: dict[int, AnnotationRecord]
+    categories: dict[int, str]
+
+
+def read_instances(path: Path, annotation_ids: set[int], image_ids: set[int]) -> Instances:
+    """Read COCO's instances.json at `path`; only the annotations and images named are checked and kept.
+
+    Ids without a record are simply not in the result; an annotation's mask is None too where its image is not asked
+    for. Raises `InputError` when the file is no JSON, or a record that is asked for contradicts COCO's format, leads
+    out of the image folder or has a mask that does not fit its image.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected COCO's JSON, found a damaged file ({error}); download it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: expected COCO's JSON, could not read it ({error}); check the path") from error
+
+    images: dict[int, ImageRecord] = {}
+    for index, record in enumerate(field_of(content, "images", list, str(path))):
+        where = f"{path}: images[{index}]"
+        image_id = field_of(record, "id", int, where)
+        if image_id not in image_ids:
+            continue
+        height, width = field_of(record, "height", int, where), field_of(record, "width", int, where)
+        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+            raise InputError(f"{where}: expected sides of 1 to {MAX_SIDE} pixels, found {height}x{width}; fix it")
+        file_name = field_of(record, "file_name", str, where)
+        if not _is_plain_name(file_name):
+            raise InputError(
+                f"{where}: expected a plain file name in the image folder, found {file_name!r}; remove its folders"
+            )
+        images[image_id] = ImageRecord(file_name, height, width)
+
+    annotations: dict[int, AnnotationRecord] = {}
+    for index, record in enumerate(field_of(content, "annotations", list, str(path))):
+        where = f"{path}: annotations[{index}]"
+        ann_id = field_of(record, "id", int, where)
+        if ann_id not in annotation_ids:
+            continue
+        if ann_id in annotations:
+            raise InputError(f"{where}: expected an id of its own, found {ann_id} a second time; fix the file")
+        image_id = field_of(record, "image_id", int, where)
+        image = images.get(image_id)
+        mask = None
+        if image is not None:
+            try:
+                mask = parse_segmentation(record.get("segmentation"), image.height, image.width)
+            except InputError as error:
+                raise InputError(f"{where} (id {ann_id}): {error}") from error
+        annotations[ann_id] = AnnotationRecord(image_id, mask)
+
+    categories = {}
+    for index, record in enumerate(field_of(content, "categories", list, str(path))):
+        where = f"{path}: categories[{index}]"
+        categories[field_of(record, "id", int, where)] = field_of(record, "name", str, where)
+    return Instances(images, annotations, categories)
+
+
+def field_of(record: Any, key: str, kind: type[FieldT], where: str) -> FieldT:
+    """`record[key]`, which must be of exactly this type (a bool is no int).
+
+    `where` names the record in the `InputError` that is raised for a record that is no dict, and for a value that is
+    missing or of another type.
+    """
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected a dict with `{key}`, found a {type(record).__name__}; fix the file")
+    value = record.get(key)
+    if type(value) is not kind:
+        raise InputError(
+            f"{where}: expected `{key}` as {kind.__name__}, found {reprlib.repr(value)}; "
+            "is this file of a REFER data set and whole?"
+        )
+    return value
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a file name stays in its folder, on any system."""
+    parts = (PurePosixPath(name).name, PureWindowsPath(name).name)
+    return parts == (name, name) and name not in ("", ".", "..") and "\0" not in name

@@ -1,0 +1,95 @@
+"""A training run from its config to its result: data, candidates, burn-in, mutual learning."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semires.cache.reader import CandidateStore
+from semires.cache.views import CandidateView
+from semires.stages.data.errors import InputError
+from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
+from semires.stages.data.refer import Ref, ReferDataset
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.models import build_model
+from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.samples import RefSamples
+from semires.stages.train.trainer import OnProgress, TrainData, Trainer
+
+
+def train_run(
+    config: TrainConfig,
+    dataset: ReferDataset,
+    path: Path,
+    device: torch.device,
+    *,
+    store: str | Path | None = None,
+    burn_in: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Any]:
+    """Train the run of `config` in the folder `path`; one that is there goes on, a finished one is left alone.
+
+    store: the candidate store, with its view at the training size built; needed by `semires`. burn_in: a finished
+    supervised run of the same data to start from; without one the run first makes its own in `<path>/burn-in`.
+    Returns the content of `result.json`. InputError where settings, data and folders do not fit together.
+    """
+    folder = RunFolder(path)
+    labeled_images = _labeled_images(config, dataset)
+    labeled, unlabeled = split_refs(dataset.refs_of("train"), labeled_images)
+    if config.method != "supervised" and not unlabeled:
+        raise InputError(f"--labeled {config.labeled} leaves no unlabeled image: use --method supervised")
+    if config.method == "semires":
+        check_candidates(store, unlabeled, config)
+    if burn_in is not None:
+        check_burn_in(RunFolder(burn_in), config)
+    folder.start(config, sorted(labeled_images))
+    if folder.is_finished:
+        return folder.read_result()
+    if config.method != "supervised" and burn_in is None:
+        burn_in = path / "burn-in"
+        train_run(config.burn_in(), dataset, burn_in, device, on_progress=on_progress)
+
+    torch.manual_seed(config.seed)
+    model, tokenizer = build_model(config, pretrained=burn_in is None)
+    if burn_in is not None:
+        RunFolder(burn_in).load_best(model)
+    size = model.config.image_size
+    view = None if store is None or config.method != "semires" else CandidateView(store, size)
+    data = TrainData(
+        labeled=RefSamples(dataset, labeled, tokenizer, size),
+        unlabeled=None if config.method == "supervised" else RefSamples(dataset, unlabeled, tokenizer, size, view),
+        val=RefSamples(dataset, dataset.refs_of("val"), tokenizer, size),
+    )
+    return Trainer(config, model, data, folder, device, on_progress).train()
+
+
+def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
+    """InputError unless `folder` holds a finished supervised run of the model and labeled data that `config` names."""
+    found = folder.read_config()
+    if not folder.is_finished:
+        raise InputError(f"--burn-in: expected a finished run, found an unfinished one in {folder.path}; finish it")
+    for name in ("method", "split", "model", "labeled", "labeled_seed", "labeled_list"):
+        expected = "supervised" if name == "method" else getattr(config, name)
+        if getattr(found, name) != expected:
+            raise InputError(
+                f"--burn-in: expected a run with {name} {expected!r}, found {getattr(found, name)!r} in {folder.path}"
+            )
+
+
+def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: TrainConfig) -> None:
+    """InputError unless the store holds every unlabeled image."""
+    if store is None:
+        raise InputError("method semires needs a candidate store: run `semires cache-sam` first, or give --store")
+    held = set(CandidateStore(store).image_ids.tolist())
+    missing = sorted({ref.image_id for ref in unlabeled} - held)
+    if missing:
+        raise InputError(
+            f"expected candidates of every unlabeled image in {store}, found none of {len(missing)} images (first: "
+            f"{missing[0]}): run `semires cache-sam --split {config.split}`, it does only what is missing"
+        )
+
+
+def _labeled_images(config: TrainConfig, dataset: ReferDataset) -> list[int]:
+    if config.labeled_list is not None:
+        return load_labeled_images(config.labeled_list)
+    return draw_labeled_images(dataset.refs_of("train"), config.labeled, config.labeled_seed)

@@ -1,0 +1,89 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from semires.cache.candidates import Candidates
+from semires.cache.errors import StoreError
+from semires.cache.parts import PartIndex, check_columns, num_native_bytes, read_indices, write_part
+from semires.cache.storage import Storage
+
+MakeCandidates = Callable[..., Candidates]
+
+
+@pytest.fixture
+def images(make_candidates: MakeCandidates) -> list[Candidates]:
+    return [make_candidates(4, num_masks=2), make_candidates(9, num_masks=0), make_candidates(2, height=5, width=16)]
+
+
+def test_write_part__columns_are_the_documented_schema(tmp_path: Path, images: list[Candidates]) -> None:
+    storage = Storage.create(str(tmp_path / "s.zarr"), {})
+    write_part(storage, "p", images)
+    group = zarr.open_group(str(tmp_path / "s.zarr"), mode="r")["parts/p"]
+    assert isinstance(group, zarr.Group)
+    num_bytes = 2 * 6 * 2 + 0 + 3 * 5 * 2
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "image_id": ((3,), "int64"),
+        "size": ((3, 2), "int32"),
+        "mask_offset": ((4,), "int64"),
+        "byte_offset": ((4,), "int64"),
+        "bits": ((num_bytes,), "uint8"),
+        "area": ((5,), "int32"),
+        "box_xyxy": ((5, 4), "int32"),
+        "predicted_iou": ((5,), "float32"),
+        "stability_score": ((5,), "float32"),
+        "point_xy": ((5, 2), "float32"),
+    }
+    arrays = dict(group.arrays())
+    assert {name: (array.shape, str(array.dtype)) for name, array in arrays.items()} == shapes
+    assert np.asarray(arrays["image_id"]).tolist() == [4, 9, 2]
+    assert np.asarray(arrays["size"]).tolist() == [[6, 11], [6, 11], [5, 16]]
+    assert np.asarray(arrays["mask_offset"]).tolist() == [0, 2, 2, 5]
+    assert np.asarray(arrays["byte_offset"]).tolist() == [0, 24, 24, num_bytes]
+    assert sum(num_native_bytes(image) for image in images) == num_bytes
+    for array in arrays.values():
+        assert array.shards is not None
+        codecs = json.dumps(array.metadata.to_dict()["codecs"], default=str)
+        assert "zstd" in codecs
+        assert codecs.count("crc32c") == 2  # of the chunks and of the shard's index
+
+
+def test_write_part__only_empty_images(tmp_path: Path, make_candidates: MakeCandidates) -> None:
+    storage = Storage.create(str(tmp_path / "s.zarr"), {})
+    index = write_part(storage, "p", [make_candidates(1, num_masks=0)])
+    assert index.num_masks == 0
+    check_columns(storage, "p", read_indices(storage)["p"])
+
+
+def test_read_indices__skips_and_sorts(tmp_path: Path, images: list[Candidates]) -> None:
+    storage = Storage.create(str(tmp_path / "s.zarr"), {})
+    for name in ("c", "a", "b"):
+        write_part(storage, name, images)
+    assert list(read_indices(storage)) == ["a", "b", "c"]
+    assert list(read_indices(storage, skip={"a", "c"})) == ["b"]
+    assert read_indices(storage)["a"].mask_offset.tolist() == [0, 2, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": [1.5, 2, 3]}, "attribute image_id: expected a list of integers"),
+        ({"image_id": "1"}, "attribute image_id: expected a list of integers, found '1'"),
+        ({"image_id": [[1], [2], [3]]}, "attribute image_id: expected a list of integers"),
+        ({"height": [0, 1, 1]}, "attribute height: expected integers from 1, found 0"),
+        ({"masks_per_image": [1, 2, -3]}, "attribute masks_per_image: expected integers from 0, found -3"),
+        ({"width": [5]}, "attribute width: expected 3 numbers, found 1"),
+        ({"width": None}, "attribute width: expected a list of integers, found None"),
+        ({"num_images": 4}, "attribute num_images: expected 3, found 4"),
+        ({"num_masks": None}, "attribute num_masks: expected 5, found None"),
+    ],
+)
+def test_from_attributes__wrong(images: list[Candidates], change: dict[str, Any], message: str) -> None:
+    attributes = PartIndex.of(images).to_attributes()
+    assert PartIndex.from_attributes("p", attributes).num_masks == 5
+    with pytest.raises(StoreError, match=f"p: {message}"):
+        PartIndex.from_attributes("p", attributes | change)

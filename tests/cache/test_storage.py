@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semires.cache.errors import StoreError
+from semires.cache.storage import Storage, normalize_location
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage.create(str(tmp_path / "s.zarr"), {"a": 1})
+
+
+def test_normalize_location__paths_and_urls() -> None:
+    assert normalize_location(Path("a/b.zarr")) == normalize_location("a/b.zarr/") == "a/b.zarr"
+    assert normalize_location("file:///data/b.zarr") == "/data/b.zarr"
+    assert normalize_location("s3://bucket/b.zarr/") == "s3://bucket/b.zarr"
+
+
+def test_create__opens_what_is_there(storage: Storage) -> None:
+    again = Storage.create(storage.location, {"a": 2})
+    assert again.attributes == {"a": 1}
+    again.replace_attributes({"b": 3})
+    assert again.attributes == Storage(storage.location).attributes == {"b": 3}
+
+
+def test_create__empty_folder(tmp_path: Path) -> None:
+    assert Storage.create(str(tmp_path), {"a": 1}).attributes == {"a": 1}
+
+
+def test_write_column__leaves_parents_without_metadata(storage: Storage) -> None:
+    storage.write_column("parts/p/area", np.arange(5, dtype=np.int32), rows_per_chunk=2)
+    part = Path(storage.location) / "parts" / "p"
+    assert [path.name for path in part.iterdir()] == ["area"]
+    assert storage.group_attributes(["parts/p", "parts/q"]) == [None, None]
+    storage.write_group("parts/p", {"num_images": 5})
+    assert storage.group_attributes(["parts/q", "parts/p"]) == [None, {"num_images": 5}]
+
+
+def test_write_group__first_one_stays(storage: Storage) -> None:
+    storage.write_group("g", {"a": 1})
+    storage.write_group("g", {"a": 2})
+    assert storage.group_attributes(["g"]) == [{"a": 1}]
+
+
+def test_child_names__no_metadata_no_hidden_files(storage: Storage) -> None:
+    assert storage.child_names("parts") == []
+    storage.write_group("parts/b", {})
+    storage.write_column("parts/a/x", np.zeros(2, np.uint8), rows_per_chunk=2)
+    (Path(storage.location) / "parts" / ".DS_Store").touch()
+    assert storage.child_names("parts") == ["a", "b"]
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 4), (1,), (7, 3)])
+def test_read__equals_what_was_written(storage: Storage, shape: tuple[int, ...]) -> None:
+    data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    storage.write_column("x", data, rows_per_chunk=2)
+    column = storage.open_column("x")
+    assert len(column) == shape[0]
+    np.testing.assert_array_equal(column.read(), data)
+    np.testing.assert_array_equal(column.read(0, shape[0] // 2), data[: shape[0] // 2])
+    with pytest.raises(StoreError, match=f"rows 0 to {shape[0] + 1} asked, {shape[0]} there"):
+        column.read(0, shape[0] + 1)
+
+
+def test_write_column__zeros_are_written_and_rewritten(storage: Storage) -> None:
+    zeros = np.zeros(6, np.uint8)
+    for _ in range(2):  # the second time as after an interruption
+        storage.write_column("x", zeros, rows_per_chunk=4)
+        assert (Path(storage.location) / "x" / "c" / "0").is_file()
+        np.testing.assert_array_equal(storage.open_column("x").read(), zeros)
+
+
+def test_open_column__absent(storage: Storage) -> None:
+    with pytest.raises(StoreError, match=r"x: expected an intact column, found .*NotFound.*semires cache verify"):
+        storage.open_column("x")
+
+
+def test_delete_group__everything_below(storage: Storage) -> None:
+    storage.write_column("parts/p/area", np.arange(5), rows_per_chunk=5)
+    storage.write_group("parts/p", {})
+    storage.delete_group("parts/p")
+    storage.delete_group("parts/p")
+    assert storage.child_names("parts") == []
+
+
+def test_num_bytes__sum_of_files(storage: Storage) -> None:
+    storage.write_column("x", np.arange(50), rows_per_chunk=5)
+    files = [path for path in Path(storage.location).rglob("*") if path.is_file()]
+    assert storage.num_bytes("") == sum(path.stat().st_size for path in files)
+    assert storage.num_bytes("x") == storage.num_bytes("") - (Path(storage.location) / "zarr.json").stat().st_size
