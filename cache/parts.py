@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
-from semires.cache.errors import StoreError
+from semires.cache.errors import RESTORE, StoreError
 from semires.cache.schema import PARTS
 from semires.cache.storage import Storage
 
@@ -150,7 +150,7 @@ def check_columns(storage: Storage, name: str, index: PartIndex) -> None:
         if not np.array_equal(storage.open_column(path).read(), expected):
             raise StoreError(
                 f"{storage.location}/{path}: expected the same numbers as in the part's attributes, found others; "
-                "restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
+                f"{RESTORE}"
             )
 
 
@@ -175,5 +175,5 @@ def _parse_integers(name: str, key: str, value: object, *, minimum: int) -> NDAr
 
 def _bad_index(name: str, key: str, expected: str, found: str) -> StoreError:
     return StoreError(
-        f"{name}: attribute {key}: expected {expected}, found {found}; restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
+        f"{name}: attribute {key}: expected {expected}, found {found}; {RESTORE}"
     )

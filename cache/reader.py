@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
-from semires.cache.errors import StoreError
+from semires.cache.errors import RESTORE, StoreError
 from semires.cache.index import ImageIndex, ImageLocation
 from semires.cache.parts import read_indices
 from semires.cache.schema import PARTS, VIEWS, Manifest
@@ -102,7 +102,7 @@ class CandidateStore:
         except ValueError as error:
             raise StoreError(
                 f"{self.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; "
-                "restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
+                f"{RESTORE}"
             ) from error
 
     def info(self) -> StoreInfo:

@@ -26,7 +26,7 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore
 
-from semires.cache.errors import StoreError
+from semires.cache.errors import RESTORE, StoreError
 
 _METADATA = "zarr.json"
 # Higher levels gain 3 % on candidate masks, lower ones lose nothing but read no faster.
@@ -204,7 +204,7 @@ class Column:
 
 def _damaged(path: str, error: Exception) -> StoreError:
     return StoreError(
-        f"{path}: expected an intact column, found {type(error).__name__}: {error}; restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
+        f"{path}: expected an intact column, found {type(error).__name__}: {error}; {RESTORE}"
     )
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -20,7 +21,7 @@ from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
 from semires.pipeline.report import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
 from semires.pipeline.stage_runs import train
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import Method, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ def plan_grid(split: str, shares: Sequence[float], num_seeds: int, root: Path) -
         for share in shares:
             folder = root / split / f"{share:g}" / f"seed{seed}"
             base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed, labeled_seed=seed)
-            for method in METHODS:
+            for method in get_args(Method):
                 # The burn-in *is* the supervised run: its settings hold nothing that only the other methods read.
                 config = dataclasses.replace(base.burn_in() if method == "supervised" else base, method=method)
                 burn_in = None if method == "supervised" else folder / "supervised"

@@ -1,6 +1,8 @@
 """Candidate masks of one image: SAM's automatic mask generator behind our own interface."""
 
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,10 +57,18 @@ class GeneratorSettings:
 
 
 class MaskGenerator:
-    """`SamAutomaticMaskGenerator`, one image at a time, on the device of `sam`; gives packed `Candidates`."""
+    """`SamAutomaticMaskGenerator`, one image at a time, on the device of `sam`; gives packed `Candidates`.
+
+    InputError where the settings need OpenCV and it is not installed.
+    """
 
     def __init__(self, sam: Sam, settings: GeneratorSettings) -> None:
-        self._generator = SamAutomaticMaskGenerator(sam, **asdict(settings))
+        if settings.min_mask_region_area > 0 and find_spec("cv2") is None:
+            raise InputError(
+                f"min_mask_region_area: expected OpenCV for {settings.min_mask_region_area}, found no module cv2; "
+                "install opencv-python-headless or leave it at 0"
+            )
+        self._generator = _CropGenerator(sam, **asdict(settings))
 
     def generate(self, image_id: int, image: NDArray[np.uint8]) -> Candidates:
         """Candidates of one RGB image uint8 [H, W, 3], in SAM's order, at the image's own resolution."""
@@ -75,3 +85,12 @@ class MaskGenerator:
             stability_score=np.array([record["stability_score"] for record in records], dtype=np.float32),
             points_xy=np.array([record["point_coords"][0] for record in records], dtype=np.float32).reshape(-1, 2),
         )
+
+
+class _CropGenerator(SamAutomaticMaskGenerator):
+    """SAM's generator, but for an image whose crops hold no mask at all: it makes their boxes [0], then reads [0, 4]."""
+
+    def _process_crop(self, *args: Any) -> Any:
+        data = super()._process_crop(*args)
+        data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)
+        return data

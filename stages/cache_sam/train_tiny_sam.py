@@ -117,7 +117,7 @@ def train(
     rng = np.random.default_rng(seed)
     sam = build_tiny_sam().train()
     optimizer = torch.optim.AdamW(sam.parameters(), lr=learning_rate, weight_decay=0.02)
-    warmup = min(250, steps // 10)
+    warmup = max(1, min(250, steps // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01),

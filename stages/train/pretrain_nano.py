@@ -101,7 +101,7 @@ def pretrain(num_scenes: int, epochs: int, batch_size: int, learning_rate: float
             loss = F.cross_entropy(found[0], category, weight=category_weights)
             loss = loss + F.cross_entropy(found[1], color, weight=color_weights)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()

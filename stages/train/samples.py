@@ -164,5 +164,5 @@ def training_plan(refs: Sequence[Ref], batch_size: int, num_steps: int, seed: in
 
 def load_batches(samples: RefSamples, batches: Sequence[list[SampleKey]], num_workers: int) -> Iterator[Batch]:
     """Read batches in the order given, in `num_workers` processes beside this one."""
-    loader = DataLoader(samples, batch_sampler=list(batches), collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type, var-annotated]
+    loader = DataLoader(samples, batch_sampler=list(batches), collate_fn=collate, num_workers=num_workers)
     return iter(loader)

@@ -108,7 +108,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             loss = self._burn_in_loss(labeled) if unlabeled is None else self._mutual_loss(labeled, unlabeled)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.schedule.step()
         if self.teacher is not None:

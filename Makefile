@@ -1,0 +1,40 @@
+# make test and make reproduce-table1 set up what they need; nothing has to be typed before them.
+PYTHON ?= python3
+SEEDS ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: setup test lint format reproduce-table1 clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+# mypy needs files at their import names: links give it semires/pipeline, semires/stages, semires/cache.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p build/typing/semires
+	for folder in pipeline stages cache; do ln -sfn ../../../$$folder build/typing/semires/$$folder; done
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# SEEDS=3 runs every cell three times and prints mean and standard deviation.
+reproduce-table1: $(INSTALLED)
+	$(BIN)/semires table1 --seeds $(SEEDS)
+
+# Data sets, stores and runs stay: they are hours of work. Remove data/, runs/ and reports/ by hand.
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,243 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semires.cache.errors import StoreError
+from semires.cache.reader import CandidateStore
+from semires.stages.cache_sam.generator import GeneratorSettings, MaskGenerator
+from semires.stages.cache_sam.run import (
+    CacheReport,
+    ImageSource,
+    cache_images,
+    folder_images,
+    image_id_of,
+    train_images,
+)
+from semires.stages.cache_sam.sam import LoadedSam
+from semires.stages.data.errors import InputError
+from semires.stages.data.images import load_image
+from semires.stages.data.refer import ReferDataset
+
+
+@pytest.fixture
+def sources(refshapes: ReferDataset) -> list[ImageSource]:
+    """Three images of RefShapes."""
+    return train_images(refshapes)[:3]
+
+
+def test_train_images__each_once(refshapes: ReferDataset) -> None:
+    images = train_images(refshapes)
+    assert [image.image_id for image in images] == list(range(1, 13))
+    assert all(image.path == refshapes.image_path(image.image_id) for image in images)
+    assert all(image.path.name.startswith("train_") for image in images)
+
+
+def test_cache_images__candidates_are_the_generators(
+    tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
+    store = CandidateStore(tmp_path / "s.zarr")
+    assert store.image_ids.tolist() == [1, 2, 3]
+    generator = MaskGenerator(loaded.sam, open_settings)
+    for source in sources:
+        expected = generator.generate(source.image_id, load_image(source.path))
+        assert np.array_equal(store[source.image_id].bits, expected.bits)
+        assert np.array_equal(store[source.image_id].points_xy, expected.points_xy)
+    assert report == CacheReport(num_present=0, num_added=3, num_masks=sum(store.num_masks(n) for n in (1, 2, 3)))
+    assert report.num_masks > 3
+
+
+def test_cache_images__manifest(
+    tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    cache_images(sources[:1], tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
+    manifest = CandidateStore(tmp_path / "s.zarr").manifest
+    assert (manifest.split, manifest.sam, manifest.sam_sha256) == ("refshapes", "tiny", loaded.sha256)
+    assert manifest.generator == open_settings.recorded()
+    assert manifest.num_images == 1
+
+
+def test_cache_images__adds_only_what_is_missing(
+    tmp_path: Path,
+    sources: list[ImageSource],
+    loaded: LoadedSam,
+    open_settings: GeneratorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    location = tmp_path / "s.zarr"
+    cache_images(sources[1:2], location, split="refshapes", loaded=loaded, settings=open_settings)
+
+    generated: list[int] = []
+    original = MaskGenerator.generate
+
+    def spy(self: MaskGenerator, image_id: int, image: np.ndarray) -> object:
+        generated.append(image_id)
+        return original(self, image_id, image)
+
+    monkeypatch.setattr(MaskGenerator, "generate", spy)
+    progress: list[tuple[int, int]] = []
+    report = cache_images(
+        sources,
+        location,
+        split="refshapes",
+        loaded=loaded,
+        # Memory only: the candidates stay the same, the store must be taken for the same.
+        settings=replace(open_settings, points_per_batch=4),
+        on_progress=lambda done, total: progress.append((done, total)),
+    )
+    assert generated == [1, 3]
+    assert (report.num_present, report.num_added) == (1, 2)
+    assert progress == [(0, 2), (1, 2), (2, 2)]
+    assert CandidateStore(location).image_ids.tolist() == [1, 2, 3]
+
+    again = cache_images(sources, location, split="refshapes", loaded=loaded, settings=open_settings)
+    assert again == CacheReport(num_present=3, num_added=0, num_masks=0)
+    assert generated == [1, 3]
+
+
+def test_cache_images__keeps_what_was_finished_when_one_fails(
+    tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(sources[2].path.read_bytes()[:500])
+    broken = [*sources[:2], ImageSource(image_id=3, path=damaged)]
+    location = tmp_path / "s.zarr"
+    with pytest.raises(InputError, match=r"damaged\.png"):
+        cache_images(broken, location, split="refshapes", loaded=loaded, settings=open_settings)
+    assert CandidateStore(location).image_ids.tolist() == [1, 2]
+
+    shutil.copy(sources[2].path, damaged)
+    report = cache_images(broken, location, split="refshapes", loaded=loaded, settings=open_settings)
+    assert (report.num_present, report.num_added) == (2, 1)
+
+
+def test_cache_images__keeps_what_was_finished_when_stopped(
+    tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_images(
+            sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings, on_progress=stop
+        )
+    assert CandidateStore(tmp_path / "s.zarr").image_ids.tolist() == [1]
+
+
+def test_cache_images__parts(
+    tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    cache_images(
+        sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings, images_per_part=2
+    )
+    assert CandidateStore(tmp_path / "s.zarr").info().num_parts == 2
+
+
+def test_cache_images__image_without_masks(tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam) -> None:
+    settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=1.0)
+    report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=settings)
+    assert report == CacheReport(num_present=0, num_added=3, num_masks=0)
+    assert CandidateStore(tmp_path / "s.zarr")[2].num_masks == 0
+    # They were looked at and are not looked at again.
+    again = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=settings)
+    assert again.num_present == 3
+
+
+def test_cache_images__refuses_other_settings(
+    tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    location = tmp_path / "s.zarr"
+    cache_images(sources[:1], location, split="refshapes", loaded=loaded, settings=open_settings)
+    other = replace(open_settings, points_per_side=2)
+    with pytest.raises(StoreError, match=r"generator\.points_per_side 3, asked for 2"):
+        cache_images(sources, location, split="refshapes", loaded=loaded, settings=other)
+    with pytest.raises(StoreError, match="split 'refshapes', asked for 'refcoco'"):
+        cache_images(sources, location, split="refcoco", loaded=loaded, settings=open_settings)
+    assert CandidateStore(location).image_ids.tolist() == [1]
+
+    cache_images(sources[1:2], location, split="refshapes", loaded=loaded, settings=other, overwrite=True)
+    store = CandidateStore(location)
+    assert store.image_ids.tolist() == [2]
+    assert store.manifest.generator["points_per_side"] == 2
+
+
+def test_cache_images__refuses_the_store_of_another_sam(
+    refshapes_store: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    with pytest.raises(StoreError, match=f"sam_sha256 '{'0' * 64}', asked for '{loaded.sha256}'"):
+        cache_images(sources, refshapes_store, split="refshapes", loaded=loaded, settings=open_settings)
+    assert len(CandidateStore(refshapes_store)) == 12
+
+
+def save_photograph(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (10, 20, 30)).save(path)
+
+
+def test_folder_images__sorted_with_sub_folders(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.JPEG", "sub/c.png", "sub/deeper/a.webp"):
+        save_photograph(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    (tmp_path / "folder.jpg").mkdir()
+    images = folder_images(tmp_path)
+    assert [str(image.path.relative_to(tmp_path)) for image in images] == [
+        "a.JPEG",
+        "b.jpg",
+        "sub/c.png",
+        "sub/deeper/a.webp",
+    ]
+    assert [image.image_id for image in images] == [image_id_of(image.path.relative_to(tmp_path)) for image in images]
+    assert len({image.image_id for image in images}) == 4
+
+
+def test_folder_images__ids_stay_when_the_folder_grows_or_moves(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "one" / "sub" / "b.jpg")
+    before = folder_images(tmp_path / "one")[0].image_id
+    save_photograph(tmp_path / "one" / "a.jpg")
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert folder_images(tmp_path / "two")[1].image_id == before
+
+
+def test_folder_images__no_folder(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "photo.jpg")
+    for path in (tmp_path / "nowhere", tmp_path / "photo.jpg"):
+        with pytest.raises(InputError, match=f"--images: expected a folder of photographs, found no folder at {path}"):
+            folder_images(path)
+
+
+def test_folder_images__no_photograph(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    with pytest.raises(InputError, match=r"expected files ending in \.jpg .* found none in"):
+        folder_images(tmp_path)
+
+
+def test_folder_images__text_file_named_jpg(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_text("not a photograph")
+    with pytest.raises(InputError, match=r"b\.jpg: expected an image, found another file") as caught:
+        folder_images(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_image_id_of__stable() -> None:
+    # First 63 bits of sha256: these numbers are in stores that people have.
+    assert image_id_of(Path("a.jpg")) == int("509b0d4641a7c3ba", 16) >> 1
+    assert image_id_of(Path("sub") / "a.jpg") == int("3d2cde3d8f808146", 16) >> 1
+    ids = [image_id_of(Path(f"{number}.jpg")) for number in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(0 <= image_id < 2**63 for image_id in ids)
+
+
+def test_cache_images__a_folder_of_photographs(
+    tmp_path: Path, loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    save_photograph(tmp_path / "photos" / "a.jpg")
+    images = folder_images(tmp_path / "photos")
+    cache_images(images, tmp_path / "s.zarr", split="photos", loaded=loaded, settings=open_settings)
+    candidates = CandidateStore(tmp_path / "s.zarr")[image_id_of(Path("a.jpg"))]
+    assert (candidates.height, candidates.width) == (6, 8)
