@@ -1,11 +1,13 @@
 """The picture of what refinement does: image, candidates, teacher label, refined label, truth, a ref a row."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from semires.cache.views import CandidateView
 from semires.pipeline.paths import Paths
@@ -13,7 +15,8 @@ from semires.pipeline.progress import OnProgress
 from semires.pipeline.stage_runs import load_dataset, prepare_candidates
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import resize_image
-from semires.stages.train.matching import match, unpack_bits
+from semires.stages.train.evaluation import BATCH_SIZE
+from semires.stages.train.matching import MatchConfig, match, unpack_bits
 from semires.stages.train.metrics import ious_from_counts
 from semires.stages.train.prediction import overlay
 from semires.stages.train.run_folder import RunFolder
@@ -50,21 +53,13 @@ def refinement_figure(
     labeled = set(RunFolder(run).read_labeled_images())
     refs = [ref for ref in dataset.refs_of("train") if ref.image_id not in labeled][:NUM_LOOKED_AT]
     samples = RefSamples(dataset, refs, tokenizer, size, CandidateView(store, size))
-    batch = next(load_batches(samples, [[(index, 0) for index in range(len(refs))]], num_workers=0)).to(device)
-    label, _ = EmaTeacher(model.to(device)).pseudo_label(
-        normalize(batch.images.float() / 255), batch.input_ids, batch.attention_mask
-    )
-    found = match(batch.candidates, batch.offsets, label, config.match)
-    before, after = (
-        ious_from_counts((masks & batch.masks).sum(dim=(1, 2)), (masks | batch.masks).sum(dim=(1, 2)))
-        for masks in (label, found.refined)
-    )
-    rows = torch.nonzero(found.matched & (after != before)).flatten().tolist()
-    if not rows:
+    changed = _changed_labels(samples, EmaTeacher(model.to(device)), config.match, device)
+    if not changed:
         raise InputError(f"none of the first {len(refs)} pseudo-labels of {run} was changed: train it longer")
     # From the largest gain to the largest loss: a picture of the best alone would be a lie.
-    rows.sort(key=lambda row: float(before[row] - after[row]))
-    chosen = [rows[round(n * (len(rows) - 1) / max(num_examples - 1, 1))] for n in range(min(num_examples, len(rows)))]
+    changed.sort(key=lambda row: row.iou_before - row.iou_after)
+    count = min(num_examples, len(changed))
+    chosen = [changed[round(n * (len(changed) - 1) / max(count - 1, 1))] for n in range(count)]
 
     height = TEXT + len(chosen) * (TILE + TEXT + MARGIN)
     canvas = Image.new("RGB", (len(HEADINGS) * (TILE + MARGIN) - MARGIN, height), "white")
@@ -72,19 +67,18 @@ def refinement_figure(
     for column, heading in enumerate(HEADINGS):
         draw.text((column * (TILE + MARGIN), 1), heading, fill="black", font=font)
     for number, row in enumerate(chosen):
-        image = resize_image(dataset.image(refs[row].image_id), TILE)
-        low, high = batch.offsets[row : row + 2].tolist()
-        candidates = unpack_bits(batch.candidates[low:high], size).cpu().numpy()
+        ref = refs[row.index]
+        image = resize_image(dataset.image(ref.image_id), TILE)
         tiles = [
             Image.fromarray(image),
-            _coloured(image, candidates),
-            *(overlay(image, _enlarged(m[row].cpu().numpy())) for m in (label, found.refined, batch.masks)),
+            _coloured(image, unpack_bits(row.candidates, size).numpy()),
+            *(overlay(image, _enlarged(mask.numpy())) for mask in (row.label, row.refined, row.truth)),
         ]
         captions = (
-            f'"{refs[row].expressions[0]}"',
-            f"{high - low} masks",
-            f"IoU {before[row]:.2f}",
-            f"IoU {after[row]:.2f}",
+            f'"{ref.expressions[0]}"',
+            f"{len(row.candidates)} masks",
+            f"IoU {row.iou_before:.2f}",
+            f"IoU {row.iou_after:.2f}",
             "",
         )
         top = TEXT + number * (TILE + TEXT + MARGIN)
@@ -92,6 +86,48 @@ def refinement_figure(
             canvas.paste(tile, (column * (TILE + MARGIN), top))
             draw.text((column * (TILE + MARGIN), top + TILE + 1), caption, fill="black", font=font)
     return canvas
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A ref whose label refinement changed: masks bool [S, S], candidates uint8 [M, P], all on the CPU."""
+
+    index: int
+    candidates: Tensor
+    label: Tensor
+    refined: Tensor
+    truth: Tensor
+    iou_before: float
+    iou_after: float
+
+
+def _changed_labels(samples: RefSamples, teacher: EmaTeacher, config: MatchConfig, device: torch.device) -> list[_Row]:
+    """The refs of `samples` (their first expressions) whose IoU with the truth refinement changes, in order."""
+    keys = [(index, 0) for index in range(len(samples))]
+    batches = [keys[start : start + BATCH_SIZE] for start in range(0, len(keys), BATCH_SIZE)]
+    rows = []
+    for indices, loaded in zip(batches, load_batches(samples, batches, num_workers=0), strict=True):
+        batch = loaded.to(device)
+        label, _ = teacher.pseudo_label(normalize(batch.images.float() / 255), batch.input_ids, batch.attention_mask)
+        found = match(batch.candidates, batch.offsets, label, config)
+        before, after = (
+            ious_from_counts((masks & batch.masks).sum(dim=(1, 2)), (masks | batch.masks).sum(dim=(1, 2)))
+            for masks in (label, found.refined)
+        )
+        for n in torch.nonzero(found.matched & (after != before)).flatten().tolist():
+            low, high = batch.offsets[n : n + 2].tolist()
+            rows.append(
+                _Row(
+                    index=indices[n][0],
+                    candidates=batch.candidates[low:high].cpu(),
+                    label=label[n].cpu(),
+                    refined=found.refined[n].cpu(),
+                    truth=batch.masks[n].cpu(),
+                    iou_before=float(before[n]),
+                    iou_after=float(after[n]),
+                )
+            )
+    return rows
 
 
 def _enlarged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from semires.cache.errors import StoreError
+from semires.cache.reader import CandidateStore
 from semires.cache.views import build_view
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, counting
@@ -17,7 +19,7 @@ from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import write_refshapes
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models import LAVT_SIZES
-from semires.stages.train.run import train_run
+from semires.stages.train.run import check_run, train_run
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -64,10 +66,14 @@ def cache_sam(
 
 
 def prepare_candidates(paths: Paths, dataset: ReferDataset, size: int, store: Path, on_progress: OnProgress) -> None:
-    """Make sure that the store has its view at the training size; RefShapes' candidates are made if missing."""
-    if dataset.spec.name == "refshapes" and store == paths.store("refshapes"):
+    """Make sure that the store has its view at the training size; RefShapes' candidates are made if missing.
+
+    A store that holds every train image is taken as it is, also where it was made with other settings than ours.
+    """
+    images = train_images(dataset)
+    if dataset.spec.name == "refshapes" and store == paths.store("refshapes") and not _holds_all(store, images):
         cache_sam(
-            train_images(dataset),
+            images,
             store,
             split="refshapes",
             sam="tiny",
@@ -78,6 +84,14 @@ def prepare_candidates(paths: Paths, dataset: ReferDataset, size: int, store: Pa
             on_progress=on_progress,
         )
     build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"))
+
+
+def _holds_all(store: Path, images: list[ImageSource]) -> bool:
+    try:
+        held = set(CandidateStore(store).image_ids.tolist())
+    except StoreError:  # none there, or a damaged one, which writing to it then reports
+        return False
+    return all(image.image_id in held for image in images)
 
 
 def train(
@@ -92,6 +106,8 @@ def train(
 ) -> dict[str, Any]:
     """Stage two: the run of `config` in the folder `run`; returns its result."""
     dataset = load_dataset(paths, config.split, on_progress)
+    # Before the candidates, which may take hours.
+    check_run(config, dataset, run, burn_in)
     if config.method == "semires":
         store = store or paths.store(config.split)
         prepare_candidates(paths, dataset, LAVT_SIZES[config.model].image_size, store, on_progress)

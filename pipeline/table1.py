@@ -21,6 +21,7 @@ from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
 from semires.pipeline.report import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
 from semires.pipeline.stage_runs import train
+from semires.stages.data.errors import InputError
 from semires.stages.train.config import Method, TrainConfig
 
 
@@ -80,7 +81,13 @@ def run_table1(
     shares: Sequence[float] | None = None,
     num_seeds: int = 1,
 ) -> None:
-    """Measure, print and write the table to `reports/table1.md` and `reports/table1.json`."""
+    """Measure, print and write the table to `reports/table1.md` and `reports/table1.json`.
+
+    InputError for a split that is not in Table 1.
+    """
+    for split in splits or ():
+        if split not in TABLE1_SHARES:
+            raise InputError(f"--split: expected one of {', '.join(TABLE1_SHARES)} (Table 1's), found {split!r}")
     tables, runs, notes = [], [], []
     for split in splits or TABLE1_SHARES:
         missing = what_is_missing(split, paths)

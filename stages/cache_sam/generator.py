@@ -88,7 +88,7 @@ class MaskGenerator:
 
 
 class _CropGenerator(SamAutomaticMaskGenerator):
-    """SAM's generator, but for an image whose crops hold no mask at all: it makes their boxes [0], then reads [0, 4]."""
+    """SAM's generator, which fails where no crop holds a mask: it gives their boxes the shape [0] and reads [0, 4]."""
 
     def _process_crop(self, *args: Any) -> Any:
         data = super()._process_crop(*args)

@@ -11,6 +11,7 @@ which the IoU head learns as 0.
 import argparse
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,14 +79,24 @@ def loss_of(logits: Tensor, predicted_iou: Tensor, prompts: Prompts) -> dict[str
     probability = guess.sigmoid()
     overlap = (probability * truth).sum(dim=(-2, -1))
     dice = 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + 1)
-    best = (MASK_WEIGHTS["focal"] * focal + MASK_WEIGHTS["dice"] * dice).amin(dim=1)  # [P, 2]: best of three masks
+    each = MASK_WEIGHTS["focal"] * focal + MASK_WEIGHTS["dice"] * dice  # [P, 3, 2]
+    # Part and whole each go to the mask that fits best, but never to the same one: left free, both would choose the mask
+    # that is ahead, which then learns a compromise, and no mask learns parts. Where they are the same, one mask does.
+    is_same = (prompts.targets[:, 0] == prompts.targets[:, 1]).all(dim=(-2, -1))
+    pairs = each[:, :, None, 0] + each[:, None, :, 1]  # [P, mask of the part, mask of the whole]
+    is_one = torch.eye(pairs.shape[1], dtype=torch.bool) & ~is_same[:, None, None]
+    best = pairs.masked_fill(is_one, torch.inf).amin(dim=(1, 2)) / 2
     answered = prompts.answered.float()
-    mask_loss = (best.mean(dim=1) * answered).sum() / answered.sum().clamp(min=1)
+    mask_loss = (best * answered).sum() / answered.sum().clamp(min=1)
     with torch.no_grad():
         hard, hard_truth = guess > 0, truth > 0.5
         union = (hard | hard_truth).sum(dim=(-2, -1)).clamp(min=1)
-        true_iou = ((hard & hard_truth).sum(dim=(-2, -1)) / union).amax(dim=2) * answered[:, None]
-    return {"mask": mask_loss, "iou": MASK_WEIGHTS["iou"] * F.mse_loss(predicted_iou, true_iou), "best_iou": true_iou}
+        ious = (hard & hard_truth).sum(dim=(-2, -1)) / union  # [P, 3, 2]
+        true_iou = ious.amax(dim=2) * answered[:, None]
+        best_ious = ious.amax(dim=1) * answered[:, None]
+        part_iou, whole_iou = best_ious.sum(dim=0) / answered.sum().clamp(min=1)
+    iou_loss = MASK_WEIGHTS["iou"] * F.mse_loss(predicted_iou, true_iou)
+    return {"mask": mask_loss, "iou": iou_loss, "part_iou": part_iou, "whole_iou": whole_iou}
 
 
 def decode_points(sam: Sam, embedding: Tensor, points_xy: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,19 +121,25 @@ def as_input(images: list[NDArray[np.uint8]], sam: Sam) -> Tensor:
 
 
 def train(
-    steps: int, images_per_step: int, points_per_image: int, learning_rate: float, seed: int, output: Path
+    steps: int,
+    images_per_step: int,
+    points_per_image: int,
+    learning_rate: float,
+    seed: int,
+    output: Path,
+    init: Path | None = None,
 ) -> None:
-    """Train from random weights and write `output` (safetensors); prints a line every 50 steps."""
+    """Train from random weights, or from `init`, and write `output` (both safetensors); a line every 50 steps."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    sam = build_tiny_sam().train()
+    sam = build_tiny_sam(init).train()
     optimizer = torch.optim.AdamW(sam.parameters(), lr=learning_rate, weight_decay=0.02)
     warmup = max(1, min(250, steps // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01),
     )
-    started, sums, seen = time.perf_counter(), {"mask": 0.0, "iou": 0.0, "best_iou": 0.0}, 0
+    started, sums = time.perf_counter(), Counter[str]()
     for step in range(steps):
         scenes = [make_scene("sam", seed, step * images_per_step + n) for n in range(images_per_step)]
         embeddings = sam.image_encoder(as_input([scene.image for scene in scenes], sam))
@@ -132,19 +149,16 @@ def train(
             logits, predicted_iou = decode_points(sam, embedding[None], prompts.points_xy)
             found = loss_of(logits, predicted_iou, prompts)
             losses.append(found["mask"] + found["iou"])
-            sums["mask"] += found["mask"].item()
-            sums["iou"] += found["iou"].item()
-            sums["best_iou"] += found["best_iou"][prompts.answered].amax(dim=1).mean().item()
-            seen += 1
+            sums.update({name: value.item() for name, value in found.items()})
         optimizer.zero_grad()
         torch.stack(losses).mean().backward()
         torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if (step + 1) % 50 == 0:
-            figures = "  ".join(f"{name} {value / seen:.4f}" for name, value in sums.items())
+            figures = "  ".join(f"{name} {value / 50 / images_per_step:.4f}" for name, value in sums.items())
             print(f"step {step + 1}/{steps}  {figures}  {time.perf_counter() - started:.0f} s", flush=True)
-            sums, seen = dict.fromkeys(sums, 0.0), 0
+            sums.clear()
             save_file(sam.state_dict(), output)
     save_file(sam.state_dict(), output)
 
@@ -157,6 +171,7 @@ def main() -> None:
     parser.add_argument("--points-per-image", type=int, default=12, help="point prompts a scene (default 12)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's peak learning rate (default 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and points (default 0)")
+    parser.add_argument("--init", type=Path, help="safetensors file to start from (default: random weights)")
     parser.add_argument("--output", type=Path, required=True, help="safetensors file to write")
     arguments = parser.parse_args()
     train(
@@ -166,6 +181,7 @@ def main() -> None:
         arguments.learning_rate,
         arguments.seed,
         arguments.output,
+        arguments.init,
     )
 
 

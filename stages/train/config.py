@@ -1,6 +1,7 @@
 """The settings of a training run; the defaults are the paper's (1% labeled, CPI-U 0.7, PWA)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -97,7 +98,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected 1 or more, found {getattr(self, name)}")
         for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup", "num_workers", "seed"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         if not 0 <= self.alpha <= 1:
             raise InputError(f"alpha: expected a share from 0 to 1, found {self.alpha}")
@@ -111,8 +112,8 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
         """Read what `to_dict` wrote; InputError for unknown keys and for values that do not fit."""
-        values = dict(values)
         try:
+            values = dict(values)
             for name, kind in (("match", MatchConfig), ("views", ViewConfig)):
                 if name in values:
                     values[name] = kind(**values[name])

@@ -34,15 +34,10 @@ def train_run(
     Returns the content of `result.json`. InputError where settings, data and folders do not fit together.
     """
     folder = RunFolder(path)
-    labeled_images = _labeled_images(config, dataset)
-    labeled, unlabeled = split_refs(dataset.refs_of("train"), labeled_images)
-    if config.method != "supervised" and not unlabeled:
-        raise InputError(f"--labeled {config.labeled} leaves no unlabeled image: use --method supervised")
+    labeled, unlabeled = check_run(config, dataset, path, burn_in)
     if config.method == "semires":
         check_candidates(store, unlabeled, config)
-    if burn_in is not None:
-        check_burn_in(RunFolder(burn_in), config)
-    folder.start(config, sorted(labeled_images))
+    folder.start(config, _image_ids(labeled))
     if folder.is_finished:
         return folder.read_result()
     if config.method != "supervised" and burn_in is None:
@@ -61,6 +56,23 @@ def train_run(
         val=RefSamples(dataset, dataset.refs_of("val"), tokenizer, size),
     )
     return Trainer(config, model, data, folder, device, on_progress).train()
+
+
+def check_run(
+    config: TrainConfig, dataset: ReferDataset, path: Path, burn_in: Path | None = None
+) -> tuple[list[Ref], list[Ref]]:
+    """The labeled and the unlabeled train refs of a run.
+
+    InputError for all that can be refused before any long work: too few labeled or no unlabeled images, a run in `path`
+    with other settings, a `burn_in` that does not fit.
+    """
+    labeled, unlabeled = split_refs(dataset.refs_of("train"), _labeled_images(config, dataset))
+    if config.method != "supervised" and not unlabeled:
+        raise InputError(f"--labeled {config.labeled} leaves no unlabeled image: use --method supervised")
+    if burn_in is not None:
+        check_burn_in(RunFolder(burn_in), config)
+    RunFolder(path).check(config, _image_ids(labeled))
+    return labeled, unlabeled
 
 
 def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
@@ -87,6 +99,10 @@ def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: Tra
             f"expected candidates of every unlabeled image in {store}, found none of {len(missing)} images (first: "
             f"{missing[0]}): run `semires cache-sam --split {config.split}`, it does only what is missing"
         )
+
+
+def _image_ids(refs: list[Ref]) -> list[int]:
+    return sorted({ref.image_id for ref in refs})
 
 
 def _labeled_images(config: TrainConfig, dataset: ReferDataset) -> list[int]:

@@ -1,6 +1,6 @@
 """The folder of a training run: `runs/<name>/`.
 
-config.json         the resolved settings, and under "candidates" the store they were used with
+config.json         the resolved settings
 labeled_images.json the labeled image ids
 metrics.jsonl       a line an evaluation
 state.pt            what is needed to go on after an interruption; gone once the run is finished
@@ -28,7 +28,7 @@ from semires.stages.train.tokenization import Tokenizer
 
 
 class RunFolder:
-    """Files of one run. Every file is replaced whole, so that a kill leaves the old or the new one."""
+    """Files of one run. All but `metrics.jsonl`, which grows by lines, are replaced whole: a kill leaves old or new."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,17 +46,29 @@ class RunFolder:
     def start(self, config: TrainConfig, labeled_images: list[int]) -> None:
         """Begin a run, or go on with the one that is here; InputError if that one has other settings."""
         if self.is_started:
-            found, asked = self.read_config().to_dict(), config.to_dict()
-            for key in asked:
-                if found[key] != asked[key]:
-                    raise InputError(
-                        f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: choose another "
-                        "--name, or remove it"
-                    )
+            self.check(config, labeled_images)
             return
         self.path.mkdir(parents=True, exist_ok=True)
         self._write_json("labeled_images.json", labeled_images)
         self._write_json("config.json", config.to_dict())
+
+    def check(self, config: TrainConfig, labeled_images: list[int]) -> None:
+        """InputError if the run that is here, if any, has other settings or other labeled images."""
+        if not self.is_started:
+            return
+        found, asked = self.read_config().to_dict(), config.to_dict()
+        for key in asked:
+            if found[key] != asked[key]:
+                raise InputError(
+                    f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: choose another "
+                    "--name, or remove it"
+                )
+        # A list file may have been edited, a data set completed: the settings alone do not tell.
+        if self.read_labeled_images() != labeled_images:
+            raise InputError(
+                f"{self.path} holds a run with other labeled images than those asked for: choose another --name, or "
+                "remove it"
+            )
 
     def read_config(self) -> TrainConfig:
         """The run's settings; InputError where there is no run."""
@@ -73,9 +85,9 @@ class RunFolder:
         return result
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl` in the order written."""
+        """The lines of `metrics.jsonl` in the order written; one that a kill cut off is left out."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl`."""

@@ -164,5 +164,13 @@ def training_plan(refs: Sequence[Ref], batch_size: int, num_steps: int, seed: in
 
 def load_batches(samples: RefSamples, batches: Sequence[list[SampleKey]], num_workers: int) -> Iterator[Batch]:
     """Read batches in the order given, in `num_workers` processes beside this one."""
-    loader = DataLoader(samples, batch_sampler=list(batches), collate_fn=collate, num_workers=num_workers)
+    loader = DataLoader(
+        samples,
+        batch_sampler=list(batches),
+        collate_fn=collate,
+        num_workers=num_workers,
+        # A loader draws a seed for its workers. From torch's own generator it would change the dropout of a run that
+        # goes on after an interruption, which makes its loaders once more.
+        generator=torch.Generator(),
+    )
     return iter(loader)

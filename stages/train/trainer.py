@@ -105,8 +105,7 @@ class Trainer:
 
     def train_step(self, labeled: Batch, unlabeled: Batch | None) -> None:
         """One optimizer step: eq. 1 in burn-in, eq. 4 in mutual learning."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            loss = self._burn_in_loss(labeled) if unlabeled is None else self._mutual_loss(labeled, unlabeled)
+        loss = self._burn_in_loss(labeled) if unlabeled is None else self._mutual_loss(labeled, unlabeled)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -118,7 +117,8 @@ class Trainer:
     def _burn_in_loss(self, labeled: Batch) -> Tensor:
         """Supervised loss on the weak view (eq. 1)."""
         images = normalize(weak_view(labeled.images, self.generator, self.config.views))
-        logits = self.model(images, labeled.input_ids, labeled.attention_mask)
+        with self._autocast():
+            logits = self.model(images, labeled.input_ids, labeled.attention_mask)
         loss = supervised_loss(logits, labeled.masks, class_weights=self.config.class_weights)
         self._sums["loss_sup"] += loss.detach()
         return loss
@@ -131,7 +131,10 @@ class Trainer:
         image_u_weak = weak_view(unlabeled.images, self.generator, config.views)
         image_u_strong = strong_view(image_u_weak, self.generator, config.views)
 
-        label, prob = self.teacher.pseudo_label(normalize(image_u_weak), unlabeled.input_ids, unlabeled.attention_mask)
+        with self._autocast():
+            label, prob = self.teacher.pseudo_label(
+                normalize(image_u_weak), unlabeled.input_ids, unlabeled.attention_mask
+            )
         refined, weights = label, None
         matched = torch.zeros(len(unlabeled), dtype=torch.bool, device=self.device)
         if config.method == "semires":
@@ -141,17 +144,22 @@ class Trainer:
         self._count_labels(label, refined, matched, unlabeled.masks)
 
         # One pass for both halves: batch norm then sees labeled and unlabeled images alike.
-        logits = self.model(
-            normalize(torch.cat([image_l, image_u_strong])),
-            torch.cat([labeled.input_ids, unlabeled.input_ids]),
-            torch.cat([labeled.attention_mask, unlabeled.attention_mask]),
-        )
+        with self._autocast():
+            logits = self.model(
+                normalize(torch.cat([image_l, image_u_strong])),
+                torch.cat([labeled.input_ids, unlabeled.input_ids]),
+                torch.cat([labeled.attention_mask, unlabeled.attention_mask]),
+            )
         logits_l, logits_u = logits.split([len(labeled), len(unlabeled)])
         loss_sup = supervised_loss(logits_l, labeled.masks, class_weights=config.class_weights)
         loss_unsup = unsupervised_loss(logits_u, refined, matched, weights, class_weights=config.class_weights)
         self._sums["loss_sup"] += loss_sup.detach()
         self._sums["loss_unsup"] += loss_unsup.detach()
         return config.lambda_sup * loss_sup + config.lambda_unsup * loss_unsup
+
+    def _autocast(self) -> torch.autocast:
+        """For the models alone: views and losses stay in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _count_labels(self, label: Tensor, refined: Tensor, matched: Tensor, truth: Tensor) -> None:
         """How good pseudo-labels are before and after refinement, against the hidden masks (figure 6)."""
@@ -224,6 +232,8 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
+            # Dropout draws on the device.
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -236,6 +246,8 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
     def _resume(self) -> None:
         state = self.folder.load_state()

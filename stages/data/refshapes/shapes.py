@@ -73,15 +73,15 @@ CATEGORIES: tuple[Category, ...] = (
     Category(
         name="tree",
         parts=(
-            Part(name="trunk", outline=_rectangle(-0.28, 0.1, 0.28, 1.05)),
-            Part(name="crown", outline=_ellipse((0, -0.3), (0.85, 0.72))),
+            Part(name="trunk", outline=_rectangle(-0.42, 0.1, 0.42, 1.1)),
+            Part(name="crown", outline=_ellipse((0, -0.38), (0.9, 0.68))),
         ),
         main=1,
     ),
     Category(
         name="car",
         parts=(
-            Part(name="cabin", outline=_polygon((-0.5, -0.7), (0.4, -0.7), (0.75, 0.05), (-0.75, 0.05))),
+            Part(name="cabin", outline=_polygon((-0.6, -0.85), (0.5, -0.85), (0.85, 0.05), (-0.85, 0.05))),
             Part(name="body", outline=_rectangle(-1.15, 0.0, 1.15, 0.65)),
         ),
         main=1,
@@ -89,7 +89,7 @@ CATEGORIES: tuple[Category, ...] = (
     Category(
         name="mushroom",
         parts=(
-            Part(name="stem", outline=_polygon((-0.3, 0.0), (0.3, 0.0), (0.45, 1.0), (-0.45, 1.0))),
+            Part(name="stem", outline=_polygon((-0.4, 0.0), (0.4, 0.0), (0.55, 1.05), (-0.55, 1.05))),
             Part(name="cap", outline=_ellipse((0, 0.1), (1.0, 1.05), np.pi, 2 * np.pi)),
         ),
         main=1,

@@ -69,7 +69,13 @@ def write_refshapes(root: Path, config: RefShapesConfig, on_progress: Callable[[
     (partial / "images").mkdir(parents=True)
     try:
         _write_into(partial, config, on_progress)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            # Another process was faster; is what it wrote the same?
+            return write_refshapes(root, config)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -34,5 +34,9 @@ def loaded(random_checkpoint: Path) -> LoadedSam:
 def open_settings() -> GeneratorSettings:
     """Nine prompts, and no threshold that random masks would fall below."""
     return GeneratorSettings(
-        points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0, stability_score_offset=0.01, box_nms_thresh=1.0
+        points_per_side=3,
+        pred_iou_thresh=0.0,
+        stability_score_thresh=0.0,
+        stability_score_offset=0.01,
+        box_nms_thresh=1.0,
     )

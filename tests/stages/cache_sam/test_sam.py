@@ -148,7 +148,9 @@ def test_load_sam__tiny_weights_as_vit_b(random_checkpoint: Path) -> None:
 @pytest.mark.parametrize("asked", ["vit_h", "tiny"])
 def test_load_sam__weights_of_another_size(tmp_path: Path, asked: str) -> None:
     path = save_shapes_of("vit_b", tmp_path / CHECKPOINT_FILES["vit_b"])
-    with pytest.raises(InputError, match=rf"is no SAM {asked}: expected .* of shape .*, found .*--sam {asked}") as caught:
+    with pytest.raises(
+        InputError, match=rf"is no SAM {asked}: expected .* of shape .*, found .*--sam {asked}"
+    ) as caught:
         load_sam(asked, path, CPU)
     assert "\n" not in str(caught.value)
 

@@ -123,7 +123,7 @@ def test_draw_expressions__short_ones_and_names_are_likelier() -> None:
         for expression, _ in draw_expressions(np.random.default_rng(number), objects, number % len(objects), most=1):
             lengths[expression.num_attributes] += 1
             named += expression.category is not None
-    assert lengths[1] + lengths[2] > 2 * (lengths[3] + lengths[4])
+    assert lengths[1] + lengths[2] > 1.3 * (lengths[3] + lengths[4])
     assert named > 0.6 * lengths.total()
 
 

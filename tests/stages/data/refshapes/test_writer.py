@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,22 @@ def test_write_refshapes__stopped_half_way_leaves_nothing(tmp_path: Path, error:
         write_refshapes(tmp_path / "root", TINY, stop)
     assert list((tmp_path / "root").iterdir()) == []
     assert len(files_of(write_refshapes(tmp_path / "root", TINY))) == 8
+
+
+def test_write_refshapes__another_process_was_faster(tmp_path: Path) -> None:
+    other = write_refshapes(tmp_path / "other", TINY)
+
+    def finish_other(done: int, total: int) -> None:
+        if done == total:
+            shutil.copytree(other, tmp_path / "root" / "refshapes")
+
+    folder = write_refshapes(tmp_path / "root", TINY, finish_other)
+    assert files_of(folder) == files_of(other)
+    assert list((tmp_path / "root").iterdir()) == [folder]
+
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=r"'seed': 0.*asked for .*'seed': 4"):
+        write_refshapes(tmp_path / "root", RefShapesConfig(num_train=2, num_val=1, num_test=1, seed=4), finish_other)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from semires.stages.data.errors import InputError
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.matching import MatchConfig
+from semires.stages.train.views import ViewConfig
+
+# Every setting that mutual learning alone reads, at another value than its default.
+MUTUAL: dict[str, Any] = {
+    "match": MatchConfig(strategy="iom"),
+    "pwa": False,
+    "mutual_epochs": 7,
+    "batch_labeled": 5,
+    "batch_unlabeled": 9,
+    "alpha": 0.5,
+    "lambda_sup": 10.0,
+    "lambda_unsup": 0.5,
+}
+# Every other one.
+SHARED: dict[str, Any] = {
+    "split": "refshapes",
+    "labeled": 0.05,
+    "labeled_seed": 3,
+    "labeled_list": "ids.txt",
+    "model": "nano",
+    "swin": "swin",
+    "bert": "bert",
+    "views": ViewConfig(hue=0.1),
+    "burn_in_epochs": 2,
+    "num_evaluations": 3,
+    "batch_burn_in": 8,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "class_weights": (1.0, 2.0),
+    "precision": "bf16",
+    "num_workers": 2,
+    "seed": 4,
+}
+
+
+def test_defaults__are_the_papers() -> None:
+    config = TrainConfig()
+    assert (config.split, config.labeled, config.method) == ("refcoco", 0.01, "semires")
+    assert (config.match.strategy, config.match.inter1, config.pwa) == ("cpi-u", 0.7, True)
+    assert (config.batch_labeled, config.batch_unlabeled) == (3, 3)
+    assert (config.learning_rate, config.weight_decay, config.alpha) == (5e-5, 1e-2, 0.996)
+    assert config.class_weights == (0.9, 1.1)
+
+
+def test_tests_here__know_every_setting() -> None:
+    assert {*MUTUAL, *SHARED, "method"} == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+@pytest.mark.parametrize("changes", [{}, MUTUAL | SHARED | {"method": "baseline"}])
+def test_to_dict__is_json_and_read_back(changes: dict[str, Any]) -> None:
+    config = TrainConfig(**changes)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_from_dict__fills_in_defaults() -> None:
+    config = TrainConfig.from_dict({"match": {"inter1": 0.5}, "seed": 2})
+    assert config == TrainConfig(match=MatchConfig(inter1=0.5), seed=2)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"unknown": 1},
+        {"match": {"unknown": 1}},
+        {"match": {"inter1": 2}},
+        {"views": 3},
+        {"class_weights": [1.0]},
+        {"class_weights": None},
+        {"burn_in_epochs": "many"},
+        {"labeled": None},
+        {"method": "other"},
+        [1, 2],
+        7,
+    ],
+)
+def test_from_dict__others_refused_in_one_line(values: Any) -> None:
+    with pytest.raises(InputError, match=r"expected the settings of a training run, found others") as caught:
+        TrainConfig.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("split", "refcoco++"),
+        ("labeled", 2),
+        ("labeled", 0),
+        ("labeled", -0.1),
+        ("labeled", float("nan")),
+        ("method", "semi"),
+        ("model", "huge"),
+        ("precision", "fp16"),
+        *((name, 0) for name in ("burn_in_epochs", "mutual_epochs", "num_evaluations")),
+        *((name, 0) for name in ("batch_burn_in", "batch_labeled", "batch_unlabeled")),
+        *((name, -1) for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup")),
+        *((name, -1) for name in ("num_workers", "seed")),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("alpha", 1.5),
+        ("alpha", -0.1),
+    ],
+)
+def test_init__refuses_naming_setting_and_value(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=name) as caught:
+        TrainConfig(**{name: value})
+    assert str(value) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["supervised", "baseline", "semires"])
+@pytest.mark.parametrize("name", MUTUAL)
+def test_burn_in__shared_by_runs_that_differ_in_mutual_settings(name: str, method: Any) -> None:
+    changed = TrainConfig(method=method, **{name: MUTUAL[name]})
+    assert changed.burn_in() == TrainConfig().burn_in()
+    assert changed.burn_in().method == "supervised"
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_burn_in__keeps_every_setting_that_it_reads(name: str) -> None:
+    found = TrainConfig(**{name: SHARED[name]}).burn_in()
+    assert getattr(found, name) == SHARED[name]
+    assert found != TrainConfig().burn_in()
+
+
+def test_burn_in__of_itself_is_itself() -> None:
+    once = TrainConfig(**MUTUAL, **SHARED).burn_in()
+    assert once.burn_in() == once

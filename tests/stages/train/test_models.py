@@ -1,0 +1,117 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel, SwinConfig, SwinModel
+
+from semires.stages.data.errors import InputError
+from semires.stages.train import models
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.lavt import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models import build_model, weights_folder
+from semires.stages.train.tokenization import build_vocab
+
+TINY = LavtConfig(
+    image_size=64,
+    swin_embed_dim=8,
+    swin_depths=(1, 1, 1, 1),
+    swin_heads=(1, 1, 1, 1),
+    swin_window=4,
+    drop_path=0.0,
+    text_hidden=16,
+    text_layers=1,
+    text_heads=1,
+    text_intermediate=16,
+    text_positions=32,
+    vocab_size=200,
+    decoder_width=8,
+    trained_text_layers=1,
+    train_text_embeddings=False,
+)
+
+
+@pytest.fixture
+def backbones(tmp_path: Path) -> tuple[Path, Path]:
+    """Folders as transformers writes them, in `TINY`'s sizes."""
+    torch.manual_seed(5)
+    swin_config = SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, patch_size=4, drop_path_rate=0.0
+    )
+    SwinModel(swin_config).save_pretrained(tmp_path / "swin")
+    bert_config = BertConfig(
+        vocab_size=200,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=16,
+        max_position_embeddings=32,
+    )
+    BertModel(bert_config).save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(build_vocab(["left", "girl"])) + "\n")
+    return tmp_path / "swin", tmp_path / "bert"
+
+
+def test_lavt_sizes__every_model_name() -> None:
+    assert models.LAVT_SIZES == {"base": LAVT_BASE, "nano": LAVT_NANO}
+
+
+def test_build_model__nano_has_the_shipped_trunk(nano_config: Callable[..., TrainConfig]) -> None:
+    lavt, tokenizer = build_model(nano_config(), pretrained=True)
+    assert lavt.config == LAVT_NANO
+    assert lavt.training
+    assert tokenizer.vocab_size <= LAVT_NANO.vocab_size
+    shipped = load_file(weights_folder() / "nano_swin.safetensors")
+    own = lavt.visual.state_dict()
+    assert own.keys() == shipped.keys()
+    assert all(torch.equal(own[name], tensor) for name, tensor in shipped.items())
+
+
+def test_build_model__random_weights_need_no_file(
+    nano_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nano_vocab.txt").write_bytes((weights_folder() / "nano_vocab.txt").read_bytes())
+    monkeypatch.setattr(models, "weights_folder", lambda: tmp_path)
+    torch.manual_seed(0)
+    first, _ = build_model(nano_config(), pretrained=False)
+    torch.manual_seed(0)
+    second, _ = build_model(nano_config(), pretrained=False)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    with pytest.raises(InputError, match=r"nano_swin\.safetensors"):
+        build_model(nano_config(), pretrained=True)
+
+
+def test_build_model__base_reads_the_folders_of_the_config(
+    backbones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.LAVT_SIZES, "base", TINY)
+    swin, bert = backbones
+    lavt, tokenizer = build_model(TrainConfig(swin=str(swin), bert=str(bert)), pretrained=True)
+    words = load_file(bert / "model.safetensors")["embeddings.word_embeddings.weight"]
+    assert torch.equal(lavt.text.bert.embeddings.word_embeddings.weight, words)
+    patches = load_file(swin / "model.safetensors")["embeddings.patch_embeddings.projection.weight"]
+    assert torch.equal(lavt.visual.embeddings.patch_embeddings.projection.weight, patches)
+    assert tokenizer.tokens("left girl") == ["left", "girl"]
+
+
+def test_build_model__missing_backbone_named(
+    backbones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.LAVT_SIZES, "base", TINY)
+    _, bert = backbones
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty") as caught:
+        build_model(TrainConfig(swin=str(tmp_path / "empty"), bert=str(bert)), pretrained=True)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="expected a BERT"):
+        build_model(TrainConfig(swin="swin", bert=str(tmp_path / "empty")), pretrained=False)
+
+
+def test_build_model__vocabulary_too_large(backbones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    swin, bert = backbones
+    with (bert / "vocab.txt").open("a") as file:
+        file.writelines(f"word{n}\n" for n in range(200))
+    monkeypatch.setitem(models.LAVT_SIZES, "base", TINY)
+    with pytest.raises(InputError, match=r"at most 200 tokens for LAVT-base, found \d+"):
+        build_model(TrainConfig(swin=str(swin), bert=str(bert)), pretrained=False)

@@ -1,0 +1,220 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from semires.cache.candidates import Candidates
+from semires.cache.schema import Manifest
+from semires.cache.views import build_view
+from semires.cache.writer import StoreWriter
+from semires.stages.data.errors import InputError
+from semires.stages.data.labeled import draw_labeled_images
+from semires.stages.data.refer import ReferDataset
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run import check_burn_in, check_candidates, check_run, train_run
+from semires.stages.train.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+NanoConfig = Callable[..., TrainConfig]
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="session")
+def supervised(tmp_path_factory: pytest.TempPathFactory, refshapes: ReferDataset, nano_config: NanoConfig) -> Path:
+    """A finished supervised run, only to be read."""
+    path = tmp_path_factory.mktemp("runs") / "supervised"
+    train_run(nano_config().burn_in(), refshapes, path, CPU)
+    return path
+
+
+@pytest.fixture(scope="session")
+def semires(
+    tmp_path_factory: pytest.TempPathFactory, refshapes: ReferDataset, viewed_store: Path, nano_config: NanoConfig
+) -> Path:
+    """A finished run with its own burn-in, only to be read."""
+    path = tmp_path_factory.mktemp("runs") / "semires"
+    train_run(nano_config(method="semires"), refshapes, path, CPU, store=viewed_store)
+    return path
+
+
+def best_of(path: Path) -> bytes:
+    return (path / "best.safetensors").read_bytes()
+
+
+def metrics_of(path: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in RunFolder(path).read_metrics()]
+
+
+def test_train_run__supervised_is_the_burn_in_of_another_method(
+    supervised: Path, semires: Path
+) -> None:
+    assert best_of(semires / "burn-in") == best_of(supervised)
+    assert RunFolder(semires / "burn-in").read_config() == RunFolder(supervised).read_config()
+    assert metrics_of(semires / "burn-in") == metrics_of(supervised)
+
+
+def test_train_run__own_burn_in_and_a_given_one_lead_to_the_same_weights(
+    tmp_path: Path,
+    refshapes: ReferDataset,
+    viewed_store: Path,
+    nano_config: NanoConfig,
+    supervised: Path,
+    semires: Path,
+) -> None:
+    path = tmp_path / "given"
+    config = nano_config(method="semires")
+    result = train_run(config, refshapes, path, CPU, store=viewed_store, burn_in=supervised)
+    assert result["val_oiou"] == RunFolder(semires).read_result()["val_oiou"]
+    assert best_of(path) == best_of(semires)
+    assert metrics_of(path) == metrics_of(semires)
+    assert not (path / "burn-in").exists()
+    # Mutual learning starts from burn-in's weights (eq. 2) and goes on from there.
+    weights, burnt_in = load_file(semires / "best.safetensors"), load_file(supervised / "best.safetensors")
+    assert weights.keys() == burnt_in.keys()
+    assert any(not torch.equal(weights[name], burnt_in[name]) for name in weights)
+
+
+def test_train_run__labeled_images_are_those_drawn(
+    refshapes: ReferDataset, nano_config: NanoConfig, supervised: Path
+) -> None:
+    drawn = draw_labeled_images(refshapes.refs_of("train"), 0.25, 0)
+    assert RunFolder(supervised).read_labeled_images() == sorted(drawn)
+    labeled, unlabeled = check_run(nano_config(), refshapes, supervised.parent / "other")
+    assert {ref.image_id for ref in labeled} == set(drawn)
+    assert {ref.image_id for ref in labeled}.isdisjoint(ref.image_id for ref in unlabeled)
+    assert len(labeled) + len(unlabeled) == len(refshapes.refs_of("train"))
+
+
+def test_train_run__labeled_list_in_place_of_a_draw(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig
+) -> None:
+    (tmp_path / "ids.txt").write_text("4\n2\n")
+    config = nano_config(labeled_list=str(tmp_path / "ids.txt"))
+    train_run(config.burn_in(), refshapes, tmp_path / "run", CPU)
+    assert RunFolder(tmp_path / "run").read_labeled_images() == [2, 4]
+    # Typed again after the list was edited, it is another run.
+    (tmp_path / "ids.txt").write_text("4\n3\n")
+    with pytest.raises(InputError, match="other labeled images"):
+        train_run(config.burn_in(), refshapes, tmp_path / "run", CPU)
+
+
+def test_train_run__a_finished_one_is_left_alone(
+    refshapes: ReferDataset, nano_config: NanoConfig, supervised: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in supervised.iterdir()}
+    result = train_run(nano_config().burn_in(), refshapes, supervised, CPU)
+    assert result == json.loads((supervised / "result.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in supervised.iterdir()} == before
+
+
+def test_train_run__goes_on_in_either_phase(
+    tmp_path: Path, refshapes: ReferDataset, viewed_store: Path, nano_config: NanoConfig, semires: Path
+) -> None:
+    config, path = nano_config(method="semires"), tmp_path / "stopped"
+    for stop_at in (("supervised", 3), ("semires", 1), ("semires", 5)):
+
+        def stop(what: str, done: int, total: int, stop_at: tuple[str, int] = stop_at) -> None:
+            if (what, done) == stop_at:
+                raise Stopped
+
+        with pytest.raises(Stopped):
+            train_run(config, refshapes, path, CPU, store=viewed_store, on_progress=stop)
+        assert RunFolder(path).is_started
+        assert not RunFolder(path).is_finished
+    train_run(config, refshapes, path, CPU, store=viewed_store)
+    for phase in (".", "burn-in"):
+        assert best_of(path / phase) == best_of(semires / phase)
+        assert metrics_of(path / phase) == metrics_of(semires / phase)
+
+
+def test_train_run__other_settings_refused(refshapes: ReferDataset, nano_config: NanoConfig, supervised: Path) -> None:
+    with pytest.raises(InputError, match=r"learning_rate 0\.001, asked for 0\.5"):
+        train_run(nano_config(learning_rate=0.5).burn_in(), refshapes, supervised, CPU)
+
+
+def test_train_run__refusals_leave_no_folder(
+    tmp_path: Path, refshapes: ReferDataset, viewed_store: Path, nano_config: NanoConfig
+) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(InputError, match="leaves no unlabeled image"):
+        train_run(nano_config(labeled=1.0), refshapes, path, CPU, store=viewed_store)
+    with pytest.raises(InputError, match="at least one image"):
+        train_run(nano_config(labeled=0.01), refshapes, path, CPU, store=viewed_store)
+    with pytest.raises(InputError, match="needs a candidate store"):
+        train_run(nano_config(), refshapes, path, CPU)
+    with pytest.raises(InputError, match=r"expected a run of `semires train`, found no .*nowhere"):
+        train_run(nano_config(), refshapes, path, CPU, store=viewed_store, burn_in=tmp_path / "nowhere")
+    assert not path.exists()
+
+
+def test_train_run__all_images_labeled_is_fine_for_supervised(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig
+) -> None:
+    labeled, unlabeled = check_run(nano_config(labeled=1.0).burn_in(), refshapes, tmp_path / "run")
+    assert labeled == refshapes.refs_of("train")
+    assert unlabeled == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("labeled", 0.5), ("labeled_seed", 1), ("labeled_list", "ids.txt"), ("model", "base"), ("split", "refcoco")],
+)
+def test_check_burn_in__of_other_data_or_model(
+    nano_config: NanoConfig, supervised: Path, name: str, value: object
+) -> None:
+    folder = RunFolder(supervised)
+    check_burn_in(folder, nano_config(alpha=0.1, mutual_epochs=9))
+    with pytest.raises(InputError, match=f"--burn-in: expected a run with {name} {value!r}, found"):
+        check_burn_in(folder, nano_config(**{name: value}))
+
+
+def test_check_burn_in__unfinished_or_not_supervised(tmp_path: Path, nano_config: NanoConfig) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.start(nano_config().burn_in(), [1])
+    with pytest.raises(InputError, match="expected a finished run, found an unfinished one"):
+        check_burn_in(folder, nano_config())
+    other = RunFolder(tmp_path / "semires")
+    other.start(nano_config(), [1])
+    other.finish({})
+    with pytest.raises(InputError, match="expected a run with method 'supervised', found 'semires'"):
+        check_burn_in(other, nano_config())
+
+
+def test_check_candidates__every_unlabeled_image_must_be_there(
+    tmp_path: Path, refshapes: ReferDataset, viewed_store: Path, nano_config: NanoConfig
+) -> None:
+    train = refshapes.refs_of("train")
+    check_candidates(viewed_store, train, nano_config())
+    with pytest.raises(InputError, match="needs a candidate store"):
+        check_candidates(None, train, nano_config())
+    image_ids = sorted({ref.image_id for ref in train})
+    store = tmp_path / "partial.zarr"
+    with StoreWriter(store, Manifest(split="refshapes", sam="tiny", sam_sha256="0" * 64)) as writer:
+        for image_id in image_ids[2:]:
+            none = np.zeros((0, 4, 4), dtype=bool)
+            writer.add(Candidates.from_masks(image_id, none, np.zeros(0), np.zeros(0), np.zeros((0, 2))))
+    with pytest.raises(InputError, match=rf"found none of 2 images \(first: {image_ids[0]}\).*--split refshapes"):
+        check_candidates(store, train, nano_config())
+    check_candidates(store, [ref for ref in train if ref.image_id in image_ids[2:]], nano_config())
+
+
+def test_train_run__images_without_candidates(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig, supervised: Path
+) -> None:
+    # A store in which no image has a mask: every label is unmatched, and training goes its way.
+    store = tmp_path / "empty.zarr"
+    with StoreWriter(store, Manifest(split="refshapes", sam="tiny", sam_sha256="0" * 64)) as writer:
+        for image_id in {ref.image_id for ref in refshapes.refs_of("train")}:
+            none = np.zeros((0, 4, 4), dtype=bool)
+            writer.add(Candidates.from_masks(image_id, none, np.zeros(0), np.zeros(0), np.zeros((0, 2))))
+    build_view(store, 64)
+    train_run(nano_config(), refshapes, tmp_path / "run", CPU, store=store, burn_in=supervised)
+    assert {line["matched"] for line in metrics_of(tmp_path / "run")} == {0.0}

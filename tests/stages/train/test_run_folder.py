@@ -1,0 +1,157 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from semires.stages.data.errors import InputError
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.models import build_model
+from semires.stages.train.run_folder import RunFolder
+
+NanoConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "one")
+
+
+def test_start__writes_settings_and_labeled_images(folder: RunFolder, nano_config: NanoConfig) -> None:
+    assert not folder.is_started
+    folder.start(nano_config(), [3, 5])
+    assert folder.is_started
+    assert not folder.is_finished
+    assert folder.read_config() == nano_config()
+    assert folder.read_labeled_images() == [3, 5]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["config.json", "labeled_images.json"]
+
+
+def test_start__same_settings_go_on(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    folder.log({"step": 1})
+    folder.start(nano_config(), [3])
+    assert folder.read_metrics() == [{"step": 1}]
+
+
+def test_start__other_settings_refused_with_both_values(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(alpha=0.9), [3])
+    with pytest.raises(InputError, match=r"alpha 0\.9, asked for 0\.8") as caught:
+        folder.start(nano_config(alpha=0.8), [3])
+    assert str(folder.path) in str(caught.value)
+    assert "--name" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_start__other_labeled_images_refused(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    with pytest.raises(InputError, match="other labeled images"):
+        folder.start(nano_config(), [4])
+
+
+def test_check__nothing_there_nothing_to_refuse(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.check(nano_config(), [3])
+    assert not folder.path.exists()
+
+
+def test_read__no_run(folder: RunFolder) -> None:
+    for read in (folder.read_config, folder.read_labeled_images, folder.read_result, folder.load_model):
+        with pytest.raises(InputError, match=r"expected a run of `semires train`, found no .*\.json"):
+            read()
+    assert folder.read_metrics() == []
+    assert folder.load_state() is None
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1", '{"unknown": 1}', "[1, 2]", "null"])
+def test_read_config__damaged_file(folder: RunFolder, nano_config: NanoConfig, text: str) -> None:
+    folder.start(nano_config(), [3])
+    (folder.path / "config.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        folder.read_config()
+    assert "\n" not in str(caught.value)
+
+
+def test_rewind__drops_lines_of_lost_work(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    for step in (2, 4, 6):
+        folder.log({"step": step, "val": {"oiou": step / 3}})
+    folder.rewind(4)
+    assert [line["step"] for line in folder.read_metrics()] == [2, 4]
+    folder.log({"step": 6})
+    folder.rewind(0)
+    assert folder.read_metrics() == []
+
+
+def test_read_metrics__a_line_cut_off_by_a_kill_is_left_out(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    folder.log({"step": 2})
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "va')
+    assert folder.read_metrics() == [{"step": 2}]
+    folder.rewind(2)
+    folder.log({"step": 4})
+    assert folder.read_metrics() == [{"step": 2}, {"step": 4}]
+
+
+def test_save_best__load_model_gives_it_back(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    lavt, _ = build_model(nano_config(), pretrained=False)
+    folder.save_best(lavt.state_dict())
+    config, found, tokenizer = folder.load_model()
+    assert config == nano_config()
+    assert not found.training
+    assert tokenizer.max_tokens == lavt.config.max_tokens
+    for name, tensor in lavt.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor)
+
+
+def test_load_model__weights_missing_damaged_or_of_another_model(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    with pytest.raises(InputError, match=r"found no .*best\.safetensors: train the run first"):
+        folder.load_model()
+    (folder.path / "best.safetensors").write_text("not weights")
+    with pytest.raises(InputError, match="expected weights of this run's model") as caught:
+        folder.load_model()
+    assert "\n" not in str(caught.value)
+    folder.save_best({"weight": torch.zeros(2)})
+    with pytest.raises(InputError, match="expected weights of this run's model") as caught:
+        folder.load_model()
+    assert "\n" not in str(caught.value)
+
+
+def test_save_state__read_back_without_code(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    folder.save_state({"step": 3, "model": {"weight": torch.ones(2)}, "teacher": None})
+    state = folder.load_state()
+    assert state is not None
+    assert (state["step"], state["teacher"], state["model"]["weight"].tolist()) == (3, None, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04 cut off"])
+def test_load_state__unreadable_begins_anew(folder: RunFolder, nano_config: NanoConfig, content: bytes) -> None:
+    folder.start(nano_config(), [3])
+    (folder.path / "state.pt").write_bytes(content)
+    assert folder.load_state() is None
+
+
+def test_load_state__pickled_code_is_not_run(folder: RunFolder, nano_config: NanoConfig, tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (tmp_path / "was-run",)
+
+    folder.start(nano_config(), [3])
+    torch.save({"step": Code()}, folder.path / "state.pt")
+    assert folder.load_state() is None
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_finish__result_last_and_state_gone(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    folder.save_state({"step": 3})
+    folder.finish({"val_oiou": 12.5})
+    assert folder.is_finished
+    assert folder.read_result() == {"val_oiou": 12.5}
+    assert json.loads((folder.path / "result.json").read_text()) == {"val_oiou": 12.5}
+    assert not (folder.path / "state.pt").exists()
+    assert not list(folder.path.glob("*.tmp"))

@@ -1,0 +1,363 @@
+"""What the training loop must do, whatever the model learns."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from semires.cache.views import CandidateView
+from semires.stages.data.refer import ReferDataset
+from semires.stages.train import trainer as trainer_module
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.matching import MatchConfig
+from semires.stages.train.metrics import SegmentationScores
+from semires.stages.train.models import build_model
+from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.samples import RefSamples, every_expression, load_batches
+from semires.stages.train.tokenization import Tokenizer
+from semires.stages.train.trainer import TrainData, Trainer, _evenly_spaced
+from semires.stages.train.views import ViewConfig
+
+SIZE = 64
+CPU = torch.device("cpu")
+MakeTrainer = Callable[..., Trainer]
+NO_VIEWS = ViewConfig(blur_probability=0.0, jitter_probability=0.0)
+# Any candidate that a label touches is united: with this every sample that has candidates is refined.
+TAKE_ALL = MatchConfig(strategy="cpi", inter1=0.0, inter2=0.0)
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+class TurnedSamples(RefSamples):
+    """Samples whose true masks are turned inside out."""
+
+    def _mask(self, ref: Any) -> Tensor:
+        return ~super()._mask(ref)
+
+
+@pytest.fixture
+def make_trainer(
+    tmp_path: Path,
+    refshapes: ReferDataset,
+    tokenizer: Tokenizer,
+    viewed_store: Path,
+    nano_config: Callable[..., TrainConfig],
+) -> MakeTrainer:
+    """Trainers on 4 labeled, 8 unlabeled and 2 val refs, all of the same weights, that call everything foreground.
+
+    Making one seeds torch, as `train_run` does: train it before the next is made.
+    """
+
+    def make(
+        name: str = "run",
+        *,
+        unlabeled_class: type[RefSamples] = RefSamples,
+        with_candidates: bool = True,
+        num_labeled: int = 4,
+        margin: float = 3.0,
+        on_progress: Any = None,
+        **changes: Any,
+    ) -> Trainer:
+        config = nano_config(**changes)
+        torch.manual_seed(0)
+        model, _ = build_model(config, pretrained=False)
+        with torch.no_grad():
+            assert model.decoder.classify.bias is not None
+            model.decoder.classify.bias.copy_(torch.tensor([-margin, margin]))
+        refs = refshapes.refs_of("train")
+        view = CandidateView(viewed_store, SIZE) if with_candidates else None
+        unlabeled = unlabeled_class(refshapes, refs[-8:], tokenizer, SIZE, view)
+        folder = RunFolder(tmp_path / name)
+        folder.start(config, [1])
+        data = TrainData(
+            labeled=RefSamples(refshapes, refs[:num_labeled], tokenizer, SIZE),
+            unlabeled=None if config.method == "supervised" else unlabeled,
+            val=RefSamples(refshapes, refshapes.refs_of("val")[:2], tokenizer, SIZE),
+        )
+        return Trainer(config, model, data, folder, CPU, on_progress)
+
+    return make
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def trained(trainer: Trainer) -> Trainer:
+    trainer.train()
+    return trainer
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def metrics_of(trainer: Trainer) -> list[dict[str, Any]]:
+    """The lines of the run without the seconds, which no two runs share."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in trainer.folder.read_metrics()]
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "count", "expected"),
+    [(12, 3, {4, 8, 12}), (10, 3, {3, 6, 10}), (2, 5, {1, 2}), (1, 40, {1}), (7, 1, {7})],
+)
+def test_evenly_spaced__ends_with_the_last_step(num_steps: int, count: int, expected: set[int]) -> None:
+    assert _evenly_spaced(num_steps, count) == expected
+
+
+def test_num_steps__epochs_over_labeled_or_unlabeled_refs(make_trainer: MakeTrainer) -> None:
+    # 4 labeled refs x 3 epochs / 5 a step; 8 unlabeled refs x 2 epochs / 4 a step; never less than 1.
+    assert make_trainer("a", method="supervised", burn_in_epochs=3, batch_burn_in=5).num_steps == 2
+    assert make_trainer("b", mutual_epochs=2, batch_unlabeled=4).num_steps == 4
+    assert make_trainer("c", mutual_epochs=1, batch_unlabeled=100).num_steps == 1
+
+
+def test_train__loss_falls_to_nearly_nothing_on_two_refs(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(
+        method="supervised",
+        num_labeled=2,
+        margin=0.0,
+        burn_in_epochs=24,
+        batch_burn_in=2,
+        num_evaluations=4,
+        learning_rate=3e-3,
+        views=NO_VIEWS,
+    )
+    trainer.train()
+    losses = [line["loss_sup"] for line in trainer.folder.read_metrics()]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def test_train__writes_what_evaluation_and_resuming_need(make_trainer: MakeTrainer) -> None:
+    seen: list[tuple[str, int, int]] = []
+    trainer = make_trainer(method="semires", on_progress=lambda *args: seen.append(args))
+    result = trainer.train()
+    num_val = len(every_expression(trainer.data.val.refs))
+    assert [call for call in seen if call[0] == "semires"] == [("semires", 1, 2), ("semires", 2, 2)]
+    assert [call for call in seen if call[0] == "evaluation"] == [("evaluation", num_val, num_val)] * 2
+    assert trainer.folder.read_result() == result
+    assert result["steps"] == 2
+    lines = trainer.folder.read_metrics()
+    assert [(line["phase"], line["step"], line["num_steps"]) for line in lines] == [("mutual", 1, 2), ("mutual", 2, 2)]
+    assert result["val_oiou"] == max(line["val"]["oiou"] for line in lines)
+    assert all(line["val"]["num_samples"] == num_val for line in lines)
+    assert {"loss_sup", "loss_unsup", "matched", "label_iou_before", "label_iou_after", "improved", "worsened"} <= {
+        *lines[0]
+    }
+    assert not (trainer.folder.path / "state.pt").exists()
+
+
+def test_train__learning_rate_decays_to_nothing(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(method="supervised", num_evaluations=1)
+    trainer.train()
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.0, 0.0]
+
+
+def test_train_step__teacher_follows_equation_five(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(method="semires", alpha=0.75)
+    assert trainer.teacher is not None
+    assert same(weights_of(trainer.teacher.model), weights_of(trainer.model))  # eq. 2
+    labeled, unlabeled = trainer._batches()
+    for batch_l, batch_u in zip(labeled, unlabeled, strict=True):
+        before = weights_of(trainer.teacher.model)
+        trainer.train_step(batch_l, batch_u)
+        student = trainer.model.state_dict()
+        for name, found in trainer.teacher.model.state_dict().items():
+            if found.is_floating_point():
+                torch.testing.assert_close(found, 0.75 * before[name] + 0.25 * student[name])
+    assert not same(weights_of(trainer.teacher.model), weights_of(trainer.model))
+
+
+def test_train__hidden_masks_never_reach_the_weights(make_trainer: MakeTrainer) -> None:
+    true, turned = (
+        trained(make_trainer(of.__name__, method="semires", unlabeled_class=of)) for of in (RefSamples, TurnedSamples)
+    )
+    assert same(weights_of(true.model), weights_of(turned.model))
+    assert same(weights_of(true.evaluated), weights_of(turned.evaluated))
+    # They were measured against other masks all the same, so the two runs did have different ones.
+    measured = [[line["label_iou_before"] for line in metrics_of(trainer)] for trainer in (true, turned)]
+    assert measured[0] != measured[1]
+
+
+def test_train__labeled_masks_do_reach_the_weights(make_trainer: MakeTrainer) -> None:
+    true = trained(make_trainer("true", method="semires"))
+    turned = make_trainer("turned", method="semires")
+    samples = turned.data.labeled
+    for index, ref in enumerate(samples.refs):
+        samples._masks[ref.ref_id] = ~samples[index, 0].mask
+    trained(turned)
+    assert not same(weights_of(true.model), weights_of(turned.model))
+
+
+def test_train__candidates_reach_the_weights_of_semires_only(make_trainer: MakeTrainer) -> None:
+    weights = {}
+    for method in ("baseline", "semires"):
+        for with_candidates in (False, True):
+            trainer = make_trainer(
+                f"{method}-{with_candidates}",
+                method=method,
+                match=TAKE_ALL,
+                pwa=False,
+                with_candidates=with_candidates,
+            )
+            trainer.train()
+            matched = [line["matched"] for line in metrics_of(trainer)]
+            refines = method == "semires" and with_candidates
+            assert matched == ([1.0, 1.0] if refines else [0.0, 0.0])
+            weights[method, with_candidates] = weights_of(trainer.model)
+    # Nothing to match and no PWA: SemiRES is the baseline.
+    assert same(weights["semires", False], weights["baseline", False])
+    assert same(weights["baseline", True], weights["baseline", False])
+    assert not same(weights["semires", True], weights["baseline", True])
+
+
+def test_train__pwa_weights_unmatched_labels(make_trainer: MakeTrainer) -> None:
+    on, off = (
+        trained(make_trainer(f"{pwa}", method="semires", pwa=pwa, with_candidates=False)) for pwa in (True, False)
+    )
+    assert not same(weights_of(on.model), weights_of(off.model))
+
+
+def test_train__refinement_is_measured_by_the_hidden_masks(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(method="semires", match=TAKE_ALL, num_evaluations=1)
+    trainer.train()
+    (line,) = metrics_of(trainer)
+    # The label is the whole image, the refined one the union of all objects: closer to every object.
+    assert line["improved"] == 1.0
+    assert line["worsened"] == 0.0
+    assert line["label_iou_after"] > line["label_iou_before"] > 0.0
+
+
+@pytest.mark.parametrize("name", ["lambda_sup", "lambda_unsup"])
+def test_train__a_loss_without_weight_is_not_learnt_from(make_trainer: MakeTrainer, name: str) -> None:
+    # With neither loss nothing is learnt but batch norm's statistics; with either one something is.
+    neither = {"lambda_sup": 0.0, "lambda_unsup": 0.0, "weight_decay": 0.0}
+    still = make_trainer("still", method="semires", match=TAKE_ALL, **neither)
+    before = [parameter.clone() for parameter in still.model.parameters()]
+    trained(still)
+    assert all(torch.equal(a, b) for a, b in zip(before, still.model.parameters(), strict=True))
+    moved = trained(make_trainer("moved", method="semires", match=TAKE_ALL, **(neither | {name: 1.0})))
+    assert any(not torch.equal(a, b) for a, b in zip(before, moved.model.parameters(), strict=True))
+
+
+def test_train__same_settings_same_run(make_trainer: MakeTrainer) -> None:
+    first, second, other = (trained(make_trainer(f"{n}", seed=seed)) for n, seed in enumerate((0, 0, 1)))
+    assert same(weights_of(first.model), weights_of(second.model))
+    assert metrics_of(first) == metrics_of(second)
+    assert not same(weights_of(first.model), weights_of(other.model))
+
+
+@pytest.mark.parametrize("method", ["supervised", "semires"])
+def test_train__goes_on_bit_identically(make_trainer: MakeTrainer, method: str) -> None:
+    # 4 steps, checkpoints after 2 and 4. Stopped in step 1 all begins anew; after step 3 that one is done again; in the
+    # last evaluation both steps since the checkpoint are.
+    settings = {"method": method, "burn_in_epochs": 4, "mutual_epochs": 2, "match": TAKE_ALL}
+
+    whole = trained(make_trainer("whole", **settings))
+    assert whole.num_steps == 4
+    for stop_at in (1, 3, 4):
+
+        def stop(what: str, done: int, total: int, stop_at: int = stop_at) -> None:
+            if stopped.step == stop_at and what == ("evaluation" if stop_at == 4 else method):
+                raise Stopped
+
+        stopped = make_trainer("stopped", on_progress=stop, **settings)
+        with pytest.raises(Stopped):
+            stopped.train()
+        assert not stopped.folder.is_finished
+        assert (stopped.folder.load_state() is None) == (stop_at == 1)
+
+    resumed = make_trainer("stopped", **settings)
+    torch.manual_seed(123)  # another process has other random numbers
+    found = resumed.train()
+    assert found["val_oiou"] == whole.best_oiou
+    assert same(weights_of(resumed.model), weights_of(whole.model))
+    assert same(weights_of(resumed.evaluated), weights_of(whole.evaluated))
+    assert metrics_of(resumed) == metrics_of(whole)
+    best = "best.safetensors"
+    assert (resumed.folder.path / best).read_bytes() == (whole.folder.path / best).read_bytes()
+
+
+def test_train__stopped_between_the_last_checkpoint_and_the_result(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(method="supervised")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", lambda self, result: (_ for _ in ()).throw(Stopped))
+        with pytest.raises(Stopped):
+            trainer.train()
+    expected = weights_of(trainer.model)
+    resumed = make_trainer(method="supervised")
+    result = resumed.train()
+    assert resumed.folder.is_finished
+    assert result["val_oiou"] == trainer.best_oiou
+    assert same(weights_of(resumed.model), expected)
+
+
+@pytest.mark.parametrize("method", ["supervised", "semires"])
+def test_train__keeps_the_weights_of_the_best_evaluation(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    scores = iter([10.0, 30.0, 20.0])
+    evaluated: list[dict[str, Tensor]] = []
+
+    def evaluate(model: nn.Module, *args: Any, **kwargs: Any) -> SegmentationScores:
+        evaluated.append(weights_of(model))
+        return SegmentationScores(oiou=next(scores), miou=0.0, precision={0.5: 0.0}, num_samples=1)
+
+    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+    trainer = make_trainer(method=method, burn_in_epochs=3, mutual_epochs=2, num_evaluations=3)
+    result = trainer.train()
+    assert result["val_oiou"] == 30.0
+    best = load_file(trainer.folder.path / "best.safetensors")
+    assert same(best, evaluated[1])
+    assert not same(best, evaluated[2])
+    is_student = same(evaluated[2], weights_of(trainer.model))
+    assert is_student == (method == "supervised")  # else the teacher was evaluated
+
+
+def test_train_step__bf16_learns_too(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(method="semires", precision="bf16")
+    before = weights_of(trainer.model)
+    labeled, unlabeled = trainer._batches()
+    trainer.train_step(next(labeled), next(unlabeled))
+    assert all(tensor.isfinite().all() for tensor in trainer.model.parameters())
+    assert not same(before, weights_of(trainer.model))
+    assert {tensor.dtype for tensor in trainer.model.parameters()} == {torch.float32}
+
+
+def test_batches__resumed_are_the_tail_of_the_whole(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(mutual_epochs=3)
+    whole = [batch.input_ids for batch in trainer._batches()[0]]
+    trainer.step = 2
+    tail = [batch.input_ids for batch in trainer._batches()[0]]
+    assert len(whole) == trainer.num_steps
+    assert len(tail) == trainer.num_steps - 2
+    assert all(torch.equal(a, b) for a, b in zip(whole[2:], tail, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_state_dict__restores_dropout_on_cuda(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.device = torch.device("cuda")
+    state = trainer.state_dict()
+    expected = torch.rand(4, device="cuda")
+    trainer.load_state_dict(state)
+    assert torch.equal(torch.rand(4, device="cuda"), expected)
+
+
+def test_load_batches__unlabeled_come_with_their_candidates(make_trainer: MakeTrainer) -> None:
+    unlabeled = make_trainer().data.unlabeled
+    assert unlabeled is not None
+    (batch,) = load_batches(unlabeled, [[(0, 0), (1, 0)]], num_workers=0)
+    assert batch.offsets.tolist() == [0, len(unlabeled[0, 0].candidates), len(batch.candidates)]
+    assert len(batch.candidates) > 0

@@ -1,0 +1,137 @@
+"""Holds the picture in the README's architecture section: who may import whom, and how the packages are laid out."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("pipeline", "stages", "cache")
+MAX_LINES = 500
+
+# Innermost first: a module belongs to the first package that its name begins with.
+ALLOWED = {
+    "semires.stages.data": {"semires.stages.data"},
+    "semires.stages.cache_sam": {"semires.stages.data", "semires.stages.cache_sam", "semires.cache"},
+    "semires.stages.train": {"semires.stages.data", "semires.stages.train", "semires.cache"},
+    "semires.stages": set(),
+    "semires.cache": {"semires.cache"},
+    "semires.pipeline": {
+        "semires.stages.data",
+        "semires.stages.cache_sam",
+        "semires.stages.train",
+        "semires.cache",
+        "semires.pipeline",
+    },
+}
+
+
+def module_paths() -> list[Path]:
+    return sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(("semires", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def package_of(name: str) -> str | None:
+    """The key of `ALLOWED` that a module's name is under; None for what is not ours."""
+    return next((package for package in ALLOWED if name == package or name.startswith(f"{package}.")), None)
+
+
+def imported_names(source: str) -> set[str]:
+    """Full names that a module imports, in functions too; `from a import b` counts as `a.b`, a relative one as `.`."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            names.update(f"{prefix}.{alias.name}" for alias in node.names)
+    return names
+
+
+def violations(name: str, source: str) -> list[str]:
+    """What module `name` imports against the arrows."""
+    own = package_of(name)
+    assert own is not None, f"{name} is in no package of the picture"
+    found = []
+    for imported in sorted(imported_names(source)):
+        package = package_of(imported)
+        is_ours = imported.split(".")[0] == "semires"
+        if imported.startswith(".") or (is_ours and package not in ALLOWED[own]):
+            found.append(imported)
+    return found
+
+
+def pyproject() -> dict[str, dict[str, dict[str, list[str]]]]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", module_paths(), ids=str)
+def test_module__imports_along_the_arrows(path: Path) -> None:
+    assert violations(module_name(path), (ROOT / path).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "found"),
+    [
+        ("semires.cache.parts", "import semires.cache.bits\nimport zarr", []),
+        (
+            "semires.cache.parts",
+            "from semires.stages.data.errors import InputError",
+            ["semires.stages.data.errors.InputError"],
+        ),
+        ("semires.cache.parts", "import semires.stages.data.refer as refer", ["semires.stages.data.refer"]),
+        ("semires.cache.parts", "from semires import pipeline", ["semires.pipeline"]),
+        ("semires.cache.parts", "from semires.cache_tools import x", ["semires.cache_tools.x"]),
+        ("semires.stages.data.masks", "def f():\n    from semires.cache import bits", ["semires.cache.bits"]),
+        ("semires.stages.data.masks", "from semires.stages.data.images import load_image", []),
+        ("semires.stages.data.masks", "from .images import load_image", [".images.load_image"]),
+        ("semires.stages.data.masks", "from . import images", ["..images"]),
+        ("semires.stages.train.trainer", "from semires.stages import cache_sam", ["semires.stages.cache_sam"]),
+        ("semires.stages.train.trainer", "import semires", ["semires"]),
+        ("semires.stages.train.trainer", "from semires.cache.reader import CandidateStore", []),
+        ("semires.stages.cache_sam.run", "import semires.stages.train.views", ["semires.stages.train.views"]),
+        ("semires.stages.cache_sam.run", "from semires.pipeline.cli import main", ["semires.pipeline.cli.main"]),
+        ("semires.pipeline.cli", "from semires.stages.train.run import a\nfrom semires.cache import b", []),
+    ],
+)
+def test_violations__finds_them(name: str, source: str, found: list[str]) -> None:
+    assert violations(name, source) == found
+
+
+@pytest.mark.parametrize("path", module_paths(), ids=str)
+def test_module__is_short(path: Path) -> None:
+    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_modules__are_all_seen() -> None:
+    packages = {package_of(module_name(path)) for path in module_paths()}
+    assert packages == set(ALLOWED)
+    assert not {path.name for path in module_paths()} & {"utils.py", "helpers.py", "misc.py"}
+
+
+def test_pyproject__lists_every_package_and_no_other() -> None:
+    listed = pyproject()["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in module_paths()}
+    assert sorted(listed) == sorted(".".join(("semires", *folder.parts)) for folder in folders)
+    for folder in folders:
+        assert (ROOT / folder / "__init__.py").is_file()
+
+
+def test_pyproject__every_top_folder_has_its_import_name() -> None:
+    mapped = pyproject()["tool"]["setuptools"]["package-dir"]
+    assert mapped == {f"semires.{folder}": folder for folder in FOLDERS}
+    for folder in FOLDERS:
+        assert (ROOT / folder / "py.typed").is_file()
+
+
+def test_tests__mirror_the_tree() -> None:
+    """A test file lies where the module lies that it is named after; at the top are tests of the whole."""
+    modules = {path.parent / f"test_{path.name}" for path in module_paths()}
+    tests = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    strays = sorted(str(path) for path in tests - modules if len(path.parts) > 1)
+    assert strays == []
