@@ -1,6 +1,5 @@
 """The error for a store that cannot be used as asked."""
 
-
 # What to do about a damaged store.
 RESTORE = "restore it from a copy, or make it anew with `semires cache-sam --overwrite`"
 

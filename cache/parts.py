@@ -174,6 +174,4 @@ def _parse_integers(name: str, key: str, value: object, *, minimum: int) -> NDAr
 
 
 def _bad_index(name: str, key: str, expected: str, found: str) -> StoreError:
-    return StoreError(
-        f"{name}: attribute {key}: expected {expected}, found {found}; {RESTORE}"
-    )
+    return StoreError(f"{name}: attribute {key}: expected {expected}, found {found}; {RESTORE}")

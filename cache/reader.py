@@ -101,8 +101,7 @@ class CandidateStore:
             raise
         except ValueError as error:
             raise StoreError(
-                f"{self.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; "
-                f"{RESTORE}"
+                f"{self.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; {RESTORE}"
             ) from error
 
     def info(self) -> StoreInfo:

@@ -203,9 +203,7 @@ class Column:
 
 
 def _damaged(path: str, error: Exception) -> StoreError:
-    return StoreError(
-        f"{path}: expected an intact column, found {type(error).__name__}: {error}; {RESTORE}"
-    )
+    return StoreError(f"{path}: expected an intact column, found {type(error).__name__}: {error}; {RESTORE}")
 
 
 def _holds_group(location: str) -> bool:

@@ -36,12 +36,14 @@ class GridRun:
 
 
 def plan_grid(split: str, shares: Sequence[float], num_seeds: int, root: Path) -> list[GridRun]:
-    """All runs of one data set, in the order in which they are done. A seed draws its own labeled images."""
+    """All runs of one data set, in the order in which they are done.
+
+    The labeled images are those of the published split (`labeled_seed` 0) under every seed."""
     runs = []
     for seed in range(num_seeds):
         for share in shares:
             folder = root / split / f"{share:g}" / f"seed{seed}"
-            base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed, labeled_seed=seed)
+            base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed)
             for method in get_args(Method):
                 # The burn-in *is* the supervised run: its settings hold nothing that only the other methods read.
                 config = dataclasses.replace(base.burn_in() if method == "supervised" else base, method=method)

@@ -80,8 +80,8 @@ def loss_of(logits: Tensor, predicted_iou: Tensor, prompts: Prompts) -> dict[str
     overlap = (probability * truth).sum(dim=(-2, -1))
     dice = 1 - (2 * overlap + 1) / (probability.sum(dim=(-2, -1)) + truth.sum(dim=(-2, -1)) + 1)
     each = MASK_WEIGHTS["focal"] * focal + MASK_WEIGHTS["dice"] * dice  # [P, 3, 2]
-    # Part and whole each go to the mask that fits best, but never to the same one: left free, both would choose the mask
-    # that is ahead, which then learns a compromise, and no mask learns parts. Where they are the same, one mask does.
+    # Part and whole each go to the mask that fits best, but never to the same one: left free, both choose the mask that
+    # is ahead, which then learns a compromise, and no mask learns parts. Where they are the same, one mask does.
     is_same = (prompts.targets[:, 0] == prompts.targets[:, 1]).all(dim=(-2, -1))
     pairs = each[:, :, None, 0] + each[:, None, :, 1]  # [P, mask of the part, mask of the whole]
     is_one = torch.eye(pairs.shape[1], dtype=torch.bool) & ~is_same[:, None, None]

@@ -58,7 +58,8 @@ class RunFolder:
             return
         found, asked = self.read_config().to_dict(), config.to_dict()
         for key in asked:
-            if found[key] != asked[key]:
+            # How samples are read changes nothing that is computed: a run may go on on another machine.
+            if key != "num_workers" and found[key] != asked[key]:
                 raise InputError(
                     f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: choose another "
                     "--name, or remove it"

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from semires.stages.data.refshapes.shapes import CATEGORIES, CATEGORY_IDS, COLORS, SIZES
 
 HEIGHT, WIDTH = 96, 128
-NUM_OBJECTS = (3, 5)  # inclusive
+NUM_OBJECTS = (3, 4)  # inclusive
 # Occlusion is wanted, riddles are not: this much of every part stays visible.
 MIN_VISIBLE = 0.55
 # Seeds of a scene: [stream, seed, index]. A stream is a disjoint range: what the shipped weights were trained on can
@@ -73,6 +73,7 @@ def make_scene(stream: str, seed: int, index: int) -> Scene:
     owners = np.full((HEIGHT, WIDTH), -1, dtype=np.int64)  # number of the part that a pixel shows
     full_areas: list[int] = []  # of each part when nothing covers it
     part_owner: list[int] = []
+    part_colors: list[str] = []
     for _ in range(num_objects * 30):
         if len(objects) == num_objects:
             break
@@ -84,9 +85,10 @@ def make_scene(stream: str, seed: int, index: int) -> Scene:
             trial[drawn] = number
             areas.append(int(drawn.sum()))
         visible = np.bincount(trial[trial >= 0], minlength=len(areas))
-        if (visible >= MIN_VISIBLE * np.array(areas)).all():
+        if (visible >= MIN_VISIBLE * np.array(areas)).all() and not _touches_own_color(candidate, owners, part_colors):
             owners, full_areas = trial, areas
             part_owner += [len(objects)] * len(outlines)
+            part_colors += candidate.part_colors
             objects.append(candidate)
     part_masks = owners[None] == np.arange(len(full_areas))[:, None, None]
     owner_array = np.array(part_owner, dtype=np.int64)
@@ -99,6 +101,16 @@ def make_scene(stream: str, seed: int, index: int) -> Scene:
         part_masks=part_masks,
         part_owner=owner_array,
     )
+
+
+def _touches_own_color(obj: SceneObject, owners: NDArray[np.int64], part_colors: list[str]) -> bool:
+    """Whether a part would lie on or beside a part of the same colour, where nobody could see its outline."""
+    center = np.array(obj.center_xy)
+    for color, outline in zip(obj.part_colors, _outlines(obj), strict=True):
+        around = owners[_fill(center + (outline - center) * 1.12)]
+        if any(part_colors[number] == color for number in np.unique(around[around >= 0]).tolist()):
+            return True
+    return False
 
 
 def _draw_object(rng: np.random.Generator, others: list[SceneObject]) -> SceneObject:

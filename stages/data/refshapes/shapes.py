@@ -107,4 +107,4 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (238, 238, 238),
 }
 # Radius of an object in pixels, [low, high).
-SIZES: dict[str, tuple[float, float]] = {"small": (11.5, 14.0), "big": (19.0, 23.0)}
+SIZES: dict[str, tuple[float, float]] = {"small": (14.0, 16.5), "big": (22.0, 27.0)}

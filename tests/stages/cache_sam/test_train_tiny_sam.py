@@ -128,7 +128,9 @@ def test_loss_of__one_mask_cannot_answer_for_part_and_whole() -> None:
     assert one > both + 0.3
     # A simple object has one right answer, which one mask gives.
     same = replace(prompts, targets=whole.expand(1, 2, 8, 8))
-    assert loss_of(logits_of(whole, ground, ground), torch.zeros(1, 3), same)["mask"].item() == pytest.approx(0, abs=1e-4)
+    assert loss_of(logits_of(whole, ground, ground), torch.zeros(1, 3), same)["mask"].item() == pytest.approx(
+        0, abs=1e-4
+    )
 
 
 def test_loss_of__ground_asks_for_no_mask_and_a_low_score() -> None:

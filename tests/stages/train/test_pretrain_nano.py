@@ -46,9 +46,7 @@ def test_attribute_head__a_score_for_ground_and_every_attribute() -> None:
     assert sorted(COLOR_NUMBERS.values()) == list(range(1, len(COLORS) + 1))
 
 
-def test_pretrain__writes_a_trunk_that_the_nano_model_loads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pretrain__writes_a_trunk_that_the_nano_model_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("one", "two"):
         pretrain(4, epochs=2, batch_size=2, learning_rate=1e-3, seed=3, output=tmp_path / name)
     out = capsys.readouterr().out

@@ -53,9 +53,7 @@ def metrics_of(path: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in RunFolder(path).read_metrics()]
 
 
-def test_train_run__supervised_is_the_burn_in_of_another_method(
-    supervised: Path, semires: Path
-) -> None:
+def test_train_run__supervised_is_the_burn_in_of_another_method(supervised: Path, semires: Path) -> None:
     assert best_of(semires / "burn-in") == best_of(supervised)
     assert RunFolder(semires / "burn-in").read_config() == RunFolder(supervised).read_config()
     assert metrics_of(semires / "burn-in") == metrics_of(supervised)

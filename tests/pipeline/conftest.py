@@ -1,0 +1,139 @@
+"""What tests of the command line share: running it in this process, a small RefShapes, a small fake RefCOCO."""
+
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semires.cache.candidates import Candidates
+from semires.cache.schema import Manifest
+from semires.cache.writer import StoreWriter
+from semires.pipeline import cli
+from semires.stages.data.refer import SPLITS
+
+HEIGHT, WIDTH = 24, 32
+
+
+class Finished(NamedTuple):
+    """What a command left: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def semires(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """Run `semires ARGUMENTS` in this process, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Finished:
+        monkeypatch.setattr("sys.argv", ["semires", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        code = caught.value.code
+        assert isinstance(code, int)
+        # Where colours are forced (some CI), they would cut option names in two.
+        out, err = (re.sub(r"\x1b\[[0-9;]*m", "", text) for text in capsys.readouterr())
+        return Finished(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def assert_refused() -> Callable[..., str]:
+    """A user's error: exit code 2, one line on standard error, no traceback; returns the line."""
+
+    def check(finished: Finished, *expected: str) -> str:
+        assert finished.code == 2
+        lines = finished.err.splitlines()
+        assert len(lines) == 1, finished.err
+        assert lines[0].startswith("error: ")
+        assert "Traceback" not in finished.out + finished.err
+        for text in expected:
+            assert text in lines[0]
+        return lines[0]
+
+    return check
+
+
+class FakeRefer(NamedTuple):
+    """A data set in REFER's layout: its data root, image folder, and train image ids."""
+
+    root: Path
+    images: Path
+    train_ids: list[int]
+
+
+@pytest.fixture
+def write_refer(tmp_path: Path) -> Callable[..., FakeRefer]:
+    """Write a data set under a real one's name: COCO's image names, two polygons an image, both of them refs."""
+
+    def write(
+        split_name: str = "refcoco", *, num_train: int = 8, images: Path | None = None, image_files: bool = True
+    ) -> FakeRefer:
+        spec, root = SPLITS[split_name], tmp_path / "data"
+        folder = images or root / spec.images
+        folder.mkdir(parents=True, exist_ok=True)
+        (root / spec.folder).mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(0)
+        splits = ["train"] * num_train + [name for name in spec.evaluation for _ in range(2)]
+        image_ids = [1000 + 37 * n for n in range(len(splits))]
+        records: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+        refs = []
+        for image_id, split in zip(image_ids, splits, strict=True):
+            name = f"COCO_train2014_{image_id:012d}.jpg"
+            records["images"].append({"id": image_id, "file_name": name, "height": HEIGHT, "width": WIDTH})
+            pixels = rng.integers(0, 80, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            for number, (word, channel) in enumerate((("left", 0), ("right", 2))):
+                x, y = 2 + 16 * number + int(rng.integers(3)), 3 + int(rng.integers(4))
+                pixels[y : y + 12, x : x + 10, channel] = 255
+                box = [x, y, x + 10, y, x + 10, y + 12, x, y + 12]
+                ann_id = 10 * image_id + number
+                records["annotations"].append(
+                    {"id": ann_id, "image_id": image_id, "category_id": 1, "segmentation": [box]}
+                )
+                refs.append(
+                    {
+                        "ref_id": len(refs),
+                        "ann_id": ann_id,
+                        "image_id": image_id,
+                        "category_id": 1,
+                        "split": split,
+                        "file_name": f"COCO_train2014_{image_id:012d}_{ann_id}.jpg",
+                        "sent_ids": [0, 1],
+                        "sentences": [{"sent": text, "sent_id": 0} for text in (f"{word} box", f"box on the {word}")],
+                    }
+                )
+            if image_files:
+                Image.fromarray(pixels).save(folder / name, quality=95)
+        instances = {**records, "categories": [{"id": 1, "name": "box"}]}
+        (root / spec.folder / "instances.json").write_text(json.dumps(instances))
+        (root / spec.folder / f"refs({spec.by}).p").write_bytes(pickle.dumps(refs, protocol=2))
+        return FakeRefer(root, folder, image_ids[:num_train])
+
+    return write
+
+
+@pytest.fixture
+def write_store() -> Callable[..., None]:
+    """Write a store in which every image has its left half, its right half and a disc as candidates."""
+
+    def write(location: Path, split: str, image_ids: list[int]) -> None:
+        rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+        masks = np.stack([columns < WIDTH // 2, columns >= WIDTH // 2, (rows - 12) ** 2 + (columns - 10) ** 2 < 36])
+        manifest = Manifest(split=split, sam="vit_h", sam_sha256="0" * 64, num_images=len(image_ids))
+        with StoreWriter(location, manifest) as writer:
+            for image_id in image_ids:
+                writer.add(Candidates.from_masks(image_id, masks, np.ones(3), np.ones(3), np.ones((3, 2))))
+
+    return write

@@ -1,0 +1,363 @@
+"""The command line from the outside: what each command prints, leaves and refuses."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from safetensors.torch import save_file
+
+from semires.cache.reader import CandidateStore
+from semires.pipeline import cli, stage_runs, table1
+from semires.pipeline.recipes import train_recipe
+from semires.stages.cache_sam.tiny_sam import build_tiny_sam
+from semires.stages.data.refshapes.writer import RefShapesConfig
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.models import build_model
+from semires.stages.train.run_folder import RunFolder
+
+Semires = Callable[..., Any]
+Refused = Callable[..., str]
+# Settings with which one training step follows another in no time.
+SHORT = ("--model", "nano", "--burn-in-epochs", 1, "--mutual-epochs", 1, "--batch-unlabeled", 6, "--device", "cpu")
+# A SAM that has learnt nothing still has masks with these.
+ALL_MASKS = ("--points-per-side", 2, "--pred-iou-thresh", 0, "--stability-score-thresh", 0)
+
+
+@pytest.fixture
+def small_refshapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=16, num_val=4, num_test=5))
+
+
+@pytest.fixture
+def sam_file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_file(build_tiny_sam().state_dict(), tmp_path / "sam.safetensors")
+    return tmp_path / "sam.safetensors"
+
+
+def write_run(path: Path) -> Path:
+    """A run with random weights."""
+    config = TrainConfig(split="refshapes", model="nano", method="supervised", labeled=0.25)
+    folder = RunFolder(path)
+    folder.start(config, [1])
+    torch.manual_seed(0)
+    folder.save_best(build_model(config, pretrained=False)[0].state_dict())
+    return path
+
+
+def commands(command: Any, name: str = "semires") -> Iterator[tuple[str, Any]]:
+    """Every command by its full name; Any, for newer versions of typer bring a click of their own."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield name, command
+        return
+    for child_name, child in children.items():
+        yield from commands(child, f"{name} {child_name}")
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+def test_commands__all_of_them() -> None:
+    expected = {"make-refshapes", "cache-sam", "train", "evaluate", "predict", "table1", "figure", "cache info"}
+    assert {f"semires {name}" for name in expected} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help__of_every_command_names_every_option(semires: Semires, name: str) -> None:
+    finished = semires(*name.split()[1:], "--help")
+    assert (finished.code, finished.err) == (0, "")
+    command = COMMANDS[name]
+    assert command.help
+    for parameter in command.params:
+        help_text = getattr(parameter, "help", None)
+        assert help_text, f"{name}: {parameter.name} has no help"
+        if parameter.param_type_name == "option":
+            assert max(parameter.opts, key=len)[:20] in finished.out
+
+
+def test_module__runs_as_a_program(tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "semires.pipeline.cli"]
+    helped = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True, env=environment)
+    assert "cache-sam" in helped.stdout
+    refused = subprocess.run(
+        [*program, "cache-sam", "--split", "refcoco"], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert refused.stderr.startswith("error: no data for refcoco: expected data/refcoco/refs(unc).p")
+
+
+def test_interrupt__one_line_and_code_130(semires: Semires, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage_runs, "load_dataset", stop)
+    finished = semires("make-refshapes")
+    assert finished.code == 130
+    assert "Traceback" not in finished.err
+
+
+# Each is refused before anything is written: (arguments, what the line says).
+REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
+    (("cache-sam",), ("expected either --split NAME or --images FOLDER", "neither")),
+    (("cache-sam", "--split", "refcoco", "--images", "."), ("both",)),
+    (("cache-sam", "--split", "refcoco"), ("no data for refcoco", "refs(unc).p", "instances.json", "README")),
+    (("cache-sam", "--split", "refcoco+", "--coco-images", "."), ("no data for refcoco+",)),
+    (("cache-sam", "--split", "nonsense"), ("expected a split of refcoco", "'nonsense'")),
+    (("cache-sam", "--split", "refcoco", "--device", "gpu"), ("--device", "'gpu'")),
+    (("cache-sam", "--split", "refcoco", "--points-per-side", 0), ("points_per_side: expected 1 or more, found 0",)),
+    (("cache-sam", "--images", "nowhere"), ("--images: expected a folder of photographs", "nowhere")),
+    (("cache-sam", "--images", "."), ("--images: expected files ending in", "found none")),
+    (("train", "--labeled", 2), ("--labeled: expected a share above 0 and at most 1", "found 2.0")),
+    (("train", "--labeled", 0), ("--labeled", "found 0.0")),
+    (("train", "--split", "nonsense"), ("--split: expected one of refcoco", "'nonsense'")),
+    (("train", "--method", "magic"), ("method: expected one of supervised, baseline, semires", "'magic'")),
+    (("train", "--matching", "magic"), ("'magic'", "cpi-u")),
+    (("train", "--inter1", 3), ("inter1", "3.0")),
+    (("train", "--model", "huge"), ("model: expected one of base, nano", "'huge'")),
+    (("train", "--precision", "fp16"), ("precision", "'fp16'")),
+    (("train", "--alpha", 2), ("alpha", "2.0")),
+    (("train", "--batch-labeled", 0), ("batch_labeled: expected 1 or more, found 0",)),
+    (("train", "--seed", -1), ("seed: expected 0 or more, found -1",)),
+    (("train", "--device", "cuda:99"), ("--device", "'cuda:99'")),
+    (("train", "--split", "refcoco", "--model", "nano"), ("no data for refcoco",)),
+    (("evaluate", "nowhere"), ("expected a run of `semires train`", "nowhere")),
+    (("figure", "nowhere"), ("expected a run of `semires train`", "nowhere")),
+    (("predict", "nowhere.jpg", "left girl", "--run", "run"), ("nowhere.jpg: expected an image file, found none",)),
+    (("table1", "--split", "nonsense"), ("--split", "'nonsense'")),
+    (("table1", "--split", "refcocog-google"), ("--split", "'refcocog-google'")),
+    (("table1", "--split", "refshapes", "--share", 2), ("--labeled", "2")),
+    (("cache", "info", "nowhere.zarr"), ("nowhere.zarr",)),
+    (("cache", "view", "nowhere.zarr"), ("nowhere.zarr",)),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), REFUSED, ids=lambda value: " ".join(map(str, value[:3])))
+def test_refused__one_line_and_nothing_written(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, arguments: tuple[object, ...], expected: tuple[str, ...]
+) -> None:
+    assert_refused(semires(*arguments), *expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_sam__wrong_weights(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, write_refer: Callable[..., Any], sam_file: Path
+) -> None:
+    fake = write_refer("refcoco", num_train=1)
+    arguments = ("cache-sam", "--split", "refcoco", "--data", fake.root)
+    assert_refused(semires(*arguments), "SAM vit_h needs its weights: give --sam-checkpoint FILE")
+    assert_refused(semires(*arguments, "--sam", "huge"), "--sam: expected one of", "'huge'")
+    assert_refused(semires(*arguments, "--sam-checkpoint", tmp_path / "none.pth"), "found nothing at", "none.pth")
+    (tmp_path / "text.pth").write_text("not weights\nat all\n")
+    assert_refused(semires(*arguments, "--sam-checkpoint", tmp_path / "text.pth"), "no checkpoint", "text.pth")
+    assert_refused(semires(*arguments, "--sam-checkpoint", sam_file), "is no SAM vit_h", "expected", "found")
+    assert not (fake.root / "cache").exists()
+
+
+def test_cache_sam__a_folder_of_photographs(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, sam_file: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (20, 10), "red").save(folder / "one.png")
+    (folder / "two.jpg").write_text("no image")
+    arguments = ("cache-sam", "--images", folder, "--sam", "tiny", "--sam-checkpoint", sam_file, *ALL_MASKS)
+    assert_refused(semires(*arguments), "two.jpg: expected an image, found another file")
+    assert not (tmp_path / "data").exists()
+    (folder / "two.jpg").unlink()
+    finished = semires(*arguments)
+    assert finished.code == 0
+    assert "photos.zarr: 1 images added" in finished.out
+    assert "tiny, trained on RefShapes scenes only" in finished.out
+    finished = semires("cache", "info", tmp_path / "data" / "cache" / "photos.zarr")
+    assert finished.code == 0
+    assert "split photos, SAM tiny" in finished.out
+    assert "1 of 1 images in 1 parts" in finished.out
+    assert "points_per_side 2" in finished.out
+
+
+def test_cache_sam__names_refs_it_leaves_out(
+    semires: Semires, tmp_path: Path, write_refer: Callable[..., Any], sam_file: Path
+) -> None:
+    fake = write_refer("refcoco", num_train=2, images=tmp_path / "coco")
+    next(fake.images.glob(f"*{fake.train_ids[0]:012d}.jpg")).unlink()
+    arguments = ("cache-sam", "--split", "refcoco", "--data", fake.root, "--coco-images", fake.images)
+    finished = semires(*arguments, "--sam", "tiny", "--sam-checkpoint", sam_file, *ALL_MASKS)
+    assert finished.code == 0
+    assert "refcoco: 2 refs dropped: image file missing (ref ids 0, 1)" in finished.out
+    assert CandidateStore(fake.root / "cache" / "refcoco.zarr").image_ids.tolist() == fake.train_ids[1:]
+
+
+def test_cache_sam__other_settings_need_overwrite(
+    semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], sam_file: Path
+) -> None:
+    fake = write_refer("refcoco", num_train=1)
+    arguments = ("cache-sam", "--split", "refcoco", "--data", fake.root, "--sam", "tiny", "--sam-checkpoint", sam_file)
+    assert semires(*arguments, *ALL_MASKS).code == 0
+    assert_refused(semires(*arguments, *ALL_MASKS, "--box-nms-thresh", 0.5), "box_nms_thresh", "0.7", "0.5")
+    assert semires(*arguments, *ALL_MASKS, "--box-nms-thresh", 0.5, "--overwrite").code == 0
+
+
+@pytest.mark.usefixtures("small_refshapes")
+def test_train__says_first_which_data_set_and_why(
+    semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], tmp_path: Path
+) -> None:
+    finished = semires("train", "--labeled", 2)
+    assert_refused(finished, "--labeled")
+    assert finished.out.splitlines() == ["training on refshapes: RefCOCO's data is not in data"]
+    assert list(tmp_path.iterdir()) == []
+    write_refer("refcoco")
+    finished = semires("train", "--labeled", 2)
+    assert_refused(finished, "--labeled")
+    assert finished.out.splitlines() == ["training on refcoco: its data is in data"]
+
+
+def test_train__given_settings_reach_the_run(
+    semires: Semires, write_refer: Callable[..., Any], write_store: Callable[..., None], tmp_path: Path
+) -> None:
+    fake = write_refer("refcoco")
+    write_store(tmp_path / "mine.zarr", "refcoco", fake.train_ids)
+    arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--store", "mine.zarr", "--no-pwa")
+    given = ("--matching", "cpi", "--inter2", 0.4, "--alpha", 0.5, "--lambda-sup", 2, "--batch-labeled", 1)
+    finished = semires(*arguments, *given)
+    assert finished.code == 0, finished.err
+    run = tmp_path / "runs" / "refcoco-0.25-semires-cpi-seed0"
+    assert finished.out.splitlines()[0] == "run: runs/refcoco-0.25-semires-cpi-seed0 on cpu"
+    assert "next: semires evaluate runs/refcoco-0.25-semires-cpi-seed0" in finished.out.splitlines()[-1]
+    config = RunFolder(run).read_config()
+    assert (config.match.strategy, config.match.inter1, config.match.inter2, config.pwa) == ("cpi", 0.7, 0.4, False)
+    assert (config.alpha, config.lambda_sup, config.batch_labeled, config.batch_unlabeled) == (0.5, 2.0, 1, 6)
+    assert (config.learning_rate, config.weight_decay) == (TrainConfig().learning_rate, TrainConfig().weight_decay)
+
+
+def test_train__labeled_list_of_the_public_code(
+    semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], tmp_path: Path
+) -> None:
+    fake = write_refer("refcoco")
+
+    def write_list(image_ids: list[int]) -> None:
+        entries = [
+            {"iid": image_id, "bbox": [1, 2, 3, 4], "cat_id": 1, "refs": ["left box", "box"], "mask_id": 10 * image_id}
+            for image_id in image_ids
+            for _ in range(2)  # an entry a ref: images come more than once
+        ]
+        (tmp_path / "refcoco_1%_image.json").write_text(json.dumps({"train": entries}))
+
+    arguments = ("train", "--split", "refcoco", "--labeled-list", "refcoco_1%_image.json", *SHORT)
+    arguments = (*arguments, "--method", "supervised")
+    write_list([5, *fake.train_ids[:2]])
+    assert_refused(semires(*arguments), "1 of 3 that are on none (5)")
+    write_list([fake.train_ids[6], fake.train_ids[1]])
+    finished = semires(*arguments, "--name", "listed")
+    assert finished.code == 0, finished.err
+    assert RunFolder(tmp_path / "runs" / "listed").read_labeled_images() == [fake.train_ids[1], fake.train_ids[6]]
+    (tmp_path / "refcoco_1%_image.json").write_text('{"train": 3}')
+    assert_refused(semires(*arguments), "expected a JSON list of integer image ids")
+
+
+def test_train__a_name_that_is_taken(
+    semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any]
+) -> None:
+    write_refer("refcoco")
+    arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--method", "supervised", "--name", "one")
+    assert semires(*arguments).code == 0
+    assert_refused(semires(*arguments, "--learning-rate", 0.1), "learning_rate 5e-05, asked for 0.1", "--name")
+    assert_refused(semires(*arguments[:-4], "--method", "baseline", "--burn-in", "runs/two"), "runs/two")
+    # The run that is there serves as burn-in of another method, and not of other data.
+    shared = ("--method", "baseline", "--burn-in", "runs/one", "--name", "two")
+    assert semires(*arguments[:-4], *shared).code == 0
+    assert_refused(semires(*arguments[:-4], *shared, "--labeled", 0.5, "--name", "three"), "--burn-in", "labeled 0.5")
+
+
+def test_predict__refusals(semires: Semires, assert_refused: Refused, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "one.png")
+    (tmp_path / "text.jpg").write_text("no image")
+    run = write_run(tmp_path / "run")
+    assert_refused(semires("predict", "text.jpg", "left", "--run", run), "text.jpg: expected an image, found")
+    assert_refused(semires("predict", "one.png", "left", "--run", "other"), "expected a run of `semires train`")
+    assert_refused(semires("predict", "one.png", " ", "--run", run), "found an empty one")
+    assert not (tmp_path / "reports").exists()
+
+
+def test_predict__writes_mask_and_overlay_at_the_images_size(semires: Semires, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (57, 91, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    finished = semires("predict", "one.png", "left circle", "--run", write_run(tmp_path / "run"), "--output", "out")
+    assert finished.code == 0, finished.err
+    with (
+        Image.open(tmp_path / "out" / "one_mask.png") as mask,
+        Image.open(tmp_path / "out" / "one_overlay.png") as both,
+    ):
+        assert mask.size == both.size == (91, 57)
+        assert mask.mode == "1"
+        share = np.asarray(mask).mean() * 100
+    assert finished.out.startswith(f"{share:.1f}% of the image")
+
+
+@pytest.mark.usefixtures("small_refshapes")
+def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*arguments: object) -> list[str]:
+        finished = semires(*arguments)
+        assert finished.code == 0, finished.err
+        assert finished.err == ""
+        lines: list[str] = finished.out.splitlines()
+        return lines
+
+    assert re.match(r"data/refshapes: \d+ images with refs, \d+ refs$", run("make-refshapes")[-1])
+
+    # Thresholds wide open: this is about the way, not about how good the tiny SAM is.
+    cache = ("cache-sam", "--split", "refshapes", "--points-per-side", 4)
+    cache = (*cache, "--pred-iou-thresh", 0, "--stability-score-thresh", 0)
+    assert "data/cache/refshapes.zarr: 16 images added with" in run(*cache)[-1]
+    assert "0 images added with 0 candidate masks, 16 were there" in run(*cache)[-1]
+
+    steps = ("--burn-in-epochs", 10, "--batch-burn-in", 6, "--learning-rate", 2e-3)
+    mutual = ("--mutual-epochs", 1, "--matching", "cpi", "--inter1", 0, "--inter2", 0)
+    lines = run("train", "--labeled", 0.25, "--name", "mine", "--device", "cpu", *steps, *mutual)
+    assert lines[0] == "training on refshapes: RefCOCO's data is not in data"
+    assert lines[-1].endswith("next: semires evaluate runs/mine")
+    assert {path.name for path in (tmp_path / "runs" / "mine").iterdir()} == {
+        *("config.json", "labeled_images.json", "metrics.jsonl", "best.safetensors", "result.json", "burn-in")
+    }
+
+    text = " ".join(run("evaluate", "runs/mine"))
+    for word in ("RefShapes", "SemiRES", "val", "testA", "testB", "P@0.5", "P@0.9"):
+        assert word in text
+    scores = json.loads((tmp_path / "runs" / "mine" / "scores.json").read_text())
+    assert list(scores["by_split"]) == ["val", "testA", "testB"]
+    assert all(0 <= values["oiou"] <= 100 for values in scores["by_split"].values())
+
+    run("predict", "data/refshapes/images/val_000000.png", "left circle", "--run", "runs/mine")
+    assert (tmp_path / "reports" / "val_000000_mask.png").is_file()
+    assert (tmp_path / "reports" / "val_000000_overlay.png").is_file()
+
+    assert run("figure", "runs/mine", "--examples", 2)[-1] == "written: reports/refinement.png"
+    with Image.open(tmp_path / "reports" / "refinement.png") as picture:
+        assert picture.width > picture.height > 200
+
+    def recipe(split: str) -> TrainConfig:
+        return dataclasses.replace(train_recipe(split), burn_in_epochs=1, mutual_epochs=1, num_evaluations=1)
+
+    monkeypatch.setattr(table1, "train_recipe", recipe)
+    lines = run("table1", "--share", 0.25)
+    for split in ("refcoco", "refcoco+", "refcocog"):
+        assert any(line.startswith(f"not measured: {split}: put data/{split}/") for line in lines)
+    assert lines[-1] == "written: reports/table1.md, reports/table1.json"
+    text = (tmp_path / "reports" / "table1.md").read_text()
+    assert "| method | 25% val | 25% testA | 25% testB |" in text
+    assert "## RefShapes" in text
+    content = json.loads((tmp_path / "reports" / "table1.json").read_text())
+    assert [run["scores"]["method"] for run in content["runs"]] == ["supervised", "baseline", "semires"]

@@ -1,0 +1,40 @@
+import pytest
+
+from semires.pipeline.published import TABLE1
+from semires.pipeline.recipes import TABLE1_SHARES, generator_settings, train_recipe
+from semires.stages.cache_sam.generator import GeneratorSettings
+from semires.stages.cache_sam.tiny_sam import GENERATOR_SETTINGS
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import SPLITS
+from semires.stages.train.config import TrainConfig
+
+
+@pytest.mark.parametrize("split", [split for split in SPLITS if split != "refshapes"])
+def test_train_recipe__the_papers(split: str) -> None:
+    assert train_recipe(split) == TrainConfig(split=split)
+
+
+def test_train_recipe__refshapes_is_small_but_the_same_method() -> None:
+    recipe, paper = train_recipe("refshapes"), TrainConfig()
+    assert (recipe.split, recipe.model, recipe.labeled) == ("refshapes", "nano", TABLE1_SHARES["refshapes"][0])
+    for name in ("method", "match", "pwa", "class_weights", "lambda_sup", "lambda_unsup"):
+        assert getattr(recipe, name) == getattr(paper, name)
+
+
+def test_train_recipe__unknown_split() -> None:
+    with pytest.raises(InputError, match=r"--split: expected one of refcoco, .*found 'refcoco2'"):
+        train_recipe("refcoco2")
+
+
+def test_table1_shares__those_published() -> None:
+    assert set(TABLE1_SHARES) == {*TABLE1, "refshapes"}
+    for split, by_method in TABLE1.items():
+        assert all(tuple(by_share) == TABLE1_SHARES[split] for by_share in by_method.values())
+
+
+def test_generator_settings__sams_own_but_for_the_tiny_one() -> None:
+    assert generator_settings("vit_h") == generator_settings("vit_b") == GeneratorSettings()
+    assert generator_settings("tiny") == GENERATOR_SETTINGS
+    defaults = GeneratorSettings()
+    assert (defaults.points_per_side, defaults.pred_iou_thresh) == (32, 0.88)
+    assert (defaults.stability_score_thresh, defaults.box_nms_thresh) == (0.95, 0.7)

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semires.pipeline import scores as scores_module
+from semires.pipeline.paths import Paths
+from semires.pipeline.scores import evaluate_run
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import ReferDataset
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.evaluation import evaluate
+from semires.stages.train.models import build_model
+from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.samples import RefSamples
+
+CPU = torch.device("cpu")
+
+
+def ignore(what: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run of random weights that is not finished yet."""
+    folder = RunFolder(tmp_path / "run")
+    config = TrainConfig(split="refshapes", model="nano", method="baseline", labeled=0.25)
+    folder.start(config, [1])
+    torch.manual_seed(0)
+    folder.save_best(build_model(config, pretrained=False)[0].state_dict())
+    return folder
+
+
+@pytest.fixture
+def paths(refshapes_root: Path, refshapes: ReferDataset, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.setattr(scores_module, "load_dataset", lambda paths, split, on_progress: refshapes)
+    return Paths(data=refshapes_root)
+
+
+def test_evaluate_run__every_evaluation_split(run: RunFolder, paths: Paths, refshapes: ReferDataset) -> None:
+    seen: set[str] = set()
+    found = evaluate_run(run.path, paths, CPU, lambda what, done, total: seen.add(what))
+    assert (found.split, found.method, found.labeled) == ("refshapes", "baseline", 0.25)
+    assert list(found.by_split) == ["val", "testA", "testB"]
+    assert seen == {f"expressions of {name}" for name in found.by_split}
+    _, model, tokenizer = run.load_model()
+    for name, values in found.by_split.items():
+        expected = evaluate(model, RefSamples(refshapes, refshapes.refs_of(name), tokenizer, 64), CPU)
+        assert values["oiou"] == expected.oiou
+        assert values["num_samples"] == expected.num_samples
+        assert list(values["precision"]) == ["0.5", "0.6", "0.7", "0.8", "0.9"]
+        assert list(values["precision"].values()) == list(expected.precision.values())
+
+
+def test_evaluate_run__unfinished_is_measured_anew(run: RunFolder, paths: Paths) -> None:
+    evaluate_run(run.path, paths, CPU, ignore)
+    assert not (run.path / "scores.json").exists()
+
+
+def test_evaluate_run__finished_is_measured_once(run: RunFolder, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.finish({"val_oiou": 1.0})
+    first = evaluate_run(run.path, paths, CPU, ignore)
+
+    def evaluate_again(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("measured twice")
+
+    monkeypatch.setattr(scores_module, "evaluate", evaluate_again)
+    assert evaluate_run(run.path, paths, CPU, ignore) == first
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"oiou": 3}', "null"])
+def test_evaluate_run__damaged_scores_named(run: RunFolder, paths: Paths, text: str) -> None:
+    run.finish({"val_oiou": 1.0})
+    (run.path / "scores.json").write_text(text)
+    with pytest.raises(InputError, match=r"scores\.json"):
+        evaluate_run(run.path, paths, CPU, ignore)
+
+
+def test_evaluate_run__no_run(tmp_path: Path, paths: Paths) -> None:
+    with pytest.raises(InputError, match=r"found no .*nowhere"):
+        evaluate_run(tmp_path / "nowhere", paths, CPU, ignore)
+
+
+def test_scores_json__is_what_was_returned(run: RunFolder, paths: Paths) -> None:
+    run.finish({"val_oiou": 1.0})
+    found = evaluate_run(run.path, paths, CPU, ignore)
+    content = json.loads((run.path / "scores.json").read_text())
+    assert content["by_split"] == found.by_split

@@ -1,0 +1,162 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semires.pipeline import stage_runs, table1
+from semires.pipeline.paths import Paths
+from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
+from semires.pipeline.table1 import plan_grid, run_table1, what_is_missing
+from semires.stages.data.errors import InputError
+from semires.stages.data.refshapes.writer import RefShapesConfig
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run import check_burn_in
+from semires.stages.train.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+METHODS = ["supervised", "baseline", "semires"]
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def ignore(what: str, done: int, total: int) -> None:
+    pass
+
+
+def test_plan_grid__methods_of_a_seed_share_their_burn_in(tmp_path: Path) -> None:
+    runs = plan_grid("refcoco", (0.005, 0.01), 2, tmp_path)
+    assert len(runs) == len({run.folder for run in runs}) == 2 * 2 * 3
+    for start in range(0, len(runs), 3):
+        supervised, baseline, semires = runs[start : start + 3]
+        assert [run.config.method for run in runs[start : start + 3]] == METHODS
+        assert supervised.burn_in is None
+        assert baseline.burn_in == semires.burn_in == supervised.folder
+        assert supervised.config == baseline.config.burn_in() == semires.config.burn_in()
+        assert dataclasses.replace(baseline.config, method="semires") == semires.config
+
+
+def test_plan_grid__supervised_runs_are_accepted_as_burn_in(tmp_path: Path) -> None:
+    supervised, *others = plan_grid("refcocog", (0.02,), 1, tmp_path)
+    folder = RunFolder(supervised.folder)
+    folder.start(supervised.config, [1])
+    folder.finish({})
+    for run in others:
+        check_burn_in(folder, run.config)
+
+
+def test_plan_grid__every_seed_has_the_published_labeled_images(tmp_path: Path) -> None:
+    runs = plan_grid("refcoco+", (0.01,), 3, tmp_path)
+    assert [(run.seed, run.config.seed, run.config.labeled_seed) for run in runs[::3]] == [(n, n, 0) for n in range(3)]
+    assert runs[0].folder == tmp_path / "refcoco+" / "0.01" / "seed0" / "supervised"
+    # The first seed's runs have the paper's settings.
+    assert runs[2].config == TrainConfig(split="refcoco+")
+
+
+def test_what_is_missing__files_then_candidates(
+    tmp_path: Path, write_refer: Callable[..., Any], write_store: Callable[..., None]
+) -> None:
+    paths = Paths(data=tmp_path / "data")
+    text = what_is_missing("refcoco", paths)
+    assert text is not None
+    for path in ("refcoco/refs(unc).p", "refcoco/instances.json", "images/mscoco/images/train2014"):
+        assert str(paths.data / path) in text
+    assert "semires cache-sam --split refcoco --sam-checkpoint FILE" in text
+    fake = write_refer("refcoco")
+    text = what_is_missing("refcoco", paths)
+    assert text is not None
+    assert "its data is here, its candidates are not: run `semires cache-sam --split refcoco" in text
+    write_store(paths.store("refcoco"), "refcoco", fake.train_ids)
+    assert what_is_missing("refcoco", paths) is None
+
+
+def test_what_is_missing__refshapes_makes_itself(tmp_path: Path) -> None:
+    assert what_is_missing("refshapes", Paths(data=tmp_path)) is None
+
+
+@pytest.fixture
+def tiny_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refshapes_store: Path) -> Paths:
+    """A RefShapes of 12 train images whose candidates are there, and a recipe of a few steps."""
+    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=12, num_val=4, num_test=5))
+
+    def recipe(split: str) -> TrainConfig:
+        small = {"burn_in_epochs": 1, "mutual_epochs": 1, "num_evaluations": 1, "batch_unlabeled": 12}
+        return dataclasses.replace(train_recipe(split), **small)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(table1, "train_recipe", recipe)
+    paths = Paths(data=tmp_path / "data", runs=tmp_path / "runs", reports=tmp_path / "reports")
+    paths.store("refshapes").parent.mkdir(parents=True)
+    # The shared store holds every train image: nothing is cached anew. Copied, for its view is built in it.
+    shutil.copytree(refshapes_store, paths.store("refshapes"))
+    return paths
+
+
+def test_run_table1__goes_on_where_it_stopped(tiny_grid: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "semires":
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_table1(tiny_grid, CPU, stop, shares=[0.25])
+    folder = tiny_grid.runs / "table1" / "refshapes" / "0.25" / "seed0"
+    assert [RunFolder(folder / method).is_finished for method in METHODS] == [True, True, False]
+    assert not tiny_grid.reports.exists()
+    finished = {path: path.stat().st_mtime_ns for name in METHODS[:2] for path in (folder / name).iterdir()}
+    seen: set[str] = set()
+    run_table1(tiny_grid, CPU, lambda what, done, total: seen.add(what), shares=[0.25])
+    assert {*METHODS} & seen == {"semires"}
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert not (folder / "semires" / "burn-in").exists()
+
+    content = json.loads((tiny_grid.reports / "table1.json").read_text())
+    assert [table["split"] for table in content["tables"]] == ["refshapes"]
+    rows = content["tables"][0]["rows"]
+    for method in METHODS:
+        scores = json.loads((folder / method / "scores.json").read_text())["by_split"]
+        assert [cell["measured"] for cell in rows[method]] == [
+            [scores[name]["oiou"]] for name in ("val", "testA", "testB")
+        ]
+        assert {cell["published"] for cell in rows[method]} == {None}
+    assert [note.split(":")[0] for note in content["not_measured"]] == ["refcoco", "refcoco+", "refcocog"]
+    text = (tiny_grid.reports / "table1.md").read_text()
+    assert "## RefShapes" in text
+    assert "## RefCOCO" not in text
+    assert "## Not measured" in text
+    out = capsys.readouterr().out
+    for split in ("refcoco", "refcoco+", "refcocog"):
+        assert f"not measured: {split}: put " in out
+
+
+def test_run_table1__nothing_here_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = Paths(data=tmp_path / "data", runs=tmp_path / "runs", reports=tmp_path / "reports")
+    run_table1(paths, CPU, ignore, splits=["refcocog"])
+    assert "not measured: refcocog" in capsys.readouterr().out
+    content = json.loads((paths.reports / "table1.json").read_text())
+    assert (content["tables"], content["runs"], len(content["not_measured"])) == ([], [], 1)
+
+
+@pytest.mark.parametrize("split", ["refcoco2", "refcocog-google"])
+def test_run_table1__split_that_is_not_in_table_1(tmp_path: Path, split: str) -> None:
+    paths = Paths(data=tmp_path / "data", runs=tmp_path / "runs", reports=tmp_path / "reports")
+    with pytest.raises(InputError, match=f"--split: expected one of refcoco, .*found '{split}'"):
+        run_table1(paths, CPU, ignore, splits=["refcoco", split])
+    assert not paths.reports.exists()
+
+
+def test_run_table1__shares_are_checked_before_anything_is_done(tmp_path: Path) -> None:
+    paths = Paths(data=tmp_path / "data", runs=tmp_path / "runs", reports=tmp_path / "reports")
+    with pytest.raises(InputError, match="--labeled: expected a share"):
+        run_table1(paths, CPU, ignore, splits=["refshapes"], shares=[2.0])
+    assert not paths.runs.exists()
+    assert not paths.data.exists()
+
+
+def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:
+    for split, shares in TABLE1_SHARES.items():
+        assert len(plan_grid(split, shares, 1, tmp_path)) == 3 * len(shares)
