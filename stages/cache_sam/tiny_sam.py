@@ -20,10 +20,11 @@ PROMPT_DIM = 64
 # Settings of the automatic mask generator for images this small, in place of SAM's own defaults (32 points a side,
 # predicted IoU 0.88, stability 0.95): an object's rim is a larger share of it, so its stability is lower.
 GENERATOR_SETTINGS = GeneratorSettings(
-    points_per_side=10,
-    points_per_batch=100,
-    pred_iou_thresh=0.7,
-    stability_score_thresh=0.75,
+    points_per_side=12,
+    points_per_batch=36,
+    pred_iou_thresh=0.5,
+    stability_score_thresh=0.35,
+    box_nms_thresh=0.85,
 )
 
 

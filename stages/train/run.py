@@ -70,7 +70,9 @@ def check_run(
     if config.method != "supervised" and not unlabeled:
         raise InputError(f"--labeled {config.labeled} leaves no unlabeled image: use --method supervised")
     if burn_in is not None and config.method == "supervised":
-        raise InputError("--burn-in: expected method baseline or semires, found supervised, which is itself the burn-in")
+        raise InputError(
+            "--burn-in: expected method baseline or semires, found supervised, which is itself the burn-in"
+        )
     if burn_in is not None:
         check_burn_in(RunFolder(burn_in), config)
     RunFolder(path).check(config, _image_ids(labeled))

@@ -125,7 +125,7 @@ def test_open__damaged_index(location: Path) -> None:
     metadata = json.loads((first / "zarr.json").read_text())
     metadata["attributes"]["masks_per_image"] = [3]
     (first / "zarr.json").write_text(json.dumps(metadata))
-    with pytest.raises(StoreError, match="masks_per_image: expected 2 numbers, found 1; run `semires cache verify`"):
+    with pytest.raises(StoreError, match="masks_per_image: expected 2 numbers, found 1; restore it from a copy"):
         len(CandidateStore(location))
 
 
@@ -135,7 +135,7 @@ def test_getitem__flipped_bit_is_found(location: Path) -> None:
     damaged = bytearray(shard.read_bytes())
     damaged[5] ^= 1
     shard.write_bytes(damaged)
-    with pytest.raises(StoreError, match=r"bits: expected an intact column.*semires cache verify"):
+    with pytest.raises(StoreError, match=r"bits: expected an intact column.*semires cache-sam --overwrite"):
         CandidateStore(location)[30]
 
 

@@ -73,7 +73,9 @@ def test_write_column__zeros_are_written_and_rewritten(storage: Storage) -> None
 
 
 def test_open_column__absent(storage: Storage) -> None:
-    with pytest.raises(StoreError, match=r"x: expected an intact column, found .*NotFound.*semires cache verify"):
+    with pytest.raises(
+        StoreError, match=r"x: expected an intact column, found .*NotFound.*semires cache-sam --overwrite"
+    ):
         storage.open_column("x")
 
 

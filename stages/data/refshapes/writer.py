@@ -33,7 +33,7 @@ REFS_PER_IMAGE = 3
 class RefShapesConfig:
     """How much to draw: images of each split and the seed of all of them."""
 
-    num_train: int = 2000
+    num_train: int = 1000
     num_val: int = 300
     num_test: int = 150  # testA and testB each
     seed: int = 0
