@@ -58,7 +58,7 @@ def test_recorded__all_that_changes_a_candidate() -> None:
     "changes",
     [
         {},
-        {"box_nms_thresh": 0.8},
+        {"box_nms_thresh": 0.9},
         {"crop_n_layers": 1, "points_per_side": 2, "crop_nms_thresh": 0.9},
     ],
     ids=["open", "nms", "crops"],

@@ -30,9 +30,12 @@ def is_inside(outline: np.ndarray) -> np.ndarray:
     return inside
 
 
-def grown(mask: np.ndarray) -> np.ndarray:
-    """The mask and all pixels that touch it: Pillow draws a polygon's outline too, and rounds it to pixels."""
-    padded = np.pad(mask, 1)
+def grown(mask: np.ndarray, outside: bool = False) -> np.ndarray:
+    """The mask and all pixels that touch it: Pillow draws a polygon's outline too, and rounds it to pixels.
+
+    outside: whether what lies around the image belongs to the mask.
+    """
+    padded = np.pad(mask, 1, constant_values=outside)
     return np.logical_or.reduce(
         [padded[1 + y : 1 + y + HEIGHT, 1 + x : 1 + x + WIDTH] for y in (-1, 0, 1) for x in (-1, 0, 1)]
     )
@@ -91,7 +94,7 @@ def test_make_scene__most_of_every_part_is_visible(scenes: list[Scene]) -> None:
     for scene in scenes:
         uncovered = [part for obj in scene.objects for part in uncovered_parts(obj)]
         for visible, whole in zip(scene.part_masks, uncovered, strict=True):
-            assert visible.sum() >= 0.5 * whole.sum()
+            assert visible.sum() >= 0.62 * whole.sum()
             covered += bool(visible.sum() < 0.9 * whole.sum())
     # Occlusion is wanted.
     assert covered > 10
@@ -100,7 +103,7 @@ def test_make_scene__most_of_every_part_is_visible(scenes: list[Scene]) -> None:
 def test_make_scene__later_objects_cover_earlier_ones(scenes: list[Scene]) -> None:
     for scene in scenes:
         last = np.logical_or.reduce(uncovered_parts(scene.objects[-1]))
-        inner = ~grown(~last)
+        inner = ~grown(~last, outside=True)
         assert inner.sum() > 50
         assert scene.object_masks[-1][inner].all()
 
