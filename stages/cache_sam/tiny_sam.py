@@ -22,9 +22,8 @@ PROMPT_DIM = 64
 GENERATOR_SETTINGS = GeneratorSettings(
     points_per_side=12,
     points_per_batch=36,
-    pred_iou_thresh=0.5,
-    stability_score_thresh=0.35,
-    box_nms_thresh=0.85,
+    pred_iou_thresh=0.7,
+    stability_score_thresh=0.7,
 )
 
 

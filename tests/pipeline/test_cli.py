@@ -207,7 +207,7 @@ def test_cache_sam__other_settings_need_overwrite(
     fake = write_refer("refcoco", num_train=1)
     arguments = ("cache-sam", "--split", "refcoco", "--data", fake.root, "--sam", "tiny", "--sam-checkpoint", sam_file)
     assert semires(*arguments, *ALL_MASKS).code == 0
-    assert_refused(semires(*arguments, *ALL_MASKS, "--box-nms-thresh", 0.5), "box_nms_thresh", "0.85", "0.5")
+    assert_refused(semires(*arguments, *ALL_MASKS, "--box-nms-thresh", 0.5), "box_nms_thresh", "0.7", "0.5")
     assert semires(*arguments, *ALL_MASKS, "--box-nms-thresh", 0.5, "--overwrite").code == 0
 
 
