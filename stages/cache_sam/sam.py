@@ -1,6 +1,7 @@
 """Loading a SAM: one of segment-anything's registry from its checkpoint file, or the tiny one in the package."""
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,10 @@ def _read_weights(path: Path) -> dict[str, Any]:
             else torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
         )
     except Exception as error:  # on files of another kind torch's unpickler raises nearly anything, IndexError included
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # whose text is a page on torch.load's options
+            reason = "not torch's format, or it holds more than tensors"
+        else:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"--sam-checkpoint: expected SAM weights, found a file that is no checkpoint: {path} ({reason[:120]})"
         ) from error
