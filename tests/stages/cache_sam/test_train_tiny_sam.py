@@ -12,6 +12,7 @@ from semires.stages.cache_sam.sam import load_sam
 from semires.stages.cache_sam.tiny_sam import IMAGE_SIZE, build_tiny_sam
 from semires.stages.cache_sam.train_tiny_sam import (
     LOGITS_SIZE,
+    MASK_WEIGHTS,
     Prompts,
     as_input,
     decode_points,
@@ -139,7 +140,7 @@ def test_loss_of__ground_asks_for_no_mask_and_a_low_score() -> None:
     found = loss_of(logits, torch.full((1, 3), 0.5), prompts)
     assert found["mask"].item() == 0
     assert found["part_iou"].item() == found["whole_iou"].item() == 0
-    assert found["iou"].item() == pytest.approx(0.25)
+    assert found["iou"].item() == pytest.approx(MASK_WEIGHTS["iou"] * 0.25)
     found["mask"].backward()
     assert not logits.grad.any()
 
