@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semires.pipeline import cache_commands
+
 if TYPE_CHECKING:
     from semires.pipeline.paths import Paths
 
@@ -18,8 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-cache_app = typer.Typer(help="Look at a candidate store.", no_args_is_help=True)
-app.add_typer(cache_app, name="cache")
+app.add_typer(cache_commands.app, name="cache")
 
 Data = Annotated[
     Path | None, typer.Option(help="Data root: REFER folders, stores in cache/. Default: $SEMIRES_DATA, else data.")
@@ -317,35 +318,6 @@ def figure(
     target.parent.mkdir(parents=True, exist_ok=True)
     picture.save(target)
     console.print(f"written: {target}", soft_wrap=True)
-
-
-@cache_app.command("info")
-def cache_info(store: Annotated[str, typer.Argument(help="A candidate store.")]) -> None:
-    """What a store holds: images, masks, bytes, and the settings they were made with."""
-    from semires.cache.reader import CandidateStore
-    from semires.pipeline.progress import console
-
-    info = CandidateStore(store).info()
-    manifest = info.manifest
-    expected = "" if manifest.num_images is None else f" of {manifest.num_images}"
-    console.print(f"{store}: split {manifest.split}, SAM {manifest.sam} (sha256 {manifest.sam_sha256[:12]})")
-    console.print(f"{info.num_images}{expected} images in {info.num_parts} parts, {info.num_masks} masks")
-    console.print(f"masks an image: {info.min_masks} to {info.max_masks}, median {info.median_masks:g}")
-    console.print(f"{info.num_bytes / 1e6:.1f} MB; views at {', '.join(map(str, info.view_sizes)) or 'no size yet'}")
-    console.print("generator: " + ", ".join(f"{name} {value:g}" for name, value in manifest.generator.items()))
-
-
-@cache_app.command("view")
-def cache_view(
-    store: Annotated[str, typer.Argument(help="A candidate store.")],
-    size: Annotated[int, typer.Option(min=1, help="Side in pixels (RefCOCO's family: 480, refshapes: 64).")] = 480,
-) -> None:
-    """Derive the masks at a training size; `semires train` does it by itself."""
-    from semires.cache.views import build_view
-    from semires.pipeline.progress import counting, progress
-
-    with progress() as on_progress:
-        build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"))
 
 
 def main() -> None:
