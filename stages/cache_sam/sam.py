@@ -1,7 +1,8 @@
-"""Loading a SAM: one of segment-anything's registry from its checkpoint file, or the tiny one in the package."""
+"""Loading a SAM: segment-anything's from a checkpoint file, transformers' from a folder or the hub, or the tiny one."""
 
 import hashlib
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,29 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
 from semires.stages.cache_sam.tiny_sam import build_tiny_sam, weights_path
+from semires.stages.cache_sam.transformers_sam import download_sam, load_transformers_sam, weight_files
 from semires.stages.data.errors import InputError
 
-SAM_NAMES = ("vit_h", "vit_l", "vit_b", "tiny")
+SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h
 CHECKPOINT_FILES = {
     "vit_h": "sam_vit_h_4b8939.pth",
     "vit_l": "sam_vit_l_0b3195.pth",
     "vit_b": "sam_vit_b_01ec64.pth",
+    "default": "sam_vit_h_4b8939.pth",
 }
+
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedSam:
-    """A SAM in eval mode on its device, with the name and the checkpoint's sha256 that the manifest records."""
+    """A SAM in eval mode on its device, with what the store's manifest records of it.
+
+    `name` is the registry's ("default" is recorded as vit_h), "tiny", the hub's as it was given, or a folder's own
+    name without its path, so that a store moves between machines. `sha256` is of the file of weights; of several,
+    in the order of their names, as of one file.
+    """
 
     name: str
     sha256: str
@@ -33,13 +44,16 @@ class LoadedSam:
 
 
 def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
-    """Build SAM `name` (one of `SAM_NAMES`) and load `checkpoint` (segment-anything's `.pth`, or safetensors).
+    """Load the SAM `name`: one of `SAM_NAMES`, else a folder in transformers' format, else a hub name.
 
-    `checkpoint` may be None for `tiny` only: its weights are in the package. Pickled code in a checkpoint is never
-    run (`weights_only=True`). InputError where the file is missing, no checkpoint, or of another SAM.
+    A hub name is one such as "facebook/sam-vit-huge"; a folder called "tiny" is reached as "./tiny". `checkpoint` is
+    the weights' file (segment-anything's `.pth`, or the same as safetensors) of one of `SAM_NAMES`; it may be None
+    for `tiny`, whose weights are in the package, and must be for a folder or the hub, which bring theirs. Pickled
+    code in a checkpoint is never run (`weights_only=True`). InputError where the name means nothing, the file is
+    missing, no checkpoint, or of another SAM, and for all that `load_transformers_sam` and `download_sam` refuse.
     """
     if name not in SAM_NAMES:
-        raise InputError(f"--sam: expected one of {', '.join(SAM_NAMES)}, found {name!r}")
+        return _load_other(name, checkpoint, device)
     if checkpoint is None:
         if name != "tiny":
             raise InputError(
@@ -47,6 +61,11 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
                 "segment-anything's README links"
             )
         checkpoint = weights_path()
+    if checkpoint.is_dir():
+        raise InputError(
+            f"--sam-checkpoint: expected a file, found a folder: {checkpoint}; give a folder in transformers' format "
+            "as --sam"
+        )
     if not checkpoint.is_file():
         raise InputError(f"--sam-checkpoint: expected a file, found nothing at {checkpoint}")
     weights = _read_weights(checkpoint)
@@ -56,13 +75,38 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
     _check_shapes(weights, expected, name, checkpoint)
     sam = build()
     sam.load_state_dict(weights)
-    return LoadedSam(name=name, sha256=sha256_of(checkpoint), sam=sam.eval().to(device))
+    recorded = "vit_h" if name == "default" else name
+    return LoadedSam(name=recorded, sha256=sha256_of(checkpoint), sam=sam.eval().to(device))
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(*paths: Path) -> str:
+    """Hexadecimal sha256 of the bytes of one or more files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
+    """A SAM in transformers' format: the folder `name`, else the hub's model of this name."""
+    folder = Path(name)
+    is_folder = bool(name) and folder.is_dir()
+    if not is_folder and not HUB_NAME.fullmatch(name):
+        raise InputError(
+            f"--sam: expected one of {', '.join(SAM_NAMES)}, a folder with a SamModel of transformers, or a hub name "
+            f"such as facebook/sam-vit-huge, found {name!r}"
+        )
+    if checkpoint is not None:
+        raise InputError(
+            f"--sam-checkpoint: expected none with --sam {name}, which brings its weights, found {checkpoint}: leave "
+            "it out"
+        )
+    recorded = folder.resolve().name if is_folder else name
+    if not is_folder:
+        folder = download_sam(name)
+    sam = load_transformers_sam(folder)
+    return LoadedSam(name=recorded, sha256=sha256_of(*weight_files(folder)), sam=sam.to(device))
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -3,14 +3,17 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from segment_anything import sam_model_registry
+from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.modeling import Sam
+from transformers import SamConfig, SamModel
 
 from semires.stages.cache_sam.sam import CHECKPOINT_FILES, SAM_NAMES, load_sam, sha256_of
 from semires.stages.cache_sam.tiny_sam import build_tiny_sam, weights_path
+from semires.stages.cache_sam.transformers_sam import load_transformers_sam, weight_files
 from semires.stages.data.errors import InputError
 
 CPU = torch.device("cpu")
@@ -67,10 +70,31 @@ def test_load_sam__later_changes_of_the_file_change_nothing(tmp_path: Path, rand
     assert_same_weights(loaded.sam, random_sam)
 
 
-@pytest.mark.parametrize("name", ["vit_x", "", "default", "VIT_H"])
+@pytest.mark.parametrize(
+    "name", ["vit_x", "", "VIT_H", "sam.pth", "/no/folder", "../sam", "one/two/three", "-a/b", "a b/c"]
+)
 def test_load_sam__unknown_name(name: str) -> None:
-    with pytest.raises(InputError, match=f"--sam: expected one of vit_h, vit_l, vit_b, tiny, found '{name}'"):
+    with pytest.raises(
+        InputError, match="--sam: expected one of vit_h, vit_l, vit_b, default, tiny, a folder"
+    ) as caught:
         load_sam(name, None, CPU)
+    assert f"facebook/sam-vit-huge, found {name!r}" in str(caught.value)
+
+
+def test_load_sam__names_are_the_registrys() -> None:
+    assert set(SAM_NAMES) == {*sam_model_registry, "tiny"}
+    assert CHECKPOINT_FILES.keys() == sam_model_registry.keys()
+
+
+def test_load_sam__default_is_vit_h(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_sam: Sam) -> None:
+    """segment-anything has two names for ViT-H; a store made under one must go on under the other."""
+    assert sam_model_registry["default"] is sam_model_registry["vit_h"]
+    monkeypatch.setitem(sam_model_registry, "default", build_tiny_sam)  # the real one takes gigabytes
+    path = tmp_path / "sam.pth"
+    torch.save(random_sam.state_dict(), path)
+    loaded = load_sam("default", path, CPU)
+    assert loaded.name == "vit_h"
+    assert_same_weights(loaded.sam, random_sam)
 
 
 @pytest.mark.parametrize("name", [name for name in SAM_NAMES if name != "tiny"])
@@ -80,9 +104,11 @@ def test_load_sam__big_one_without_a_checkpoint(name: str) -> None:
 
 
 def test_load_sam__missing_file(tmp_path: Path) -> None:
-    for path in (tmp_path / "sam_vit_h_4b8939.pth", tmp_path):
-        with pytest.raises(InputError, match=f"--sam-checkpoint: expected a file, found nothing at {path}"):
-            load_sam("vit_h", path, CPU)
+    path = tmp_path / "sam_vit_h_4b8939.pth"
+    with pytest.raises(InputError, match=f"--sam-checkpoint: expected a file, found nothing at {path}"):
+        load_sam("vit_h", path, CPU)
+    with pytest.raises(InputError, match=f"--sam-checkpoint: expected a file, found a folder: {tmp_path};.* as --sam"):
+        load_sam("vit_h", tmp_path, CPU)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -171,3 +197,92 @@ def test_sha256_of__known_value(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_sha256_of__several_files_as_one(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"a")
+    second.write_bytes(b"bc")
+    assert sha256_of(first, second) == hashlib.sha256(b"abc").hexdigest() != sha256_of(second, first)
+
+
+@pytest.fixture(scope="module")
+def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SamModel as transformers saves it, its weights in several files."""
+    sizes = {"hidden_size": 16, "image_size": 32, "patch_size": 8}
+    vision = {**sizes, "num_hidden_layers": 2, "num_attention_heads": 2, "output_channels": 16, "num_pos_feats": 8}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    config = SamConfig(vision_config=vision, prompt_encoder_config=sizes, mask_decoder_config=decoder)
+    folder = tmp_path_factory.mktemp("models") / "sam-small"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        SamModel(config).save_pretrained(folder, max_shard_size="40KB")
+    return folder
+
+
+def test_load_sam__folder(sam_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_sam(str(sam_folder), None, CPU)
+    assert loaded.name == "sam-small"
+    files = weight_files(sam_folder)
+    assert len(files) > 1
+    assert loaded.sha256 == hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
+    assert not loaded.sam.training
+    assert_same_weights(loaded.sam, load_transformers_sam(sam_folder))
+    # However it is reached, the folder has its own name.
+    for place, name in (
+        (sam_folder, "."),
+        (sam_folder, "./"),
+        (sam_folder.parent, "sam-small"),
+        (sam_folder, "../sam-small"),
+    ):
+        monkeypatch.chdir(place)
+        assert load_sam(name, None, CPU).name == "sam-small"
+
+
+def test_load_sam__folder_with_the_name_of_a_sam(sam_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sam_folder.parent / "tiny").symlink_to(sam_folder)
+    monkeypatch.chdir(sam_folder.parent)
+    assert load_sam("tiny", None, CPU).sha256 == sha256_of(weights_path())
+    assert load_sam("./tiny", None, CPU).sha256 == sha256_of(*weight_files(sam_folder))
+
+
+def test_load_sam__folder_of_another_kind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--sam: expected a folder in transformers' format .* in {tmp_path}"):
+        load_sam(str(tmp_path), None, CPU)
+
+
+def test_load_sam__folder_and_a_checkpoint(sam_folder: Path, random_checkpoint: Path) -> None:
+    with pytest.raises(InputError, match=r"--sam-checkpoint: expected none .* leave it out") as caught:
+        load_sam(str(sam_folder), random_checkpoint, CPU)
+    assert str(random_checkpoint) in str(caught.value)
+
+
+def test_load_sam__hub_name(sam_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def download(name: str) -> Path:
+        asked.append(name)
+        return sam_folder
+
+    monkeypatch.setattr("semires.stages.cache_sam.sam.download_sam", download)
+    monkeypatch.chdir(tmp_path)
+    loaded = load_sam("facebook/sam-vit-huge", None, CPU)
+    assert asked == ["facebook/sam-vit-huge"]
+    assert loaded.name == "facebook/sam-vit-huge"
+    assert loaded.sha256 == sha256_of(*weight_files(sam_folder))
+    # A folder of this name goes first, as in transformers.
+    (tmp_path / "facebook").mkdir()
+    (tmp_path / "facebook" / "sam-vit-huge").symlink_to(sam_folder)
+    assert load_sam("facebook/sam-vit-huge", None, CPU).sha256 == loaded.sha256
+    assert len(asked) == 1
+
+
+def test_load_sam__folder_behind_sams_predictor(sam_folder: Path) -> None:
+    """The converted SAM behind segment-anything's own predictor: its resize, padding and upsampling fit."""
+    predictor = SamPredictor(load_sam(str(sam_folder), None, CPU).sam)
+    predictor.set_image(np.zeros((20, 30, 3), dtype=np.uint8))
+    masks, scores, low_res = predictor.predict(np.array([[15, 10]]), np.array([1]))
+    assert masks.shape == (3, 20, 30)
+    assert scores.shape == (3,)
+    assert low_res.shape == (3, 16, 16)
+    assert np.isfinite(low_res).all()
