@@ -43,10 +43,10 @@ def unsupervised_loss(
         return supervised_loss(logits, refined, class_weights=class_weights)
     loss_BSS = _pixel_cross_entropy(logits, refined)
     matched_B11 = matched[:, None, None]
-    # torch.where, not a product with 0: a diverged sample of the other kind must not leak its inf as NaN.
-    weights_matched = torch.where(matched_B11, _pixel_class_weights(refined, class_weights), 0.0)
-    sum_matched = (torch.where(matched_B11, loss_BSS, 0.0) * weights_matched).sum()
-    sum_unmatched = torch.where(matched_B11, 0.0, loss_BSS * weights).sum()
+    # Filled, not multiplied with 0: a diverged sample of the other kind must not leak its inf as NaN.
+    weights_matched = _pixel_class_weights(refined, class_weights).masked_fill(~matched_B11, 0.0)
+    sum_matched = (loss_BSS.masked_fill(~matched_B11, 0.0) * weights_matched).sum()
+    sum_unmatched = (loss_BSS * weights).masked_fill(matched_B11, 0.0).sum()
 
     num_pixels = refined[0].numel()
     num_unmatched = (~matched).sum() * num_pixels
@@ -71,4 +71,5 @@ def _pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def _pixel_class_weights(target: Tensor, class_weights: tuple[float, float]) -> Tensor:
     """The class weight of each pixel, float32 [B, S, S]."""
     background, referent = class_weights
-    return torch.where(target, referent, background)
+    # masked_fill takes its number along with the launch; torch.where may copy one from the host and wait for that.
+    return torch.full(target.shape, background, device=target.device).masked_fill(target, referent)

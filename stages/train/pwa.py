@@ -14,7 +14,8 @@ def pwa_weights(prob: Tensor, *, gamma: float = 1.3, sigma2: float = 0.1, mu: fl
     w(p) = gamma - exp(-(p - mu)^2 / (2 sigma2)) / (sqrt(2 pi) sigma): least where the teacher wavers, at p = mu. With
     the paper's values w(0.5) = 0.0384 and w(0) = w(1) = 0.9386.
 
-    prob: float [B, S, S] in [0, 1]. Returns the same shape and dtype, without gradient.
+    prob: float [B, S, S] in [0, 1], on any device; the weights are made there, the host reads nothing back. Returns the
+    same shape and dtype, without gradient.
     Raises InputError where sigma2 is not positive, or where gamma is below the peak it is lowered by: weights below
     zero would reward the student for being wrong.
     """
