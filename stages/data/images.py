@@ -45,21 +45,6 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
         ) from error
 
 
-def check_image(path: Path | str) -> None:
-    """Raise `InputError`, naming the file, unless its header is that of an image; pixels are not decoded."""
-    path = Path(path)
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _too_large(path, f"{image.width} x {image.height}")
-    except InputError:
-        raise
-    except Exception as error:  # as in load_image
-        raise InputError(
-            f"{path}: expected an image, found another file ({type(error).__name__}); remove or replace it"
-        ) from error
-
-
 def _too_large(path: Path, found: str) -> InputError:
     return InputError(f"{path}: expected an image of at most {MAX_PIXELS} pixels, found {found}; scale it down")
 

@@ -60,6 +60,8 @@ class TrainConfig:
     """Unlabeled samples a step in mutual learning."""
     learning_rate: float = 5e-5
     """AdamW's rate at the start of each phase; decays to 0 by (1 - it / total)^0.9."""
+    trunk_rate: float = 1.0
+    """Swin's share of the learning rate, 0 to 1; below 1 where Swin alone is pre-trained."""
     weight_decay: float = 1e-2
     """AdamW's decay of the parameters that have one."""
     alpha: float = 0.996
@@ -100,8 +102,9 @@ class TrainConfig:
         for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup", "num_workers", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"alpha: expected a share from 0 to 1, found {self.alpha}")
+        for name in ("trunk_rate", "alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a share from 0 to 1, found {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""

@@ -75,9 +75,13 @@ class Trainer:
             assert data.unlabeled is not None
             samples_per_epoch, epochs, per_step = len(data.unlabeled), config.mutual_epochs, config.batch_unlabeled
         self.num_steps = max(samples_per_epoch * epochs // per_step, 1)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.weight_decay), lr=config.learning_rate, weight_decay=0.0
+        groups = parameter_groups(
+            self.model,
+            weight_decay=config.weight_decay,
+            learning_rate=config.learning_rate,
+            trunk_rate=config.trunk_rate,
         )
+        self.optimizer = torch.optim.AdamW(groups)
         self.schedule = poly_schedule(self.optimizer, self.num_steps)
         self.generator = torch.Generator().manual_seed(config.seed)  # of the views
         self.step = 0

@@ -1,4 +1,4 @@
-"""What tests of training share: small settings, the nano tokenizer, and a store with its view at 64 x 64."""
+"""What tests of training share: small settings, the nano tokenizer, and a store with its view at 96 x 96."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from semires.stages.train.config import TrainConfig
 from semires.stages.train.models import weights_folder
 from semires.stages.train.tokenization import Tokenizer
 
-SIZE = 64
+SIZE = 96
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def test_forward__is_language_aware_and_ignores_padding():
 
 def test_forward__every_trained_parameter_gets_a_gradient():
     lavt = make_lavt()
-    groups = parameter_groups(lavt, 0.01)
+    groups = parameter_groups(lavt, weight_decay=0.01, learning_rate=5e-5)
     lavt(*make_batch()).square().mean().backward()
     # DistributedDataParallel stops at a trained parameter that the loss does not reach.
     assert [name for name, p in lavt.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -134,9 +134,10 @@ def test_config__missing_key():
 @pytest.mark.parametrize("embeddings", [True, False])
 def test_parameter_groups__each_parameter_once_or_frozen(embeddings):
     lavt = make_lavt(dataclasses.replace(TINY, train_text_embeddings=embeddings))
-    decayed, plain = parameter_groups(lavt, 0.01)
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
-    grouped = [id(p) for p in decayed["params"] + plain["params"]]
+    groups = parameter_groups(lavt, weight_decay=0.01, learning_rate=5e-5, trunk_rate=0.1)
+    assert [group["weight_decay"] for group in groups] == [0.01, 0.0, 0.01, 0.0]
+    assert [group["lr"] for group in groups] == [5e-5 * 0.1, 5e-5 * 0.1, 5e-5, 5e-5]
+    grouped = [id(p) for group in groups for p in group["params"]]
     assert len(grouped) == len(set(grouped))
 
     names = {id(p): name for name, p in lavt.named_parameters()}
@@ -148,8 +149,10 @@ def test_parameter_groups__each_parameter_once_or_frozen(embeddings):
     # LAVT's own rule, by name, for its backbone: trunk and fusion.
     backbone = {name for name in names.values() if name.startswith(("visual.", "fusion."))}
     expected = {name for name in backbone if "norm" in name or "relative_position_bias_table" in name}
-    assert {names[id(p)] for p in plain["params"]} == expected
-    torch.optim.AdamW([decayed, plain], lr=5e-5)
+    assert {names[id(p)] for group in groups[1::2] for p in group["params"]} == expected
+    of_trunk = {name for name in names.values() if name.startswith("visual.")}
+    assert {names[id(p)] for group in groups[:2] for p in group["params"]} == of_trunk
+    torch.optim.AdamW(groups)
 
 
 def test_base__sizes():
@@ -160,7 +163,7 @@ def test_base__sizes():
     assert sum(p.numel() for p in lavt.text.parameters()) == 108_891_648  # BERT-base without its pooler
     tables = [b.attention.relative_position_bias.relative_position_bias_table for b in lavt.visual.layers[2].blocks]
     assert [tuple(t.shape) for t in tables] == [(23 * 23, 16)] * 18
-    parameter_groups(lavt, 0.01)
+    parameter_groups(lavt, weight_decay=0.01, learning_rate=5e-5)
     assert [all(p.requires_grad for p in layer.parameters()) for layer in lavt.text.bert.encoder.layer] == (
         [True] * 10 + [False] * 2
     )

@@ -22,7 +22,7 @@ from semires.stages.train.samples import (
 )
 from semires.stages.train.tokenization import Tokenizer
 
-SIZE = 64
+SIZE = 96
 BYTES = SIZE * SIZE // 8
 
 

@@ -22,7 +22,7 @@ from semires.stages.train.tokenization import Tokenizer
 from semires.stages.train.trainer import TrainData, Trainer, _evenly_spaced
 from semires.stages.train.views import ViewConfig
 
-SIZE = 64
+SIZE = 96
 CPU = torch.device("cpu")
 MakeTrainer = Callable[..., Trainer]
 NO_VIEWS = ViewConfig(blur_probability=0.0, jitter_probability=0.0)
@@ -159,7 +159,7 @@ def test_train__writes_what_evaluation_and_resuming_need(make_trainer: MakeTrain
 def test_train__learning_rate_decays_to_nothing(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(method="supervised", num_evaluations=1)
     trainer.train()
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.0, 0.0]
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.0] * 4
 
 
 def test_train_step__teacher_follows_equation_five(make_trainer: MakeTrainer) -> None:
