@@ -124,7 +124,7 @@ def main() -> None:
     """Parse the command line and pre-train."""
     parser = argparse.ArgumentParser(description="Pre-train LAVT-nano's visual trunk on RefShapes attributes.")
     parser.add_argument("--scenes", type=int, default=8000, help="scenes to draw (default 8000)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over them (default 8)")
+    parser.add_argument("--epochs", type=int, default=10, help="passes over them (default 10)")
     parser.add_argument("--batch-size", type=int, default=16, help="scenes a step (default 16)")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="AdamW's peak learning rate (default 1e-3)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and scenes (default 0)")
