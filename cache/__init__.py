@@ -5,9 +5,10 @@ resolution). schema.py says what a store says about itself, parts.py and views.p
 """
 
 from semires.cache.candidates import Candidates
-from semires.cache.errors import StoreError
+from semires.cache.errors import DamageError, StoreError
 from semires.cache.reader import CandidateStore, StoreInfo
 from semires.cache.schema import SCHEMA_VERSION, Manifest
+from semires.cache.verification import Damage, Verification, verify_store
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 
@@ -16,9 +17,13 @@ __all__ = [
     "CandidateStore",
     "CandidateView",
     "Candidates",
+    "Damage",
+    "DamageError",
     "Manifest",
     "StoreError",
     "StoreInfo",
     "StoreWriter",
+    "Verification",
     "build_view",
+    "verify_store",
 ]

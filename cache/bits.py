@@ -44,6 +44,23 @@ def unpack_flat(bits: NDArray[np.uint8], *, height: int, width: int) -> NDArray[
     return flat.reshape(len(bits), height, width)
 
 
+def packed_areas(bits: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Set pixels of each mask, int32 [M], of packed rows uint8 [M, H, ceil(W / 8)]."""
+    return np.bitwise_count(bits).sum(axis=(1, 2), dtype=np.int32)
+
+
+def packed_boxes(bits: NDArray[np.uint8], *, width: int) -> NDArray[np.int32]:
+    """Tight boxes x0, y0, x1, y1 (right, bottom exclusive), int32 [M, 4], of packed rows; zeros for an empty mask."""
+    boxes = np.zeros((len(bits), 4), np.int32)
+    columns = np.unpackbits(np.bitwise_or.reduce(bits, axis=1), axis=1, count=width).view(np.bool_)
+    rows: NDArray[np.bool_] = np.any(bits, axis=2)
+    for low, occupied in ((0, columns), (1, rows)):
+        some = np.any(occupied, axis=1)
+        boxes[:, low] = np.where(some, occupied.argmax(axis=1), 0)
+        boxes[:, low + 2] = np.where(some, occupied.shape[1] - occupied[:, ::-1].argmax(axis=1), 0)
+    return boxes
+
+
 def nearest_indices(size_in: int, size_out: int) -> NDArray[np.int64]:
     """Source index of every output index along one axis of a nearest-neighbour resize, int64 [size_out].
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semires.cache.bits import pack_rows, packed_length, unpack_rows
+from semires.cache.bits import pack_rows, packed_areas, packed_boxes, packed_length, unpack_rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,13 +80,14 @@ class Candidates:
         if masks.dtype != np.bool_ or masks.ndim != 3:
             raise ValueError(f"image {image_id}: masks expects bool [M, H, W], got {masks.dtype} {list(masks.shape)}")
         num_masks, height, width = masks.shape
+        bits = pack_rows(masks)
         return cls(
             image_id=int(image_id),
             height=height,
             width=width,
-            bits=pack_rows(masks),
-            area=np.count_nonzero(masks, axis=(1, 2)).astype(np.int32),
-            boxes_xyxy=_tight_boxes(masks),
+            bits=bits,
+            area=packed_areas(bits),
+            boxes_xyxy=packed_boxes(bits, width=width),
             predicted_iou=np.asarray(predicted_iou, np.float32),
             stability_score=np.asarray(stability_score, np.float32),
             # An empty list has shape [0]; the store wants [0, 2].
@@ -101,14 +102,3 @@ class Candidates:
     def masks(self) -> NDArray[np.bool_]:
         """All candidates unpacked, bool [M, height, width]."""
         return unpack_rows(self.bits, width=self.width)
-
-
-def _tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Boxes x0, y0, x1, y1 (exclusive) of bool [M, H, W], int32 [M, 4]; zeros for an empty mask."""
-    boxes = np.zeros((len(masks), 4), np.int32)
-    for axis, low in ((1, 0), (2, 1)):  # reducing rows leaves x, reducing columns leaves y
-        occupied: NDArray[np.bool_] = np.any(masks, axis=axis)
-        some = np.any(occupied, axis=1)
-        boxes[:, low] = np.where(some, occupied.argmax(axis=1), 0)
-        boxes[:, low + 2] = np.where(some, occupied.shape[1] - occupied[:, ::-1].argmax(axis=1), 0)
-    return boxes

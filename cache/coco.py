@@ -241,7 +241,7 @@ def _to_numbers(image_id: int, name: str, values: NDArray[np.float32]) -> list[f
     if np.isinf(values).any():
         raise StoreError(
             f"image {image_id}: expected a finite {name} or NaN, found an infinite one, which JSON cannot hold; "
-            "cache this image anew with `semires cache-sam --overwrite`"
+            "cache this image anew with `semires cache-sam`"
         )
     return [None if math.isnan(value) else value for value in values.tolist()]
 

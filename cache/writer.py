@@ -10,14 +10,19 @@ may work on one store at once.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from semires.cache.candidates import Candidates
+from semires.cache.codec import DEFAULT_CODEC, Codec
 from semires.cache.errors import StoreError
+from semires.cache.failures import read_failures, write_failures
 from semires.cache.parts import new_part_name, num_native_bytes, read_indices, write_part
-from semires.cache.schema import PARTS, VIEWS, Manifest
+from semires.cache.schema import FAILED, PARTS, VIEWS, Manifest
 from semires.cache.storage import Storage, normalize_location
 
 
@@ -26,7 +31,8 @@ class StoreWriter:
 
     A store made with another manifest raises StoreError, unless `overwrite` asks to delete its contents first; what is
     not a candidate store is never overwritten. A part is committed when it holds `images_per_part` images or
-    `bytes_per_part` bytes of packed bits, whichever comes first: the buffer's memory, and what a kill can lose.
+    `bytes_per_part` bytes of packed bits, whichever comes first: the buffer's memory, and what a kill can lose. `codec`
+    ("zstd-3", see codec.py; StoreError for no codec) compresses this writer's parts; parts of one store may differ.
     """
 
     def __init__(
@@ -36,6 +42,7 @@ class StoreWriter:
         *,
         images_per_part: int = 256,
         bytes_per_part: int = 64 * 2**20,
+        codec: str = str(DEFAULT_CODEC),
         overwrite: bool = False,
     ) -> None:
         if images_per_part < 1 or bytes_per_part < 1:
@@ -43,16 +50,23 @@ class StoreWriter:
         self.location = normalize_location(location)
         self._images_per_part = images_per_part
         self._bytes_per_part = bytes_per_part
+        self._codec = Codec.parse(codec)
         self._storage = Storage.create(self.location, manifest.to_attributes())
         if overwrite:
             self._clear(manifest)
         # Also after creating: another writer may have created the store first, with other settings.
-        Manifest.from_attributes(self._storage.attributes).check_matches(manifest)
+        stored = Manifest.from_attributes(self._storage.attributes)
+        stored.check_matches(manifest)
+        # The copy that a damaged root is repaired from, before there is anything to lose.
+        if self._storage.group_attributes([PARTS]) == [None]:
+            self._storage.write_group(PARTS, stored.to_attributes())
         self._known_parts: set[str] = set()
         self._known_ids: set[int] = set()
         self._refresh()
         self._buffer: list[Candidates] = []
         self._buffered_bytes = 0
+        self._scratch = np.empty(0, np.uint8)
+        self._set_aside: dict[int, str] = {}
         self._closed = False
 
     def __enter__(self) -> StoreWriter:
@@ -72,6 +86,25 @@ class StoreWriter:
         self._refresh()
         return [image_id for image_id in image_ids if image_id not in self._known_ids]
 
+    @property
+    def num_uncommitted(self) -> int:
+        """Images that were added or set aside since the last commit."""
+        return len(self._buffer) + len(self._set_aside)
+
+    def failures(self) -> dict[int, str]:
+        """Images that any writer set aside, by id, ascending: "file name: reason"; none that is stored by now."""
+        self._refresh()
+        failures = read_failures(self._storage) | self._set_aside
+        return {image_id: failures[image_id] for image_id in sorted(failures) if image_id not in self._known_ids}
+
+    def set_aside(self, image_id: int, reason: str) -> None:
+        """List an image that cannot be decoded, with the reason ("file name: what is wrong"), at the next commit.
+
+        `missing` goes on to name the image: its file may be replaced.
+        """
+        assert not self._closed, "the writer is closed"
+        self._set_aside[image_id] = reason
+
     def add(self, candidates: Candidates) -> None:
         """Buffer the candidates of one image; commits a part when it is full.
 
@@ -90,19 +123,51 @@ class StoreWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Write the buffer as one part; nothing where it is empty."""
-        if not self._buffer:
-            return
-        name = new_part_name()
-        write_part(self._storage, name, self._buffer)
-        self._known_parts.add(name)
-        self._buffer = []
-        self._buffered_bytes = 0
+        """Write the buffer as one part and list what was set aside; nothing where there is neither.
+
+        StoreError where it cannot be written, e.g. because the disk is full. The buffer is then still held: another
+        `commit` or `close` writes it.
+        """
+        # The images first: they cost more, and a damaged list must not keep them from being stored.
+        self._commit_buffer()
+        self._list_set_aside()
 
     def close(self) -> None:
         """Commit what is buffered; the writer takes no more images."""
         self.commit()
         self._closed = True
+
+    def _commit_buffer(self) -> None:
+        if not self._buffer:
+            return
+        name = new_part_name()
+        if len(self._scratch) < self._buffered_bytes:
+            self._scratch = np.empty(self._buffered_bytes, np.uint8)
+        try:
+            write_part(self._storage, name, self._buffer, codec=self._codec, scratch=self._scratch)
+        except (OSError, StoreError) as error:
+            # What was written takes the room that the next try needs, and if it is whole it would be there twice.
+            with contextlib.suppress(OSError, StoreError):
+                self._storage.delete_group(f"{PARTS}/{name}")
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(
+                f"{self.location}: expected to write {len(self._buffer)} images, found {type(error).__name__}: "
+                f"{error}; make room or restore access, then run the same command again: it keeps finished parts"
+            ) from error
+        self._known_parts.add(name)
+        self._buffer = []
+        self._buffered_bytes = 0
+
+    def _list_set_aside(self) -> None:
+        if not self._set_aside:
+            return
+        # What is listed in the same words stays as it is: a damaged file that is tried every day adds nothing.
+        listed = read_failures(self._storage)
+        new = {image_id: why for image_id, why in self._set_aside.items() if listed.get(image_id) != why}
+        if new:
+            write_failures(self._storage, new)
+        self._set_aside = {}
 
     def _refresh(self) -> None:
         for name, index in read_indices(self._storage, skip=self._known_parts).items():
@@ -110,13 +175,15 @@ class StoreWriter:
             self._known_ids.update(index.image_id.tolist())
 
     def _clear(self, manifest: Manifest) -> None:
-        """Delete views and parts, then set the manifest; interrupted anywhere, what is left is a valid store."""
+        """Delete views, parts and lists, then set the manifest; interrupted anywhere, what is left is a valid store."""
         if "schema_version" not in self._storage.attributes:
             raise StoreError(
                 f"{self.location}: expected a candidate store to overwrite, found another Zarr group; "
                 "choose another location"
             )
-        for path in (VIEWS, PARTS):
+        for path in (VIEWS, PARTS, FAILED):
             for name in self._storage.child_names(path):
                 self._storage.delete_group(f"{path}/{name}")
+        # With it the copy of the manifest, so that root and copy never disagree.
+        self._storage.delete_group(PARTS)
         self._storage.replace_attributes(manifest.to_attributes())

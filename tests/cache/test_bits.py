@@ -9,14 +9,23 @@ from semires.cache.bits import (
     nearest_indices,
     pack_flat,
     pack_rows,
+    packed_areas,
+    packed_boxes,
     packed_length,
     resize_nearest_packed,
     unpack_flat,
     unpack_rows,
 )
 
-MASKS = st.tuples(st.integers(0, 6), st.integers(1, 19), st.integers(1, 19)).flatmap(
-    lambda shape: arrays(np.bool_, shape, elements=st.booleans())
+# Heights and widths of one pixel, widths on both sides of whole bytes, empty and full masks.
+MASKS = st.tuples(
+    st.integers(0, 6), st.integers(1, 19), st.one_of(st.integers(1, 19), st.sampled_from([1, 7, 8, 9, 16, 63, 65]))
+).flatmap(
+    lambda shape: st.one_of(
+        arrays(np.bool_, shape, elements=st.booleans()),
+        st.just(np.zeros(shape, np.bool_)),
+        st.just(np.ones(shape, np.bool_)),
+    )
 )
 
 
@@ -92,3 +101,15 @@ def test_resize_nearest_packed__equals_indexing_unpacked(masks: np.ndarray, size
     resized = resize_nearest_packed(pack_rows(masks), width=width, size=size)
     assert resized.dtype == np.uint8
     np.testing.assert_array_equal(resized, expected)
+
+
+@given(masks=MASKS)
+@settings(max_examples=50, deadline=None)
+def test_packed_areas_and_boxes__equal_those_of_pixels(masks: np.ndarray) -> None:
+    bits = pack_rows(masks)
+    areas, boxes = packed_areas(bits), packed_boxes(bits, width=masks.shape[2])
+    assert (areas.dtype, boxes.dtype, boxes.shape) == (np.int32, np.int32, (len(masks), 4))
+    for mask, area, box in zip(masks, areas, boxes.tolist(), strict=True):
+        rows, columns = np.nonzero(mask)
+        assert area == len(rows)
+        assert box == ([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0])

@@ -1,6 +1,6 @@
 import numpy as np
 
-from semires.cache.index import ImageIndex
+from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import PartIndex
 
 
@@ -51,3 +51,19 @@ def test_init__no_parts() -> None:
     assert len(index) == 0
     assert index.image_ids.dtype == np.int64
     assert 0 not in index
+
+
+def test_contiguous_runs__neighbours_in_one_part() -> None:
+    index = ImageIndex({"a": part([3, 1, 2, 9], [2, 0, 1, 4]), "b": part([7], [1])})
+
+    def runs(*image_ids: int) -> list[list[int]]:
+        found = [index.locate(image_id) for image_id in image_ids]
+        located = [location for location in found if isinstance(location, ImageLocation)]
+        assert len(located) == len(image_ids)
+        return [[location.image_id for location in run] for run in contiguous_runs(located)]
+
+    assert runs() == []
+    assert runs(9, 7, 1, 3, 2, 1) == [[3, 1, 2, 9], [7]]
+    assert runs(9, 3) == [[3], [9]]
+    assert runs(2, 3) == [[3, 2]]  # image 1 between them has no masks
+    assert runs(1) == [[1]]

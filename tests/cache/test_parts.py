@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,16 @@ import pytest
 import zarr
 
 from semires.cache.candidates import Candidates
-from semires.cache.errors import StoreError
-from semires.cache.parts import PartIndex, check_columns, num_native_bytes, read_indices, write_part
+from semires.cache.errors import DamageError, StoreError
+from semires.cache.parts import (
+    PartIndex,
+    check_columns,
+    named_at,
+    new_part_name,
+    num_native_bytes,
+    read_indices,
+    write_part,
+)
 from semires.cache.storage import Storage
 
 MakeCandidates = Callable[..., Candidates]
@@ -87,3 +96,28 @@ def test_from_attributes__wrong(images: list[Candidates], change: dict[str, Any]
     assert PartIndex.from_attributes("p", attributes).num_masks == 5
     with pytest.raises(StoreError, match=f"p: {message}"):
         PartIndex.from_attributes("p", attributes | change)
+
+
+def test_named_at__when_a_part_was_begun() -> None:
+    begun = named_at(new_part_name())
+    assert begun is not None
+    assert abs(datetime.now(UTC) - begun) < timedelta(minutes=1)
+    assert named_at("by-hand") is None
+
+
+def test_from_attributes__changed_number(images: list[Candidates]) -> None:
+    attributes = PartIndex.of(images).to_attributes()
+    for change in ({"image_id": [4, 9, 3]}, {"height": [7, 6, 5]}, {"columns": {"bits": 1}}, {"crc32": 0}, {"more": 1}):
+        with pytest.raises(DamageError, match=r"p: attribute crc32: expected \d+, found \d+"):
+            PartIndex.from_attributes("p", attributes | change)
+
+
+def test_open_column__other_metadata_than_was_written(tmp_path: Path, images: list[Candidates]) -> None:
+    """Zarr itself would read other numbers: as unsigned, scores below zero."""
+    storage = Storage.create(str(tmp_path / "s.zarr"), {})
+    index = write_part(storage, "p", images)
+    document = tmp_path / "s.zarr" / "parts" / "p" / "area" / "zarr.json"
+    document.write_text(document.read_text().replace("int32", "uint32"))
+    assert storage.open_column("parts/p/area").read().dtype == np.uint32
+    with pytest.raises(DamageError, match=r"parts/p/area: .*with checksum"):
+        storage.open_column("parts/p/area", index.columns["area"])

@@ -82,6 +82,8 @@ def test_info__counts(location: Path, manifest: Manifest) -> None:
     info = CandidateStore(location).info()
     assert (info.num_parts, info.num_images, info.num_masks) == (2, 4, 9)
     assert (info.min_masks, info.median_masks, info.max_masks) == (0, 2.0, 5)
+    assert info.masks_per_image.dtype == np.int64
+    assert info.masks_per_image.tolist() == [5, 0, 3, 1]  # of images 10, 20, 30, 40
     assert info.num_bytes == sum(path.stat().st_size for path in location.rglob("*") if path.is_file())
     assert info.view_sizes == ()
     assert info.manifest == manifest
@@ -125,7 +127,7 @@ def test_open__damaged_index(location: Path) -> None:
     metadata = json.loads((first / "zarr.json").read_text())
     metadata["attributes"]["masks_per_image"] = [3]
     (first / "zarr.json").write_text(json.dumps(metadata))
-    with pytest.raises(StoreError, match="masks_per_image: expected 2 numbers, found 1; restore it from a copy"):
+    with pytest.raises(StoreError, match="masks_per_image: expected 2 numbers, found 1; drop what is damaged with"):
         len(CandidateStore(location))
 
 
@@ -135,7 +137,7 @@ def test_getitem__flipped_bit_is_found(location: Path) -> None:
     damaged = bytearray(shard.read_bytes())
     damaged[5] ^= 1
     shard.write_bytes(damaged)
-    with pytest.raises(StoreError, match=r"bits: expected an intact column.*semires cache-sam --overwrite"):
+    with pytest.raises(StoreError, match=r"bits: expected an intact column.*semires cache verify STORE --repair"):
         CandidateStore(location)[30]
 
 
@@ -177,3 +179,17 @@ def test_round_trip__any_masks(tmp_path_factory: pytest.TempPathFactory, images:
     assert store.image_ids.tolist() == list(range(len(images)))
     for image_id, masks in enumerate(images):
         np.testing.assert_array_equal(store[image_id].masks(), masks)
+
+
+@pytest.mark.parametrize("image_ids", [[], [20], [40, 10, 20, 30], [10, 30, 10], [30, 20]])
+def test_read__several_in_the_order_asked(location: Path, assert_same: AssertSame, image_ids: list[int]) -> None:
+    found = CandidateStore(location).read(image_ids)
+    assert [candidates.image_id for candidates in found] == image_ids
+    one_by_one = CandidateStore(location)
+    for candidates, image_id in zip(found, image_ids, strict=True):
+        assert_same(candidates, one_by_one[image_id])
+
+
+def test_read__one_missing(location: Path) -> None:
+    with pytest.raises(StoreError, match="expected image 11, found 4 other images"):
+        CandidateStore(location).read([10, 11])

@@ -20,6 +20,7 @@ def test_to_attributes__keys(manifest: Manifest) -> None:
         "sam_sha256",
         "generator",
         "num_images",
+        "crc32",
     }
     assert manifest.schema_version == SCHEMA_VERSION == 1
 
@@ -35,7 +36,9 @@ def test_to_attributes__keys(manifest: Manifest) -> None:
         ("generator", {"points": float("nan")}, "generator: expected"),
         ("num_images", -1, "num_images: expected a count or null, found -1"),
         ("schema_version", 2, "schema_version: expected 1, found 2; use the semires release"),
-        ("colour", "red", "key colour: expected only generator, num_images"),
+        ("sam_sha256", "ba" * 32, r"crc32: expected \d+ for these values, found \d+; drop what is damaged"),
+        ("num_images", 7, r"crc32: expected \d+ for these values"),
+        ("colour", "red", "key colour: expected only crc32, generator, num_images"),
     ],
 )
 def test_from_attributes__wrong(manifest: Manifest, key: str, value: object, message: str) -> None:
@@ -43,7 +46,7 @@ def test_from_attributes__wrong(manifest: Manifest, key: str, value: object, mes
         Manifest.from_attributes(manifest.to_attributes() | {key: value})
 
 
-@pytest.mark.parametrize("key", ["split", "sam", "sam_sha256", "generator", "num_images"])
+@pytest.mark.parametrize("key", ["split", "sam", "sam_sha256", "generator", "num_images", "crc32"])
 def test_from_attributes__missing(manifest: Manifest, key: str) -> None:
     attributes = manifest.to_attributes()
     del attributes[key]

@@ -74,7 +74,7 @@ def test_write_column__zeros_are_written_and_rewritten(storage: Storage) -> None
 
 def test_open_column__absent(storage: Storage) -> None:
     with pytest.raises(
-        StoreError, match=r"x: expected an intact column, found .*NotFound.*semires cache-sam --overwrite"
+        StoreError, match=r"x: expected an intact column, found .*NotFound.*semires cache verify STORE --repair"
     ):
         storage.open_column("x")
 
@@ -92,3 +92,34 @@ def test_num_bytes__sum_of_files(storage: Storage) -> None:
     files = [path for path in Path(storage.location).rglob("*") if path.is_file()]
     assert storage.num_bytes("") == sum(path.stat().st_size for path in files)
     assert storage.num_bytes("x") == storage.num_bytes("") - (Path(storage.location) / "zarr.json").stat().st_size
+
+
+def test_create__after_a_kill_while_the_root_was_written(tmp_path: Path) -> None:
+    """What zarr leaves of an unfinished file is nobody's own, and no part."""
+    (tmp_path / "zarr.0123456789abcdef.partial").touch()
+    storage = Storage.create(str(tmp_path), {"a": 1})
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "zarr.0123456789abcdef.partial").touch()
+    assert storage.child_names("parts") == []
+
+
+def test_read__part_deleted_under_a_reader(storage: Storage) -> None:
+    """Not zeros, which zarr gives for a missing shard: also where zarr reads, as from a remote store."""
+    for name in ("x", "y"):
+        storage.write_column(name, np.arange(5), rows_per_chunk=5)
+    local, through_zarr = storage.open_column("x"), storage.open_column("y")
+    through_zarr._shards = None
+    assert through_zarr.read().tolist() == local.read().tolist() == [0, 1, 2, 3, 4]
+    for name, column in (("x", local), ("y", through_zarr)):
+        storage.delete_group(name)
+        with pytest.raises(StoreError, match=f"{name}: expected an intact column, found FileNotFoundError"):
+            column.read()
+
+
+def test_rewrite_group__in_place_of_damage(storage: Storage) -> None:
+    (Path(storage.location) / "zarr.json").write_text("{")
+    salvaged = Storage.salvage(storage.location, writable=True)
+    with pytest.raises(StoreError, match="expected an intact column"):
+        salvaged.group_attributes([""])
+    salvaged.rewrite_group("", {"b": 2})
+    assert Storage(storage.location).attributes == {"b": 2}

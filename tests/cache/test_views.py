@@ -13,7 +13,7 @@ from semires.cache.bits import unpack_flat
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
-from semires.cache.schema import Manifest
+from semires.cache.schema import Manifest, sealed
 from semires.cache.storage import Storage
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
@@ -119,7 +119,7 @@ def test_build_view__resumes_after_interruption(location: Path, monkeypatch: pyt
 def test_build_view__attributes_that_contradict_the_columns(location: Path) -> None:
     first = min(path for path in (location / "parts").iterdir() if path.is_dir())
     metadata = json.loads((first / "zarr.json").read_text())
-    metadata["attributes"]["image_id"] = [1, 77]
+    metadata["attributes"] = sealed(metadata["attributes"] | {"image_id": [1, 77]})
     (first / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(StoreError, match="image_id: expected the same numbers as in the part's attributes"):
         build_view(location, 8)
@@ -176,3 +176,23 @@ def test_view__foreign_attributes(location: Path) -> None:
     (location / "views" / "8" / "zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(StoreError, match="delete this view and derive it anew"):
         len(CandidateView(location, 8))
+
+
+def test_view_read__several_in_the_order_asked(location: Path) -> None:
+    build_view(location, 8)
+    one_by_one = CandidateView(location, 8)
+    for image_ids in ([], [2], [5, 1, 2, 3, 4], [3, 1, 3]):
+        found = CandidateView(location, 8).read(image_ids)
+        assert len(found) == len(image_ids)
+        for bits, image_id in zip(found, image_ids, strict=True):
+            np.testing.assert_array_equal(bits, one_by_one[image_id])
+    with pytest.raises(StoreError, match="expected image 9, found 5 other images"):
+        one_by_one.read([1, 9])
+
+
+def test_view__other_metadata_than_was_written(location: Path) -> None:
+    build_view(location, 8)
+    for document in location.glob("views/8/parts/*/bits/zarr.json"):
+        document.write_text(document.read_text().replace("uint8", "int8"))
+    with pytest.raises(StoreError, match=r"views/8/parts/.*bits: expected an intact column.*with checksum"):
+        CandidateView(location, 8)[3]
