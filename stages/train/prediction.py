@@ -35,13 +35,15 @@ def predict_mask(
     return mask
 
 
-def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
+def overlay(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int] = OVERLAY_COLOR
+) -> Image.Image:
     """The image with the mask tinted over it and its rim drawn; everything else dimmed to grey."""
     picture = image.astype(np.float32)
     grey = picture.mean(axis=2, keepdims=True) * 0.5 + 40
-    tinted = picture * 0.6 + np.array(OVERLAY_COLOR, dtype=np.float32) * 0.4
+    tinted = picture * 0.6 + np.array(color, dtype=np.float32) * 0.4
     picture = np.where(mask[..., None], tinted, grey * 0.6 + picture * 0.4)
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    picture[mask & ~inner] = OVERLAY_COLOR
+    picture[mask & ~inner] = color
     return Image.fromarray(picture.round().clip(0, 255).astype(np.uint8))

@@ -37,7 +37,7 @@ def train_run(
     labeled, unlabeled = check_run(config, dataset, path, burn_in)
     if config.method == "semires":
         check_candidates(store, unlabeled, config)
-    folder.start(config, _image_ids(labeled))
+    folder.start(config, _image_ids(labeled), run_sources(config, store, burn_in))
     if folder.is_finished:
         return folder.read_result()
     if config.method != "supervised" and burn_in is None:
@@ -79,6 +79,34 @@ def check_run(
     return labeled, unlabeled
 
 
+def run_sources(
+    config: TrainConfig, store: str | Path | None, burn_in: Path | None
+) -> dict[str, dict[str, Any]] | None:
+    """What the run reads beside the data set, for its folder: the store's location and what its masks were made with,
+    the burn-in's folder and its weights' sha256 (none of either where the run makes its own in `burn-in`).
+
+    None for a supervised run, which reads neither.
+    """
+    if config.method == "supervised":
+        return None
+    sources: dict[str, dict[str, Any]] = {}
+    if config.method == "semires":
+        assert store is not None
+        manifest = CandidateStore(store).manifest
+        sources["store"] = {
+            "location": str(store),
+            "split": manifest.split,
+            "sam": manifest.sam,
+            "sam_sha256": manifest.sam_sha256,
+            "generator": dict(manifest.generator),
+        }
+    sources["burn_in"] = {
+        "location": "burn-in" if burn_in is None else str(burn_in),
+        "sha256": None if burn_in is None else RunFolder(burn_in).best_sha256(),
+    }
+    return sources
+
+
 def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
     """InputError unless `folder` holds a finished supervised run of the model and labeled data that `config` names."""
     found = folder.read_config()
@@ -96,8 +124,16 @@ def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: Tra
     """InputError unless the store holds every unlabeled image."""
     if store is None:
         raise InputError("method semires needs a candidate store: run `semires cache-sam` first, or give --store")
-    held = set(CandidateStore(store).image_ids.tolist())
-    missing = sorted({ref.image_id for ref in unlabeled} - held)
+    candidates = CandidateStore(store)
+    missing = sorted({ref.image_id for ref in unlabeled} - set(candidates.image_ids.tolist()))
+    failed = {image_id: why for image_id, why in candidates.failed.items() if image_id in missing} if missing else {}
+    if failed:
+        # Training decodes images as stage one does, so it would fail on the same files, some hours later.
+        first = next(iter(failed))
+        raise InputError(
+            f"expected images that can be decoded, found {len(failed)} that {store} has set aside (first: image "
+            f"{first}, {failed[first]}); replace the files, then run `semires cache-sam --split {config.split}`"
+        )
     if missing:
         raise InputError(
             f"expected candidates of every unlabeled image in {store}, found none of {len(missing)} images (first: "

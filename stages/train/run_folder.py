@@ -2,12 +2,14 @@
 
 config.json         the resolved settings
 labeled_images.json the labeled image ids
+sources.json        the candidate store and the burn-in that the run reads; not of a supervised run
 metrics.jsonl       a line an evaluation
 state.pt            what is needed to go on after an interruption; gone once the run is finished
 best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
 result.json         written last: the run is finished
 """
 
+import hashlib
 import json
 import os
 import pickle
@@ -36,24 +38,34 @@ class RunFolder:
     @property
     def is_started(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "config.json").is_file()
+        return self._has("config.json")
 
     @property
     def is_finished(self) -> bool:
         """Whether the run here came to its end."""
-        return (self.path / "result.json").is_file()
+        return self._has("result.json")
 
-    def start(self, config: TrainConfig, labeled_images: list[int]) -> None:
-        """Begin a run, or go on with the one that is here; InputError if that one has other settings."""
+    def start(
+        self, config: TrainConfig, labeled_images: list[int], sources: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Begin a run, or go on with the one that is here; InputError if that one has other settings.
+
+        sources: what the run reads beside the data set, by kind ("store", "burn_in"): its location, which may change
+        (a run goes on on another machine), and what it is made of (SAM, settings, sha256), which may not.
+        """
         if self.is_started:
-            self.check(config, labeled_images)
+            self.check(config, labeled_images, sources)
             return
         self.path.mkdir(parents=True, exist_ok=True)
         self._write_json("labeled_images.json", labeled_images)
+        if sources is not None:
+            self._write_json("sources.json", sources)
         self._write_json("config.json", config.to_dict())
 
-    def check(self, config: TrainConfig, labeled_images: list[int]) -> None:
-        """InputError if the run that is here, if any, has other settings or other labeled images."""
+    def check(
+        self, config: TrainConfig, labeled_images: list[int], sources: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """InputError if the run that is here, if any, has other settings, other labeled images or other sources."""
         if not self.is_started:
             return
         found, asked = self.read_config().to_dict(), config.to_dict()
@@ -70,6 +82,34 @@ class RunFolder:
                 f"{self.path} holds a run with other labeled images than those asked for: choose another --name, or "
                 "remove it"
             )
+
+        for kind, source in (sources or {}).items():
+            self._check_source(kind, source)
+
+    def _check_source(self, kind: str, asked: Mapping[str, Any]) -> None:
+        # A run begun before sources were recorded has none to compare with.
+        found = self.read_sources().get(kind, asked)
+        for key in sorted(found.keys() | asked.keys()):
+            if key != "location" and found.get(key) != asked.get(key):
+                raise InputError(
+                    f"{self.path} holds a run with the {kind.replace('_', '-')} {found.get('location')} "
+                    f"({key} {found.get(key)!r}), asked for {asked.get('location')} ({key} {asked.get(key)!r}): give "
+                    "that one, choose another --name, or remove the run"
+                )
+
+    def read_sources(self) -> dict[str, dict[str, Any]]:
+        """What `start` was told of the run's sources, {} where it was told nothing."""
+        sources: dict[str, dict[str, Any]] = self._read_json("sources.json") if self._has("sources.json") else {}
+        return sources
+
+    def best_sha256(self) -> str:
+        """Hexadecimal sha256 of the best weights; InputError where there are none."""
+        path = self.path / "best.safetensors"
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise InputError(f"expected a run's weights, found no {path}: train the run first") from error
 
     def read_config(self) -> TrainConfig:
         """The run's settings; InputError where there is no run."""
@@ -142,6 +182,9 @@ class RunFolder:
         """Mark the run as finished and drop what only an interrupted one needs."""
         self._write_json("result.json", dict(result))
         (self.path / "state.pt").unlink(missing_ok=True)
+
+    def _has(self, name: str) -> bool:
+        return (self.path / name).is_file()
 
     def _write_json(self, name: str, content: Any) -> None:
         self._write(name, json.dumps(content, indent=1) + "\n")

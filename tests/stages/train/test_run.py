@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.run import check_burn_in, check_candidates, check_run, train_run
+from semires.stages.train.run import check_burn_in, check_candidates, check_run, run_sources, train_run
 from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -78,6 +79,32 @@ def test_train_run__own_burn_in_and_a_given_one_lead_to_the_same_weights(
     weights, burnt_in = load_file(semires / "best.safetensors"), load_file(supervised / "best.safetensors")
     assert weights.keys() == burnt_in.keys()
     assert any(not torch.equal(weights[name], burnt_in[name]) for name in weights)
+
+
+def test_train_run__records_its_store_and_burn_in(
+    tmp_path: Path,
+    refshapes: ReferDataset,
+    viewed_store: Path,
+    nano_config: NanoConfig,
+    supervised: Path,
+    semires: Path,
+) -> None:
+    made_with = {"split": "refshapes", "sam": "tiny", "sam_sha256": "0" * 64, "generator": {}}
+    store, own = {"location": str(viewed_store), **made_with}, {"location": "burn-in", "sha256": None}
+    assert RunFolder(semires).read_sources() == {"store": store, "burn_in": own}
+    assert not (supervised / "sources.json").exists()
+    given = {"location": str(supervised), "sha256": hashlib.sha256(best_of(supervised)).hexdigest()}
+    assert run_sources(nano_config(method="baseline"), None, supervised) == {"burn_in": given}
+    # With another burn-in, or another store, it is another run, also a finished one.
+    with pytest.raises(InputError, match=r"holds a run with the burn-in burn-in \(sha256 None\), asked for"):
+        train_run(nano_config(), refshapes, semires, CPU, store=viewed_store, burn_in=supervised)
+    other = tmp_path / "other.zarr"
+    with StoreWriter(other, Manifest(split="refshapes", sam="vit_b", sam_sha256="1" * 64)) as writer:
+        for image_id in {ref.image_id for ref in refshapes.refs_of("train")}:
+            none = np.zeros((0, 4, 4), dtype=bool)
+            writer.add(Candidates.from_masks(image_id, none, np.zeros(0), np.zeros(0), np.zeros((0, 2))))
+    with pytest.raises(InputError, match=r"holds a run with the store .*'tiny'.*other\.zarr \(sam 'vit_b'\)"):
+        train_run(nano_config(), refshapes, semires, CPU, store=other)
 
 
 def test_train_run__labeled_images_are_those_drawn(
@@ -201,6 +228,12 @@ def test_check_candidates__every_unlabeled_image_must_be_there(
             writer.add(Candidates.from_masks(image_id, none, np.zeros(0), np.zeros(0), np.zeros((0, 2))))
     with pytest.raises(InputError, match=rf"found none of 2 images \(first: {image_ids[0]}\).*--split refshapes"):
         check_candidates(store, train, nano_config())
+    with StoreWriter(store, Manifest(split="refshapes", sam="tiny", sam_sha256="0" * 64)) as writer:
+        writer.set_aside(image_ids[1], "b.png: cut off")
+    with pytest.raises(
+        InputError, match=rf"found 1 that .* set aside \(first: image {image_ids[1]}, b\.png: cut off\)"
+    ):
+        check_candidates(store, train, nano_config())
     check_candidates(store, [ref for ref in train if ref.image_id in image_ids[2:]], nano_config())
 
 
@@ -213,6 +246,6 @@ def test_train_run__images_without_candidates(
         for image_id in {ref.image_id for ref in refshapes.refs_of("train")}:
             none = np.zeros((0, 4, 4), dtype=bool)
             writer.add(Candidates.from_masks(image_id, none, np.zeros(0), np.zeros(0), np.zeros((0, 2))))
-    build_view(store, 64)
+    build_view(store, 96)
     train_run(nano_config(), refshapes, tmp_path / "run", CPU, store=store, burn_in=supervised)
     assert {line["matched"] for line in metrics_of(tmp_path / "run")} == {0.0}

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +49,55 @@ def test_start__other_labeled_images_refused(folder: RunFolder, nano_config: Nan
     folder.start(nano_config(), [3])
     with pytest.raises(InputError, match="other labeled images"):
         folder.start(nano_config(), [4])
+
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "store": {"location": "a.zarr", "sam": "vit_h", "generator": {"points_per_side": 32}},
+    "burn_in": {"location": "runs/one", "sha256": "12"},
+}
+
+
+def test_start__sources_are_recorded_and_may_move(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3], SOURCES)
+    assert folder.read_sources() == SOURCES
+    moved = {kind: source | {"location": f"elsewhere/{kind}"} for kind, source in SOURCES.items()}
+    folder.start(nano_config(), [3], moved)
+    folder.check(nano_config(), [3], {"burn_in": moved["burn_in"]})
+    folder.check(nano_config(), [3])
+    assert folder.read_sources() == SOURCES
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "text"),
+    [
+        ("store", {"sam": "vit_b"}, r"the store a\.zarr \(sam 'vit_h'\), asked for b \(sam 'vit_b'\)"),
+        ("store", {"generator": {"points_per_side": 16}}, r"points_per_side': 32.*points_per_side': 16"),
+        ("burn_in", {"sha256": None}, r"the burn-in runs/one \(sha256 '12'\), asked for b \(sha256 None\)"),
+    ],
+)
+def test_start__other_sources_refused(
+    folder: RunFolder, nano_config: NanoConfig, kind: str, change: dict[str, object], text: str
+) -> None:
+    folder.start(nano_config(), [3], SOURCES)
+    asked = {**SOURCES, kind: {**SOURCES[kind], "location": "b", **change}}
+    with pytest.raises(InputError, match=text) as caught:
+        folder.start(nano_config(), [3], asked)
+    assert "--name" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_start__a_run_without_recorded_sources_goes_on(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    folder.start(nano_config(), [3], SOURCES)
+    assert folder.read_sources() == {}
+
+
+def test_best_sha256__of_the_file(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    with pytest.raises(InputError, match="train the run first"):
+        folder.best_sha256()
+    (folder.path / "best.safetensors").write_bytes(b"abc")
+    assert folder.best_sha256().startswith("ba7816bf8f01cfea")
 
 
 def test_check__nothing_there_nothing_to_refuse(folder: RunFolder, nano_config: NanoConfig) -> None:
