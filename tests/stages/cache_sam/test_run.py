@@ -8,17 +8,11 @@ from PIL import Image
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
+from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator import GeneratorSettings, MaskGenerator
-from semires.stages.cache_sam.run import (
-    CacheReport,
-    ImageSource,
-    cache_images,
-    folder_images,
-    image_id_of,
-    train_images,
-)
+from semires.stages.cache_sam.run import cache_images
 from semires.stages.cache_sam.sam import LoadedSam
-from semires.stages.data.errors import InputError
+from semires.stages.cache_sam.sources import ImageSource, folder_images, image_id_of, train_images
 from semires.stages.data.images import load_image
 from semires.stages.data.refer import ReferDataset
 
@@ -27,13 +21,6 @@ from semires.stages.data.refer import ReferDataset
 def sources(refshapes: ReferDataset) -> list[ImageSource]:
     """Three images of RefShapes."""
     return train_images(refshapes)[:3]
-
-
-def test_train_images__each_once(refshapes: ReferDataset) -> None:
-    images = train_images(refshapes)
-    assert [image.image_id for image in images] == list(range(1, 13))
-    assert all(image.path == refshapes.image_path(image.image_id) for image in images)
-    assert all(image.path.name.startswith("train_") for image in images)
 
 
 def test_cache_images__candidates_are_the_generators(
@@ -99,20 +86,22 @@ def test_cache_images__adds_only_what_is_missing(
     assert generated == [1, 3]
 
 
-def test_cache_images__keeps_what_was_finished_when_one_fails(
+def test_cache_images__sets_aside_what_cannot_be_decoded(
     tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
 ) -> None:
     damaged = tmp_path / "damaged.png"
-    damaged.write_bytes(sources[2].path.read_bytes()[:500])
-    broken = [*sources[:2], ImageSource(image_id=3, path=damaged)]
+    damaged.write_bytes(sources[1].path.read_bytes()[:500])
+    broken = [sources[0], ImageSource(image_id=2, path=damaged), sources[2]]
     location = tmp_path / "s.zarr"
-    with pytest.raises(InputError, match=r"damaged\.png"):
-        cache_images(broken, location, split="refshapes", loaded=loaded, settings=open_settings)
-    assert CandidateStore(location).image_ids.tolist() == [1, 2]
-
-    shutil.copy(sources[2].path, damaged)
     report = cache_images(broken, location, split="refshapes", loaded=loaded, settings=open_settings)
-    assert (report.num_present, report.num_added) == (2, 1)
+    assert (report.num_present, report.num_added, list(report.failed)) == (0, 2, [2])
+    assert CandidateStore(location).image_ids.tolist() == [1, 3]
+    assert CandidateStore(location).failed[2].startswith("damaged.png: expected an image, found a damaged")
+
+    shutil.copy(sources[1].path, damaged)
+    report = cache_images(broken, location, split="refshapes", loaded=loaded, settings=open_settings)
+    assert (report.num_present, report.num_added, report.failed) == (2, 1, {})
+    assert CandidateStore(location).failed == {}
 
 
 def test_cache_images__keeps_what_was_finished_when_stopped(
@@ -177,60 +166,6 @@ def test_cache_images__refuses_the_store_of_another_sam(
 def save_photograph(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), (10, 20, 30)).save(path)
-
-
-def test_folder_images__sorted_with_sub_folders(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a.JPEG", "sub/c.png", "sub/deeper/a.webp"):
-        save_photograph(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("not a photograph")
-    (tmp_path / "folder.jpg").mkdir()
-    images = folder_images(tmp_path)
-    assert [str(image.path.relative_to(tmp_path)) for image in images] == [
-        "a.JPEG",
-        "b.jpg",
-        "sub/c.png",
-        "sub/deeper/a.webp",
-    ]
-    assert [image.image_id for image in images] == [image_id_of(image.path.relative_to(tmp_path)) for image in images]
-    assert len({image.image_id for image in images}) == 4
-
-
-def test_folder_images__ids_stay_when_the_folder_grows_or_moves(tmp_path: Path) -> None:
-    save_photograph(tmp_path / "one" / "sub" / "b.jpg")
-    before = folder_images(tmp_path / "one")[0].image_id
-    save_photograph(tmp_path / "one" / "a.jpg")
-    (tmp_path / "one").rename(tmp_path / "two")
-    assert folder_images(tmp_path / "two")[1].image_id == before
-
-
-def test_folder_images__no_folder(tmp_path: Path) -> None:
-    save_photograph(tmp_path / "photo.jpg")
-    for path in (tmp_path / "nowhere", tmp_path / "photo.jpg"):
-        with pytest.raises(InputError, match=f"--images: expected a folder of photographs, found no folder at {path}"):
-            folder_images(path)
-
-
-def test_folder_images__no_photograph(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("not a photograph")
-    with pytest.raises(InputError, match=r"expected files ending in \.jpg .* found none in"):
-        folder_images(tmp_path)
-
-
-def test_folder_images__text_file_named_jpg(tmp_path: Path) -> None:
-    save_photograph(tmp_path / "a.jpg")
-    (tmp_path / "b.jpg").write_text("not a photograph")
-    with pytest.raises(InputError, match=r"b\.jpg: expected an image, found another file") as caught:
-        folder_images(tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-def test_image_id_of__stable() -> None:
-    # First 63 bits of sha256: these numbers are in stores that people have.
-    assert image_id_of(Path("a.jpg")) == int("509b0d4641a7c3ba", 16) >> 1
-    assert image_id_of(Path("sub") / "a.jpg") == int("3d2cde3d8f808146", 16) >> 1
-    ids = [image_id_of(Path(f"{number}.jpg")) for number in range(1000)]
-    assert len(set(ids)) == 1000
-    assert all(0 <= image_id < 2**63 for image_id in ids)
 
 
 def test_cache_images__a_folder_of_photographs(

@@ -1,0 +1,74 @@
+"""SIGTERM and SIGINT: finish what must be finished, then stop; a second signal stops at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequested(KeyboardInterrupt):
+    """The run was asked to stop; everything finished is committed by the time a caller of `cache_images` sees this.
+
+    A KeyboardInterrupt, so that code which handles Ctrl-C handles SIGTERM the same way.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+        """What a shell expects of a program that a signal ended: 130 for SIGINT, 143 for SIGTERM."""
+
+
+class StopSignals:
+    """While entered, turns the first SIGTERM or SIGINT into StopRequested, at points where nothing is half done.
+
+    The exception is raised in `interruptible` blocks at once, elsewhere by the next `check`. A second signal has its
+    default action: the process ends there and then. A signal that is ignored (nohup, a shell's background job) stays
+    ignored. Outside of the main thread, where Python allows no handlers, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._requested: int | None = None
+        self._may_raise = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}
+
+    def check(self) -> None:
+        """Raise StopRequested if a signal has come."""
+        if self._requested is not None:
+            raise StopRequested(self._requested)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A block that may be left anywhere: device work, which takes minutes on a CPU, or waiting."""
+        self._may_raise = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._may_raise = False
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._requested is not None:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self._requested = signum
+        if self._may_raise:
+            raise StopRequested(signum)

@@ -1,0 +1,190 @@
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semires.stages.cache_sam import loading
+from semires.stages.cache_sam.loading import LoadedImage, decode, load_ahead
+from semires.stages.cache_sam.sources import ImageSource
+from semires.stages.data.images import load_image
+
+NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+
+
+def jpeg(path: Path) -> None:
+    Image.fromarray(NOISE).save(path, "JPEG")
+
+
+def truncated(path: Path) -> None:
+    jpeg(path)
+    path.write_bytes(path.read_bytes()[:-80])
+
+
+def not_an_image(path: Path) -> None:
+    path.write_text("<html>404 Not Found</html>")
+
+
+def zero_bytes(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def bomb(path: Path) -> None:
+    """A PNG that says it is 60,000 x 60,000, in 80 bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(9)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b""))
+
+
+def missing(path: Path) -> None:
+    pass
+
+
+def cmyk(path: Path) -> None:
+    Image.fromarray(NOISE).convert("CMYK").save(path, "JPEG")
+
+
+def grey(path: Path) -> None:
+    Image.fromarray(NOISE[:, :, 0]).save(path, "JPEG")
+
+
+def grey_16_bit(path: Path) -> None:
+    Image.fromarray(NOISE[:, :, 0].astype(np.uint16) * 257).save(path, "PNG")
+
+
+def rotated(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(NOISE).save(path, "JPEG", exif=exif)
+
+
+def palette(path: Path) -> None:
+    image = Image.fromarray(NOISE).quantize(16)
+    image.save(path, "PNG", transparency=bytes([0, 128] + [255] * 14))
+
+
+@pytest.mark.parametrize("write", [jpeg, cmyk, grey, grey_16_bit, rotated, palette])
+def test_decode__as_training_does(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    write(tmp_path / "a.jpg")
+    loaded = decode(ImageSource(image_id=1, path=tmp_path / "a.jpg", size=(12, 20)))
+    assert loaded.reason == ""
+    assert loaded.pixels is not None
+    assert loaded.pixels.shape == (12, 20, 3)
+    np.testing.assert_array_equal(loaded.pixels, load_image(tmp_path / "a.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (truncated, "truncated"),
+        (not_an_image, "UnidentifiedImageError"),
+        (zero_bytes, "UnidentifiedImageError"),
+        (bomb, "expected an image of at most"),
+        (missing, "found none"),
+    ],
+)
+def test_decode__set_aside(tmp_path: Path, write: Callable[[Path], None], text: str) -> None:
+    write(tmp_path / "a.jpg")
+    loaded = decode(ImageSource(image_id=1, path=tmp_path / "a.jpg"))
+    assert loaded.pixels is None
+    assert text in loaded.reason
+    # It goes into a store that others get: no folder of this machine, and one line.
+    assert str(tmp_path) not in loaded.reason
+    assert "\n" not in loaded.reason
+
+
+def test_decode__of_another_size_than_recorded(tmp_path: Path) -> None:
+    jpeg(tmp_path / "a.jpg")
+    loaded = decode(ImageSource(image_id=1, path=tmp_path / "a.jpg", size=(20, 12)))
+    assert loaded.pixels is None
+    assert "expected (20, 12) pixels (height, width) as recorded, found (12, 20)" in loaded.reason
+
+
+def sources(number: int) -> list[ImageSource]:
+    return [ImageSource(image_id=image_id, path=Path(f"{image_id}.jpg")) for image_id in range(number)]
+
+
+def test_load_ahead__in_order_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set()
+
+    def note(source: ImageSource) -> LoadedImage:
+        threads.add(threading.current_thread())
+        return LoadedImage(source=source)
+
+    monkeypatch.setattr(loading, "decode", note)
+    assert [image.source for image in load_ahead(sources(7), 2)] == sources(7)
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
+    assert list(load_ahead([], 2)) == []
+
+
+def test_load_ahead__draws_no_more_than_it_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def draw() -> Iterator[ImageSource]:
+        for source in sources(10):
+            drawn.append(source.image_id)
+            yield source
+
+    monkeypatch.setattr(loading, "decode", lambda source: LoadedImage(source=source))
+    ahead = load_ahead(draw(), 2)
+    for taken in range(1, 6):
+        next(ahead)
+        assert len(drawn) == taken + 2
+    ahead.close()
+    assert len(drawn) == 7
+
+
+def test_load_ahead__loads_while_the_caller_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = threading.Semaphore(0)
+
+    def note(source: ImageSource) -> LoadedImage:
+        loaded.release()
+        return LoadedImage(source=source)
+
+    monkeypatch.setattr(loading, "decode", note)
+    ahead = load_ahead(sources(4), 1)
+    next(ahead)
+    # Both are read although only one was asked for.
+    assert loaded.acquire(timeout=5)
+    assert loaded.acquire(timeout=5)
+    ahead.close()
+
+
+def test_load_ahead__errors_surface(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: ImageSource) -> LoadedImage:
+        if source.image_id == 1:
+            raise MemoryError("no room")
+        return LoadedImage(source=source)
+
+    monkeypatch.setattr(loading, "decode", fail)
+    ahead = load_ahead(sources(4), 2)
+    assert next(ahead).source.image_id == 0
+    with pytest.raises(MemoryError, match="no room"):
+        next(ahead)
+
+
+def test_load_ahead__close_does_not_wait_for_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def hang(source: ImageSource) -> LoadedImage:
+        if source.image_id > 0:
+            go_on.wait(5)
+        return LoadedImage(source=source)
+
+    monkeypatch.setattr(loading, "decode", hang)
+    ahead = load_ahead(sources(3), 1)
+    next(ahead)
+    began = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - began < 2
+    go_on.set()

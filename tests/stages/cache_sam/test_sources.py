@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from semires.stages.cache_sam.sources import folder_images, image_id_of, train_images
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import ReferDataset
+
+
+def test_train_images__each_once(refshapes: ReferDataset) -> None:
+    images = train_images(refshapes)
+    assert [image.image_id for image in images] == list(range(1, 13))
+    assert all(image.path == refshapes.image_path(image.image_id) for image in images)
+    assert all(image.size == refshapes.image_size(image.image_id) for image in images)
+    assert all(image.path.name.startswith("train_") for image in images)
+
+
+def save_photograph(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (10, 20, 30)).save(path)
+
+
+def test_folder_images__sorted_with_sub_folders(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.JPEG", "sub/c.png", "sub/deeper/a.webp"):
+        save_photograph(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    (tmp_path / "folder.jpg").mkdir()
+    images = folder_images(tmp_path)
+    assert [str(image.path.relative_to(tmp_path)) for image in images] == [
+        "a.JPEG",
+        "b.jpg",
+        "sub/c.png",
+        "sub/deeper/a.webp",
+    ]
+    assert [image.image_id for image in images] == [image_id_of(image.path.relative_to(tmp_path)) for image in images]
+    assert len({image.image_id for image in images}) == 4
+
+
+def test_folder_images__ids_stay_when_the_folder_grows_or_moves(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "one" / "sub" / "b.jpg")
+    before = folder_images(tmp_path / "one")[0].image_id
+    save_photograph(tmp_path / "one" / "a.jpg")
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert folder_images(tmp_path / "two")[1].image_id == before
+
+
+def test_folder_images__no_folder(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "photo.jpg")
+    for path in (tmp_path / "nowhere", tmp_path / "photo.jpg"):
+        with pytest.raises(InputError, match=f"--images: expected a folder of photographs, found no folder at {path}"):
+            folder_images(path)
+
+
+def test_folder_images__no_photograph(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    with pytest.raises(InputError, match=r"expected files ending in \.jpg .* found none in"):
+        folder_images(tmp_path)
+
+
+def test_folder_images__opens_no_file(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_text("not a photograph")
+    assert [image.path.name for image in folder_images(tmp_path)] == ["a.jpg", "b.jpg"]
+
+
+def test_image_id_of__stable() -> None:
+    # First 63 bits of sha256: these numbers are in stores that people have.
+    assert image_id_of(Path("a.jpg")) == int("509b0d4641a7c3ba", 16) >> 1
+    assert image_id_of(Path("sub") / "a.jpg") == int("3d2cde3d8f808146", 16) >> 1
+    ids = [image_id_of(Path(f"{number}.jpg")) for number in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(0 <= image_id < 2**63 for image_id in ids)
