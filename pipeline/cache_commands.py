@@ -1,32 +1,167 @@
 """`semires cache …`: what a user does with a candidate store. Work is imported when a command runs, as in cli.py."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-app = typer.Typer(help="Look at a candidate store.", no_args_is_help=True)
+from semires.pipeline.options import CocoImages, Data, Split, Store, make_paths
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from semires.cache.reader import StoreInfo
+    from semires.pipeline.store_images import StoreImages
+
+app = typer.Typer(help="Look at a candidate store, check it, move it.", no_args_is_help=True)
+
+StoreArgument = Annotated[str, typer.Argument(help="A candidate store: a path or a URL such as s3://bucket/x.zarr.")]
+Images = Annotated[Path | None, typer.Option(help="The folder of photographs that was cached, in place of --split.")]
+NUM_BARS = 12
+# Missing or duplicate images named on the screen.
+NUM_NAMED = 20
 
 
 @app.command("info")
-def cache_info(store: Annotated[str, typer.Argument(help="A candidate store.")]) -> None:
-    """What a store holds: images, masks, bytes, and the settings they were made with."""
+def cache_info(store: StoreArgument) -> None:
+    """What a store holds: images, masks, bytes, masks an image as a histogram, and the settings they were made with."""
     from semires.cache.reader import CandidateStore
     from semires.pipeline.progress import console
 
     info = CandidateStore(store).info()
     manifest = info.manifest
     expected = "" if manifest.num_images is None else f" of {manifest.num_images}"
-    console.print(f"{store}: split {manifest.split}, SAM {manifest.sam} (sha256 {manifest.sam_sha256[:12]})")
-    console.print(f"{info.num_images}{expected} images in {info.num_parts} parts, {info.num_masks} masks")
-    console.print(f"masks an image: {info.min_masks} to {info.max_masks}, median {info.median_masks:g}")
-    console.print(f"{info.num_bytes / 1e6:.1f} MB; views at {', '.join(map(str, info.view_sizes)) or 'no size yet'}")
-    console.print("generator: " + ", ".join(f"{name} {value:g}" for name, value in manifest.generator.items()))
+    lines = [
+        f"{store}: split {manifest.split}, SAM {manifest.sam} (sha256 {manifest.sam_sha256[:12]})",
+        f"{info.num_images}{expected} images in {info.num_parts} parts, {info.num_masks} masks",
+        f"{info.num_bytes / 1e6:.1f} MB; views at {', '.join(map(str, info.view_sizes)) or 'no size yet'}",
+        "generator: "
+        + (", ".join(f"{name} {value:g}" for name, value in manifest.generator.items()) or "settings not known"),
+        f"masks an image: {info.min_masks} to {info.max_masks}, median {info.median_masks:g}",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+    if info.num_images:
+        console.print(_histogram(info))
+    for image_id, reason in info.failed.items():
+        console.print(f"set aside: image {image_id}, {reason}", soft_wrap=True, markup=False)
+
+
+def _histogram(info: "StoreInfo") -> "Table":
+    """A bar for each of at most NUM_BARS equal ranges of masks an image."""
+    import numpy as np
+    from rich.bar import Bar
+    from rich.table import Table
+
+    width = -(-(info.max_masks - info.min_masks + 1) // NUM_BARS)
+    counts = np.bincount((info.masks_per_image - info.min_masks) // width)
+    table = Table("masks", "images", "", box=None, header_style="", pad_edge=False)
+    table.columns[0].justify = table.columns[1].justify = "right"
+    for number, count in enumerate(counts.tolist()):
+        first = info.min_masks + number * width
+        label = f"{first}" if width == 1 else f"{first} to {first + width - 1}"
+        table.add_row(label, f"{count}", Bar(size=float(counts.max()), begin=0, end=count, width=40))
+    return table
+
+
+@app.command("verify")
+def cache_verify(
+    store: StoreArgument,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop what is damaged, so that cache-sam redoes it.")
+    ] = False,
+    split: Split = None,
+    images: Images = None,
+    data: Data = None,
+    coco_images: CocoImages = None,
+) -> None:
+    """Read everything again against its checksums; exit code 1 where something is damaged and stays so.
+
+    With --split or --images, missing images are named too, not only counted.
+    """
+    from semires.cache.verification import verify_store
+    from semires.pipeline.progress import console, counting, progress
+
+    known = _images_of(split, images, data, coco_images)
+    with progress() as on_progress:
+        found = verify_store(
+            store,
+            repair=repair,
+            expected_ids=None if known is None else known.train_ids,
+            on_progress=counting(on_progress, "verifying"),
+        )
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, markup=False)
+
+    for damage in found.damaged:
+        held = f" (images {_some(damage.image_ids)})" if damage.image_ids else ""
+        say(f"damaged: {damage.path}: {damage.reason}{held}")
+    for image_id, parts in list(found.duplicates.items())[:NUM_NAMED]:
+        say(f"twice: image {image_id} is in {', '.join(parts)}; the first counts")
+    if len(found.duplicates) > NUM_NAMED:
+        say(f"twice: {len(found.duplicates) - NUM_NAMED} more images")
+    for path in found.unfinished:
+        say(f"unfinished: {path}: a writer is at work, or was stopped; it holds nothing that counts")
+    for path in found.repaired:
+        say(f"repaired: {path}")
+    if found.num_missing:
+        names = f": {_some(found.missing)}" if found.missing else ""
+        say(f"missing: {found.num_missing} images{names}; run `semires cache-sam` to make them")
+    state = "intact" if found.is_intact else f"{len(found.damaged)} damages, " + ("repaired" if repair else "kept")
+    say(f"{store}: {state}; {found.num_images} images with {found.num_masks} masks in {found.num_parts} parts")
+    if not found.is_intact and not repair:
+        say(f"to drop what is damaged: semires cache verify {store} --repair; then `semires cache-sam` makes it anew")
+        raise typer.Exit(1)
+
+
+@app.command("show")
+def cache_show(
+    store: StoreArgument,
+    image_id: Annotated[
+        str, typer.Argument(help="The image's id; with --images also its path below that folder, e.g. dog.jpg.")
+    ],
+    image: Annotated[Path | None, typer.Option(help="The image's file; without any the sheet is grey.")] = None,
+    split: Split = None,
+    images: Images = None,
+    data: Data = None,
+    coco_images: CocoImages = None,
+    output: Annotated[Path | None, typer.Option(help="PNG. Default: reports/candidates-<image id>.png.")] = None,
+) -> None:
+    """Write a contact sheet (PNG): an image's candidates coloured over it, the largest first, with their scores."""
+    from semires.cache.reader import CandidateStore
+    from semires.pipeline.contact_sheet import contact_sheet
+    from semires.pipeline.progress import console
+    from semires.pipeline.store_images import parse_image_id
+    from semires.stages.data.errors import InputError
+    from semires.stages.data.images import load_image
+
+    if sum(option is not None for option in (image, split, images)) > 1:
+        raise InputError("expected one of --image, --split and --images, found several; give one")
+    number = parse_image_id(image_id, images)
+    candidates = CandidateStore(store)[number]
+    known = _images_of(split, images, data, coco_images)
+    path = image if known is None else known.path(number)
+    sheet = contact_sheet(
+        candidates,
+        None if path is None else load_image(path),
+        title=f"image {number}" + ("" if path is None else f", {path.name}"),
+    )
+    target = output or make_paths(None).reports / f"candidates-{number}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        sheet.save(target)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--output: expected a picture file that can be written such as x.png, found {error}"
+        ) from error
+    console.print(f"{candidates.num_masks} candidates; written: {target}", soft_wrap=True, markup=False)
 
 
 @app.command("view")
 def cache_view(
-    store: Annotated[str, typer.Argument(help="A candidate store.")],
-    size: Annotated[int, typer.Option(min=1, help="Side in pixels (RefCOCO's family: 480, refshapes: 64).")] = 480,
+    store: StoreArgument,
+    size: Annotated[int, typer.Option(min=1, help="Side in pixels (RefCOCO's family: 480, refshapes: 96).")] = 480,
 ) -> None:
     """Derive the masks at a training size; `semires train` does it by itself."""
     from semires.cache.views import build_view
@@ -34,3 +169,83 @@ def cache_view(
 
     with progress() as on_progress:
         build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"))
+
+
+@app.command("export")
+def cache_export(
+    store: StoreArgument,
+    folder: Annotated[Path, typer.Argument(help="Where to write, a JSON file an image.")],
+    format: Annotated[Literal["coco"], typer.Option(help="coco: as SA-1B, COCO run lengths.")] = "coco",
+    split: Split = None,
+    images: Images = None,
+    data: Data = None,
+    coco_images: CocoImages = None,
+) -> None:
+    """Write the candidates in a common format; with --split or --images, files are named after the images."""
+    from semires.cache.coco import export_coco
+    from semires.pipeline.progress import console, counting, progress
+
+    known = _images_of(split, images, data, coco_images)
+    with progress() as on_progress:
+        num_written = export_coco(
+            store,
+            folder,
+            file_names=None if known is None else known.file_names(),
+            on_progress=counting(on_progress, "exporting"),
+        )
+    console.print(f"{num_written} files written to {folder}", soft_wrap=True, markup=False)
+
+
+@app.command("import")
+def cache_import(
+    folder: Annotated[Path, typer.Argument(help="Folder of JSON files.")],
+    split: Annotated[str, typer.Option(help="Whose candidates they are; of --format semires a data set that is here.")],
+    format: Annotated[
+        Literal["coco", "semires"],
+        typer.Option(help="coco: SA-1B's files, or amg.py's; semires: the public code's sam_rle_mask."),
+    ] = "coco",
+    store: Store = None,
+    data: Data = None,
+    coco_images: CocoImages = None,
+) -> None:
+    """Make a store of masks that somebody has already, so that nobody has to run SAM again."""
+    from semires.cache.coco import import_coco, imported_manifest
+    from semires.cache.run_lengths import import_run_lengths
+    from semires.pipeline.progress import console, counting, progress
+    from semires.pipeline.store_images import StoreImages
+
+    paths = make_paths(data, coco_images)
+    target = store or paths.store(split)
+    needs_data = format == "semires"
+    known = StoreImages.of_split(split, paths) if needs_data else StoreImages.of_split_if_here(split, paths)
+    manifest = imported_manifest(split, None if known is None else len(known.train_ids))
+    with progress() as on_progress:
+        on_file = counting(on_progress, "importing")
+        if format == "semires":
+            assert known is not None
+            report = import_run_lengths(folder, target, manifest, images=known.refs, on_progress=on_file)
+        else:
+            report = import_coco(folder, target, manifest, on_progress=on_file)
+    console.print(
+        f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, {report.num_present} "
+        f"were there; next: semires train --split {split}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _images_of(
+    split: str | None, images: Path | None, data: Path | None, coco_images: Path | None
+) -> "StoreImages | None":
+    from semires.pipeline.store_images import StoreImages
+    from semires.stages.data.errors import InputError
+
+    if split is not None and images is not None:
+        raise InputError("expected --split NAME or --images FOLDER, found both; give one")
+    if images is not None:
+        return StoreImages.of_folder(images)
+    return None if split is None else StoreImages.of_split(split, make_paths(data, coco_images))
+
+
+def _some(image_ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, image_ids[:NUM_NAMED])) + (", …" if len(image_ids) > NUM_NAMED else "")

@@ -5,14 +5,12 @@ A user's error (`InputError`, `StoreError`) is one line on standard error and ex
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from semires.pipeline import cache_commands
-
-if TYPE_CHECKING:
-    from semires.pipeline.paths import Paths
+from semires.pipeline import bench_commands, cache_commands
+from semires.pipeline.options import CocoImages, Data, Device, Split, Store, given, make_paths
 
 app = typer.Typer(
     help="Semi-supervised referring expression segmentation: SAM candidates once, then a teacher-student LAVT.",
@@ -21,28 +19,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(cache_commands.app, name="cache")
-
-Data = Annotated[
-    Path | None, typer.Option(help="Data root: REFER folders, stores in cache/. Default: $SEMIRES_DATA, else data.")
-]
-CocoImages = Annotated[
-    Path | None, typer.Option(help="COCO train2014 images. Default: <data>/images/mscoco/images/train2014.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")]
-Split = Annotated[
-    str | None, typer.Option(help="refcoco, refcoco+, refcocog, refcocog-google or refshapes.", show_default=False)
-]
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were typed: one that was not is None, and the library's default stands."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _paths(data: Path | None, images: Path | None = None, runs: Path | None = None) -> "Paths":
-    from semires.pipeline.paths import Paths
-
-    return Paths(**_given(data=data, images=images, runs=runs))
+app.add_typer(bench_commands.app, name="bench")
 
 
 @app.command("make-refshapes")
@@ -51,7 +28,7 @@ def make_refshapes(data: Data = None) -> None:
     from semires.pipeline.progress import console, progress
     from semires.pipeline.stage_runs import load_dataset
 
-    paths = _paths(data)
+    paths = make_paths(data)
     with progress() as on_progress:
         dataset = load_dataset(paths, "refshapes", on_progress)
     console.print(f"{paths.data / 'refshapes'}: {len(dataset.image_ids)} images with refs, {len(dataset.refs)} refs")
@@ -62,10 +39,16 @@ def cache_sam(
     split: Split = None,
     images: Annotated[Path | None, typer.Option(help="A folder of photographs, in place of --split.")] = None,
     sam: Annotated[
-        str | None, typer.Option(help="vit_h, vit_l, vit_b or tiny. Default: vit_h; tiny for refshapes.")
+        str | None,
+        typer.Option(
+            help="vit_h, vit_l, vit_b, tiny, a folder with transformers' SamModel, or a hub name such as "
+            "facebook/sam-vit-huge. Default: vit_h; tiny for refshapes, and for --images without --sam-checkpoint."
+        ),
     ] = None,
-    sam_checkpoint: Annotated[Path | None, typer.Option(help="The SAM's weights, e.g. sam_vit_h_4b8939.pth.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Where to write. Default: <data>/cache/<split>.zarr.")] = None,
+    sam_checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b, e.g. sam_vit_h_4b8939.pth.")
+    ] = None,
+    store: Store = None,
     data: Data = None,
     coco_images: CocoImages = None,
     device: Device = None,
@@ -76,28 +59,40 @@ def cache_sam(
     box_nms_thresh: Annotated[float | None, typer.Option(help="Box IoU above which one goes (SAM: 0.7).")] = None,
     overwrite: Annotated[bool, typer.Option(help="Empty a store that was made with other settings.")] = False,
 ) -> None:
-    """Stage one: SAM over every train image, once, into the candidate store; only what is missing is done."""
+    """Stage one: SAM over every train image, once, into the candidate store; only what is missing is done.
+
+    On several GPUs: torchrun --nproc-per-node=8 --no-python semires cache-sam --split refcoco. Images that cannot be
+    decoded are set aside and tried again by the next run; the exit code is then 1. SIGTERM and Ctrl-C commit what is
+    finished before they stop the run; a second one stops it at once.
+    """
     import dataclasses
 
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import generator_settings
     from semires.pipeline.stage_runs import cache_sam as run_stage_one
     from semires.pipeline.stage_runs import choose_device, load_dataset
-    from semires.stages.cache_sam.run import folder_images, train_images
+    from semires.stages.cache_sam.sam import load_sam
+    from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
+    from semires.stages.cache_sam.stopping import StopRequested
+    from semires.stages.cache_sam.workers import WorkerGroup
     from semires.stages.data.errors import InputError
+
+    def warn(source: ImageSource, reason: str) -> None:
+        print(f"set aside: {source.path}: {reason}", file=sys.stderr)
 
     if (split is None) == (images is None):
         raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
-    paths = _paths(data, coco_images)
+    paths = make_paths(data, coco_images)
     chosen_device = choose_device(device)
+    group = WorkerGroup.join()
     if sam is None:
         is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
         sam = "tiny" if is_tiny else "vit_h"
-    if images is not None and sam == "tiny":
+    if images is not None and sam == "tiny" and group.reports:
         console.print("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
     settings = dataclasses.replace(
         generator_settings(sam),
-        **_given(
+        **given(
             points_per_side=points_per_side,
             points_per_batch=points_per_batch,
             pred_iou_thresh=pred_iou_thresh,
@@ -105,32 +100,55 @@ def cache_sam(
             box_nms_thresh=box_nms_thresh,
         ),
     )
-    with progress() as on_progress:
+    with progress(shown=group.reports) as on_progress:
         if images is not None:
             name, sources = images.resolve().name, folder_images(images)
+            loaded = load_sam(sam, sam_checkpoint, chosen_device)
         else:
             assert split is not None
+            # RefShapes may have to be drawn first, for which nobody should wait who gave a wrong SAM.
+            if split == "refshapes":
+                loaded = load_sam(sam, sam_checkpoint, chosen_device)
             dataset = load_dataset(paths, split, on_progress)
-            for line in dataset.problems.summary():
+            if split != "refshapes":
+                loaded = load_sam(sam, sam_checkpoint, chosen_device)
+            for line in dataset.problems.summary() if group.reports else ():
                 console.print(f"{split}: {line}", soft_wrap=True)
             name, sources = split, train_images(dataset)
         target = store or paths.store(name)
-        report = run_stage_one(
-            sources,
-            target,
-            split=name,
-            sam=sam,
-            checkpoint=sam_checkpoint,
-            settings=settings,
-            device=chosen_device,
-            overwrite=overwrite,
-            on_progress=on_progress,
+        try:
+            report = run_stage_one(
+                sources,
+                target,
+                split=name,
+                loaded=loaded,
+                settings=settings,
+                overwrite=overwrite,
+                on_progress=on_progress,
+                group=group,
+                on_set_aside=warn,
+            )
+        except StopRequested as stop:
+            if group.reports:
+                text = f"stopped by {stop}; what was finished is in {target}: type the command again to go on"
+                print(text, file=sys.stderr)
+            raise typer.Exit(stop.exit_code) from None
+    if group.reports:
+        console.print(
+            f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, "
+            f"{report.num_present} were there",
+            soft_wrap=True,
         )
-    console.print(
-        f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, "
-        f"{report.num_present} were there",
-        soft_wrap=True,
-    )
+        if report.failed:
+            print(
+                f"error: {len(report.failed)} images are set aside, their files cannot be decoded (image ids "
+                f"{', '.join(map(str, list(report.failed)[:5]))}{', ...' if len(report.failed) > 5 else ''}); replace "
+                f"the files and run the command again; `semires cache info {target}` lists them",
+                file=sys.stderr,
+            )
+    group.leave()
+    if report.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -149,7 +167,7 @@ def train(
     runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
     data: Data = None,
     coco_images: CocoImages = None,
-    store: Annotated[Path | None, typer.Option(help="Candidate store. Default: <data>/cache/<split>.zarr.")] = None,
+    store: Store = None,
     model: Annotated[str | None, typer.Option(help="base or nano. Default: base; nano for refshapes.")] = None,
     swin: Annotated[str | None, typer.Option(help="Pre-trained Swin of base: local folder or hub name.")] = None,
     bert: Annotated[str | None, typer.Option(help="Pre-trained BERT of base: local folder or hub name.")] = None,
@@ -159,6 +177,7 @@ def train(
     batch_labeled: Annotated[int | None, typer.Option(help="Labeled samples a mutual step (paper: 3).")] = None,
     batch_unlabeled: Annotated[int | None, typer.Option(help="Unlabeled samples a mutual step (paper: 3).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate (paper: 5e-5).")] = None,
+    trunk_rate: Annotated[float | None, typer.Option(help="Swin's share of the rate (paper: 1).")] = None,
     alpha: Annotated[float | None, typer.Option(help="EMA of the teacher (paper: 0.996).")] = None,
     lambda_sup: Annotated[float | None, typer.Option(help="Weight of the supervised loss (default 1).")] = None,
     lambda_unsup: Annotated[float | None, typer.Option(help="Weight of the unsupervised loss (default 1).")] = None,
@@ -176,7 +195,7 @@ def train(
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
 
-    paths = _paths(data, coco_images, runs)
+    paths = make_paths(data, coco_images, runs)
     if split is None:
         if not paths.missing_files("refcoco"):
             split, why = "refcoco", f"its data is in {paths.data}"
@@ -185,7 +204,7 @@ def train(
         console.print(f"training on {split}: {why}", soft_wrap=True)
     chosen_device = choose_device(device)
     recipe = train_recipe(split)
-    given = _given(
+    changed = given(
         labeled=labeled,
         labeled_list=None if labeled_list is None else str(labeled_list),
         method=method,
@@ -199,6 +218,7 @@ def train(
         batch_labeled=batch_labeled,
         batch_unlabeled=batch_unlabeled,
         learning_rate=learning_rate,
+        trunk_rate=trunk_rate,
         alpha=alpha,
         lambda_sup=lambda_sup,
         lambda_unsup=lambda_unsup,
@@ -208,9 +228,9 @@ def train(
         labeled_seed=labeled_seed,
     )
     matched = dataclasses.replace(
-        recipe.match, **_given(strategy=matching, iou_rate=iou_rate, inter1=inter1, inter2=inter2)
+        recipe.match, **given(strategy=matching, iou_rate=iou_rate, inter1=inter1, inter2=inter2)
     )
-    config = dataclasses.replace(recipe, match=matched, **given)
+    config = dataclasses.replace(recipe, match=matched, **changed)
     if config.method == "supervised":
         config = config.burn_in()
     if name is None:
@@ -237,7 +257,7 @@ def evaluate(
     from semires.pipeline.stage_runs import choose_device
 
     with progress() as on_progress:
-        scores = evaluate_run(run, _paths(data, coco_images), choose_device(device), on_progress)
+        scores = evaluate_run(run, make_paths(data, coco_images), choose_device(device), on_progress)
     console.print(scores_table(scores))
 
 
@@ -262,7 +282,7 @@ def predict(
     chosen_device = choose_device(device)
     _, lavt, tokenizer = RunFolder(run).load_model()
     mask = predict_mask(lavt.to(chosen_device), tokenizer, pixels, expression, chosen_device)
-    folder = output or _paths(None).reports
+    folder = output or make_paths(None).reports
     folder.mkdir(parents=True, exist_ok=True)
     mask_path, overlay_path = folder / f"{image.stem}_mask.png", folder / f"{image.stem}_overlay.png"
     Image.fromarray(mask).save(mask_path)
@@ -287,7 +307,7 @@ def table1(
 
     with progress() as on_progress:
         run_table1(
-            _paths(data, coco_images, runs),
+            make_paths(data, coco_images, runs),
             choose_device(device),
             on_progress,
             splits=split,
@@ -303,7 +323,7 @@ def figure(
     examples: Annotated[int, typer.Option(min=1, help="Refs to show, a row each.")] = 4,
     data: Data = None,
     coco_images: CocoImages = None,
-    store: Annotated[Path | None, typer.Option(help="Candidate store. Default: <data>/cache/<split>.zarr.")] = None,
+    store: Store = None,
     device: Device = None,
 ) -> None:
     """Picture of the refinement: image, candidates, teacher label, refined label, truth."""
@@ -311,7 +331,7 @@ def figure(
     from semires.pipeline.progress import console, progress
     from semires.pipeline.stage_runs import choose_device
 
-    paths = _paths(data, coco_images)
+    paths = make_paths(data, coco_images)
     target = output or paths.reports / "refinement.png"
     with progress() as on_progress:
         picture = refinement_figure(run, paths, choose_device(device), on_progress, num_examples=examples, store=store)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from semires.cache.views import CandidateView
+from semires.pipeline.contact_sheet import colored, largest_first, resized_masks
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.stage_runs import load_dataset, prepare_candidates
@@ -39,7 +40,7 @@ def refinement_figure(
     on_progress: OnProgress,
     *,
     num_examples: int = 4,
-    store: Path | None = None,
+    store: str | Path | None = None,
 ) -> Image.Image:
     """Rows for `num_examples` unlabeled train refs, spread over the gains in IoU among the first 256 that matched.
 
@@ -71,8 +72,8 @@ def refinement_figure(
         image = resize_image(dataset.image(ref.image_id), TILE)
         tiles = [
             Image.fromarray(image),
-            _coloured(image, unpack_bits(row.candidates, size).numpy()),
-            *(overlay(image, _enlarged(mask.numpy())) for mask in (row.label, row.refined, row.truth)),
+            _all_masks(image, unpack_bits(row.candidates, size).numpy()),
+            *(overlay(image, mask) for mask in _tile_sized(torch.stack([row.label, row.refined, row.truth]).numpy())),
         ]
         captions = (
             f'"{ref.expressions[0]}"',
@@ -130,16 +131,9 @@ def _changed_labels(samples: RefSamples, teacher: EmaTeacher, config: MatchConfi
     return rows
 
 
-def _enlarged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.array(Image.fromarray(mask).resize((TILE, TILE), Image.Resampling.NEAREST), dtype=bool)
+def _all_masks(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Image.Image:
+    return colored(image, _tile_sized(masks[largest_first(masks.sum(axis=(1, 2)))]))
 
 
-def _coloured(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Image.Image:
-    """Every mask in a colour of its own over the dimmed image, the largest first, so that parts stay visible."""
-    picture = image.astype(np.float32) * 0.35
-    order = np.argsort(-masks.sum(axis=(1, 2)), kind="stable")
-    for number, index in enumerate(order):
-        # Hues a golden section apart: neighbours in the order never look alike.
-        hue = Image.new("HSV", (1, 1), (int(number * 0.618034 * 256) % 256, 190, 255)).convert("RGB")
-        picture[_enlarged(masks[index])] = np.array(hue.getpixel((0, 0)), dtype=np.float32)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+def _tile_sized(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return resized_masks(masks, (TILE, TILE))

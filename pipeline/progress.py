@@ -14,8 +14,14 @@ console = Console(highlight=False)
 
 
 @contextmanager
-def progress() -> Iterator[OnProgress]:
-    """Give a function to call with (what is being done, done, total); a new description starts a new count."""
+def progress(*, shown: bool = True) -> Iterator[OnProgress]:
+    """Give a function to call with (what is being done, done, total); a new description starts a new count.
+
+    Not `shown`, it prints nothing: of several workers one speaks for all.
+    """
+    if not shown:
+        yield lambda what, done, total: None
+        return
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),

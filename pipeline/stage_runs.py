@@ -1,5 +1,7 @@
 """The two stages as commands and Table 1 call them: what is missing is made or named first."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ from semires.cache.views import build_view
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, counting
 from semires.pipeline.recipes import REFSHAPES, generator_settings
+from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator import GeneratorSettings
-from semires.stages.cache_sam.run import CacheReport, ImageSource, cache_images, train_images
-from semires.stages.cache_sam.sam import load_sam
+from semires.stages.cache_sam.run import cache_images
+from semires.stages.cache_sam.sam import LoadedSam, load_sam
+from semires.stages.cache_sam.sources import ImageSource, train_images
+from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import write_refshapes
@@ -23,9 +28,15 @@ from semires.stages.train.run import check_run, train_run
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one, else the CPU; InputError for one that is not here."""
+    """The device asked for, or CUDA where there is one, else the CPU; InputError for one that is not here.
+
+    Of several workers that torchrun started on a machine, each takes a GPU of its own while there are enough.
+    """
+    if name is None and torch.cuda.is_available():
+        local_rank = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda" if local_rank is None else f"cuda:{int(local_rank) % torch.cuda.device_count()}")
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -43,50 +54,52 @@ def load_dataset(paths: Paths, split: str, on_progress: OnProgress) -> ReferData
 
 def cache_sam(
     images: list[ImageSource],
-    store: Path,
+    store: str | Path,
     *,
     split: str,
-    sam: str,
-    checkpoint: Path | None,
+    loaded: LoadedSam,
     settings: GeneratorSettings | None,
-    device: torch.device,
     overwrite: bool,
     on_progress: OnProgress,
+    group: WorkerGroup | None = None,
+    on_set_aside: Callable[[ImageSource, str], None] | None = None,
 ) -> CacheReport:
-    """Stage one over `images` into `store`."""
+    """Stage one over `images` into `store`; of a `group` of workers, this worker's share."""
     return cache_images(
         images,
         store,
         split=split,
-        loaded=load_sam(sam, checkpoint, device),
-        settings=settings or generator_settings(sam),
+        loaded=loaded,
+        settings=settings or generator_settings(loaded.name),
+        group=group,
         overwrite=overwrite,
         on_progress=counting(on_progress, "candidate masks"),
+        on_set_aside=on_set_aside,
     )
 
 
-def prepare_candidates(paths: Paths, dataset: ReferDataset, size: int, store: Path, on_progress: OnProgress) -> None:
+def prepare_candidates(
+    paths: Paths, dataset: ReferDataset, size: int, store: str | Path, on_progress: OnProgress
+) -> None:
     """Make sure that the store has its view at the training size; RefShapes' candidates are made if missing.
 
     A store that holds every train image is taken as it is, also where it was made with other settings than ours.
     """
     images = train_images(dataset)
-    if dataset.spec.name == "refshapes" and store == paths.store("refshapes") and not _holds_all(store, images):
+    if dataset.spec.name == "refshapes" and Path(store) == paths.store("refshapes") and not _holds_all(store, images):
         cache_sam(
             images,
             store,
             split="refshapes",
-            sam="tiny",
-            checkpoint=None,
+            loaded=load_sam("tiny", None, torch.device("cpu")),
             settings=None,
-            device=torch.device("cpu"),
             overwrite=False,
             on_progress=on_progress,
         )
     build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"))
 
 
-def _holds_all(store: Path, images: list[ImageSource]) -> bool:
+def _holds_all(store: str | Path, images: list[ImageSource]) -> bool:
     try:
         held = set(CandidateStore(store).image_ids.tolist())
     except StoreError:  # none there, or a damaged one, which writing to it then reports
@@ -101,7 +114,7 @@ def train(
     device: torch.device,
     on_progress: OnProgress,
     *,
-    store: Path | None = None,
+    store: str | Path | None = None,
     burn_in: Path | None = None,
 ) -> dict[str, Any]:
     """Stage two: the run of `config` in the folder `run`; returns its result."""

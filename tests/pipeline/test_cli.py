@@ -70,7 +70,8 @@ COMMANDS = dict(commands(typer.main.get_command(cli.app)))
 
 
 def test_commands__all_of_them() -> None:
-    expected = {"make-refshapes", "cache-sam", "train", "evaluate", "predict", "table1", "figure", "cache info"}
+    expected = {"make-refshapes", "cache-sam", "train", "evaluate", "predict", "table1", "figure"}
+    expected |= {f"cache {name}" for name in ("info", "verify", "show", "view", "export", "import")}
     assert {f"semires {name}" for name in expected} <= set(COMMANDS)
 
 
@@ -167,26 +168,46 @@ def test_cache_sam__wrong_weights(
     assert not (fake.root / "cache").exists()
 
 
-def test_cache_sam__a_folder_of_photographs(
-    semires: Semires, assert_refused: Refused, tmp_path: Path, sam_file: Path
+@pytest.mark.usefixtures("small_refshapes")
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (("--sam-checkpoint", "none.pth"), "found nothing at none.pth"),
+        (("--sam", "vit_b"), "SAM vit_b needs its weights"),
+    ],
+)
+def test_cache_sam__wrong_weights_are_refused_before_refshapes_is_drawn(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, given: tuple[str, ...], text: str
 ) -> None:
+    assert_refused(semires("cache-sam", "--split", "refshapes", *given), text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_sam__a_folder_of_photographs(semires: Semires, tmp_path: Path, sam_file: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("RGB", (20, 10), "red").save(folder / "one.png")
     (folder / "two.jpg").write_text("no image")
     arguments = ("cache-sam", "--images", folder, "--sam", "tiny", "--sam-checkpoint", sam_file, *ALL_MASKS)
-    assert_refused(semires(*arguments), "two.jpg: expected an image, found another file")
-    assert not (tmp_path / "data").exists()
-    (folder / "two.jpg").unlink()
+    finished = semires(*arguments)
+    assert finished.code == 1
+    assert "photos.zarr: 1 images added" in finished.out
+    assert "set aside: " in finished.err
+    assert "two.jpg: expected an image, found a damaged or other file" in finished.err
+    assert "error: 1 images are set aside" in finished.err
+    listed = semires("cache", "info", tmp_path / "data" / "cache" / "photos.zarr")
+    assert "two.jpg: expected an image" in listed.out
+    Image.new("RGB", (10, 20), "blue").save(folder / "two.jpg")
     finished = semires(*arguments)
     assert finished.code == 0
-    assert "photos.zarr: 1 images added" in finished.out
+    assert re.search(r"photos\.zarr: 1 images added with \d+ candidate masks, 1 were there", finished.out)
     assert "tiny, trained on RefShapes scenes only" in finished.out
     finished = semires("cache", "info", tmp_path / "data" / "cache" / "photos.zarr")
     assert finished.code == 0
     assert "split photos, SAM tiny" in finished.out
-    assert "1 of 1 images in 1 parts" in finished.out
+    assert "2 of 2 images in 2 parts" in finished.out
     assert "points_per_side 2" in finished.out
+    assert "two.jpg" not in finished.out
 
 
 def test_cache_sam__names_refs_it_leaves_out(
@@ -330,7 +351,8 @@ def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, mo
     assert lines[0] == "training on refshapes: RefCOCO's data is not in data"
     assert lines[-1].endswith("next: semires evaluate runs/mine")
     assert {path.name for path in (tmp_path / "runs" / "mine").iterdir()} == {
-        *("config.json", "labeled_images.json", "metrics.jsonl", "best.safetensors", "result.json", "burn-in")
+        *("config.json", "labeled_images.json", "sources.json", "metrics.jsonl"),
+        *("best.safetensors", "result.json", "burn-in"),
     }
 
     text = " ".join(run("evaluate", "runs/mine"))

@@ -13,8 +13,10 @@ from semires.cache.views import CandidateView
 from semires.pipeline import stage_runs
 from semires.pipeline.paths import Paths
 from semires.pipeline.stage_runs import cache_sam, choose_device, load_dataset, prepare_candidates, train
+from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator import GeneratorSettings
-from semires.stages.cache_sam.run import CacheReport, train_images
+from semires.stages.cache_sam.sam import load_sam
+from semires.stages.cache_sam.sources import train_images
 from semires.stages.cache_sam.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
@@ -47,10 +49,8 @@ def cache(dataset: ReferDataset, store: Path, sam_file: Path, settings: Generato
         train_images(dataset),
         store,
         split=dataset.spec.name,
-        sam="tiny",
-        checkpoint=sam_file,
+        loaded=load_sam("tiny", sam_file, CPU),
         settings=settings,
-        device=CPU,
         overwrite=False,
         on_progress=ignore,
     )
@@ -167,7 +167,7 @@ def test_train__a_refer_folder_under_a_real_name(
     write_store(paths.store("refcoco"), "refcoco", fake.train_ids)
     seen: set[str] = set()
     result = train(nano(), paths, tmp_path / "run", CPU, lambda what, done, total: seen.add(what))
-    assert {"candidates at 64x64", "supervised", "semires", "evaluation"} <= seen
+    assert {"candidates at 96x96", "supervised", "semires", "evaluation"} <= seen
     assert (tmp_path / "run" / "result.json").is_file()
     assert result["steps"] == 2  # 12 unlabeled refs, 6 a step
 

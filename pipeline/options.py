@@ -1,0 +1,39 @@
+"""Options that several commands take, and what they become."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from semires.pipeline.paths import Paths
+
+Data = Annotated[
+    Path | None, typer.Option(help="Data root: REFER folders, stores in cache/. Default: $SEMIRES_DATA, else data.")
+]
+CocoImages = Annotated[
+    Path | None, typer.Option(help="COCO train2014 images. Default: <data>/images/mscoco/images/train2014.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")]
+Split = Annotated[
+    str | None, typer.Option(help="refcoco, refcoco+, refcocog, refcocog-google or refshapes.", show_default=False)
+]
+# Text, not Path: a Path would make one slash of a URL's two.
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="Candidate store: a path or a URL such as s3://bucket/x.zarr. Default: <data>/cache/<split>.zarr."
+    ),
+]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were typed: one that was not is None, and the library's default stands."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def make_paths(data: Path | None, images: Path | None = None, runs: Path | None = None) -> "Paths":
+    """The `Paths` of the options typed."""
+    from semires.pipeline.paths import Paths
+
+    return Paths(**given(data=data, images=images, runs=runs))

@@ -1,0 +1,72 @@
+"""The images that a store's candidates are of: their ids, their files, and the refs on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from semires.pipeline.paths import Paths
+from semires.stages.cache_sam.sources import folder_images, image_id_of, train_images
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import SPLITS, ReferDataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreImages:
+    """Images of a data set or of a folder of photographs."""
+
+    where: str
+    """What they are images of, for messages."""
+    paths: Mapping[int, Path]
+    """Image id -> file, of all images."""
+    train_ids: frozenset[int]
+    """The images that stage one caches."""
+    refs: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Ref id, as text -> (image id, height, width); empty for photographs."""
+
+    @classmethod
+    def of_split(cls, split: str, paths: Paths) -> "StoreImages":
+        """Those of a data set, which must be here: InputError else."""
+        dataset = ReferDataset.load(paths.data, split, paths.images_of(split))
+        return cls(
+            where=split,
+            paths={image_id: dataset.image_path(image_id) for image_id in dataset.image_ids},
+            train_ids=frozenset(source.image_id for source in train_images(dataset)),
+            refs={str(ref.ref_id): (ref.image_id, *dataset.image_size(ref.image_id)) for ref in dataset.refs},
+        )
+
+    @classmethod
+    def of_split_if_here(cls, split: str, paths: Paths) -> "StoreImages | None":
+        """Those of a data set, None where `split` is none or its files are missing."""
+        return None if split not in SPLITS or paths.missing_files(split) else cls.of_split(split, paths)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "StoreImages":
+        """The photographs of a folder, as `semires cache-sam --images` numbers them; InputError where none are."""
+        paths = {source.image_id: source.path for source in folder_images(folder)}
+        return cls(where=str(folder), paths=paths, train_ids=frozenset(paths))
+
+    def path(self, image_id: int) -> Path:
+        """The image's file; InputError for one that is not among them."""
+        found = self.paths.get(image_id)
+        if found is None:
+            raise InputError(
+                f"expected an image of {self.where}, found id {image_id}; give the images that were cached"
+            )
+        return found
+
+    def file_names(self) -> dict[int, str]:
+        """File names by image id."""
+        return {image_id: path.name for image_id, path in self.paths.items()}
+
+
+def parse_image_id(text: str, folder: Path | None) -> int:
+    """The id that a user means: a number, or where a `folder` of photographs is given, a path below it."""
+    if folder is not None and (folder / text).is_file():
+        return image_id_of(Path(text))
+    try:
+        return int(text)
+    except ValueError as error:
+        remedy = (
+            "give its number" if folder is not None else "give its number, or --images FOLDER to name it by its path"
+        )
+        raise InputError(f"expected an image id, found {text!r}; {remedy}") from error

@@ -1,0 +1,61 @@
+"""The matching benchmark's table on small cases, and its contestants against the kernels."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from semires.pipeline.bench import match as bench
+from semires.pipeline.bench.match import MatchBenchConfig, bench_match, ellipses, match_by_loop, match_by_matmul
+from semires.pipeline.bench_commands import app
+from semires.stages.train.matching import MatchConfig, match, unpack_bits
+
+TINY = MatchBenchConfig(batches=(1, 2), candidates=(3,), sizes=(8, 17), repeats=1, with_training_step=False)
+
+
+def test_bench_match__a_row_for_each_case() -> None:
+    threads = torch.get_num_threads()
+    found = bench_match(TINY)
+    assert torch.get_num_threads() == threads
+    cases = [(row["S"], row["N"], row["B"], row["strategy"]) for row in found.rows]
+    assert cases == [
+        (size, 3, batch, strategy) for size in (8, 17) for batch in (1, 2) for strategy in ("iom", "cpi-u")
+    ]
+    for row in found.rows:
+        loop, packed, ratio = row["loop"], row["packed"], row["loop / packed"]
+        assert isinstance(loop, float)
+        assert isinstance(packed, float)
+        assert ratio == pytest.approx(loop / packed)
+        assert ("cuda" in row) is torch.cuda.is_available()
+
+
+def test_bench_match__dense_contestants_sit_out() -> None:
+    found = bench_match(MatchBenchConfig(**(vars(TINY) | {"dense_pixels": 3 * 8 * 8})))
+    assert [row["loop"] is None for row in found.rows] == [False] * 2 + [True] * 6
+    assert all(row["packed"] for row in found.rows)
+    assert "192 pixels" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("strategy", ["iom", "cpi-u"])
+@pytest.mark.parametrize("shift", [0, 2, 9])
+def test_contestants__refine_as_the_kernels_do(strategy: str, shift: int) -> None:
+    config = MatchConfig(strategy=strategy)  # type: ignore[arg-type]
+    packed = ellipses(12, 20)
+    masks = unpack_bits(packed, 20)
+    for label in (masks[0].roll(shift, 1), masks[5], torch.zeros_like(masks[0])):
+        expected = match(packed, torch.tensor([0, 12]), label[None], config).refined[0]
+        assert torch.equal(match_by_loop(masks, label, config), expected)
+        assert torch.equal(match_by_matmul(masks, label, config), expected)
+
+
+def test_share_of_copy__reading_alone_as_fast_as_a_copy_is_half() -> None:
+    assert bench._share_of_copy(2.0, 2.0) == 0.5
+
+
+def test_match_command__writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "QUICK", TINY)
+    done = CliRunner().invoke(app, ["match", "--quick", "--repeats", "2", "--json", str(tmp_path / "match.json")])
+    assert done.exit_code == 0, done.output
+    assert '"strategy": "cpi-u"' in (tmp_path / "match.json").read_text()
+    assert "median of 2 rounds" in done.output

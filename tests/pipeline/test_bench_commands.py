@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from semires.cache.errors import StoreError
+from semires.pipeline.bench import cache
+from semires.pipeline.bench.report import Bench
+from semires.pipeline.cli import app
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[cache.CacheBenchConfig]:
+    """Configs that `bench cache` asked for; nothing is measured."""
+    configs: list[cache.CacheBenchConfig] = []
+
+    def bench_cache(config: cache.CacheBenchConfig) -> Bench:
+        configs.append(config)
+        return Bench(
+            title="T", machine={"cpu": "some core"}, rows=[{"contestant": "ours", "ms": 1.5}], notes=["a note"]
+        )
+
+    monkeypatch.setattr(cache, "bench_cache", bench_cache)
+    return configs
+
+
+def test_bench_cache__prints_and_writes(asked: list[cache.CacheBenchConfig], tmp_path: Path) -> None:
+    target = tmp_path / "new" / "cache.json"
+    options = ["--images", "3", "--repeats", "2", "--codec", "zstd-3", "--json", str(target)]
+    result = CliRunner().invoke(app, ["bench", "cache", *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    for text in ("ours", "1.5", "cpu some core", "a note", str(target)):
+        assert text in result.output.replace("\n", "") or text in result.output
+    assert json.loads(target.read_text())["rows"] == [{"contestant": "ours", "ms": 1.5}]
+    assert asked == [cache.CacheBenchConfig(num_images=3, repeats=2, codec="zstd-3")]
+
+
+def test_bench_cache__defaults_are_the_configs(asked: list[cache.CacheBenchConfig]) -> None:
+    assert CliRunner().invoke(app, ["bench", "cache"], catch_exceptions=False).exit_code == 0
+    assert asked == [cache.CacheBenchConfig()]
+
+
+def test_bench_cache__no_codec() -> None:
+    result = CliRunner().invoke(app, ["bench", "cache", "--codec", "gzip"])
+    assert isinstance(result.exception, StoreError)
