@@ -1,96 +1,304 @@
-"""Candidate masks of one image: SAM's automatic mask generator behind our own interface."""
+"""Candidate masks of images: SAM's automatic mask generator, batched, on the device of the SAM.
 
-from dataclasses import asdict, dataclass
+    generator = MaskGenerator(sam, GeneratorSettings())
+    candidates = generator.generate(image_id, image)
+
+An image goes through a funnel: whole image -> crops -> embedding -> batches of point prompts -> masks whose predicted
+IoU passes, upsampled -> masks that are stable, as bits -> NMS -> the host, in one copy.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
+from segment_anything.utils.amg import remove_small_regions
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
 
+from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
+from semires.stages.cache_sam.decoder import PromptDecoder, SharedTokens
+from semires.stages.cache_sam.encoder import ImageEncoder
+from semires.stages.cache_sam.prompts import Crop, PromptGrid, Prompts, crops_of
+from semires.stages.cache_sam.selection import Frame, boxes_of, masks_at_once, pack, select, suppress, upsample
+from semires.stages.cache_sam.settings import PRECISIONS, GeneratorSettings, precision_of
+from semires.stages.cache_sam.timing import PhaseTimer
 from semires.stages.data.errors import InputError
 
+# Bytes of one prompt batch's image tokens on CPU: above it the decoder waits for memory.
+_CPU_BYTES_OF_TOKENS = 2**20
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratorSettings:
-    """Settings of SAM's automatic mask generator, with its names and its defaults.
+_T = TypeVar("_T")
 
-    `points_per_side`: prompts in each direction, evenly spaced. `points_per_batch`: prompts decoded at once; bounds
-    memory, changes no result. `pred_iou_thresh`, `stability_score_thresh`: lowest score kept, 0 to 1.
-    `stability_score_offset`: logits by which the mask threshold is moved to measure stability. `box_nms_thresh`: box
-    IoU above which the lower-scored of two masks is dropped. `crop_n_layers`: how often the image is also searched in
-    2 x 2, 4 x 4, ... crops, with `crop_nms_thresh`, `crop_overlap_ratio` and `crop_n_points_downscale_factor`.
-    `min_mask_region_area`: pixels below which holes and islands are removed; above 0 needs OpenCV.
-    """
 
-    points_per_side: int = 32
-    points_per_batch: int = 64
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    crop_nms_thresh: float = 0.7
-    crop_overlap_ratio: float = 512 / 1500
-    crop_n_points_downscale_factor: int = 1
-    min_mask_region_area: int = 0
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """M masks on the device; boxes and points are in the crop's pixels up to its NMS, then in the image's."""
 
-    def __post_init__(self) -> None:
-        for name in ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected 1 or more, found {getattr(self, name)}")
-        for name in ("crop_n_layers", "min_mask_region_area"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}: expected a number from 0 to 1, found {getattr(self, name)}")
+    bits: Tensor
+    area: Tensor
+    boxes_xyxy: Tensor
+    iou: Tensor
+    stability: Tensor
+    points_xy: Tensor
+    crop_area: Tensor
 
-    def recorded(self) -> dict[str, int | float]:
-        """What the store's manifest keeps: every setting that can change a candidate."""
-        settings = asdict(self)
-        del settings["points_per_batch"]
-        return settings
+    def __getitem__(self, kept: Tensor) -> "_Found":
+        return _Found(**{name: value[kept] for name, value in vars(self).items()})
+
+    @staticmethod
+    def joined(parts: list["_Found"]) -> "_Found":
+        return _Found(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 class MaskGenerator:
-    """`SamAutomaticMaskGenerator`, one image at a time, on the device of `sam`; gives packed `Candidates`.
+    """What `SamAutomaticMaskGenerator` makes of an image, as packed `Candidates`, faster.
 
-    InputError where the settings need OpenCV and it is not installed.
+    In float32 the candidates are SAM's: the same set in the same order, scores within 1e-4, masks equal but for
+    pixels whose logit is within rounding of the threshold. `precision` is fp32, bf16 or fp16 (default: bf16 on CUDA,
+    else fp32). `compile` hands encoder and decoder to torch.compile; call `warm_up` before measuring. With `profile`,
+    `timings` holds the milliseconds spent so far by phase: encode (resizing and the image encoder), decode (the
+    transformer and the low-resolution logits), select (upsampling, thresholds, boxes, NMS), pack (bits and the copy
+    to the host).
+
+    The weights of `sam` are read and rearranged at construction and must not change afterwards.
+    `settings.points_per_batch` bounds memory; out of memory on the device it is halved and stays so (`points_per_batch`
+    tells). InputError where the settings need OpenCV and it is not installed, and for an unknown precision.
     """
 
-    def __init__(self, sam: Sam, settings: GeneratorSettings) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        settings: GeneratorSettings,
+        *,
+        precision: str | None = None,
+        compile: bool = False,
+        profile: bool = False,
+    ) -> None:
         if settings.min_mask_region_area > 0 and find_spec("cv2") is None:
             raise InputError(
                 f"min_mask_region_area: expected OpenCV for {settings.min_mask_region_area}, found no module cv2; "
                 "install opencv-python-headless or leave it at 0"
             )
-        self._generator = _CropGenerator(sam, **asdict(settings))
+        self.precision = precision_of(precision, sam.device)
+        self.points_per_batch = settings.points_per_batch
+        self._sam = sam
+        self._settings = settings
+        self._compiled = compile
+        self._timer = PhaseTimer(sam.device, enabled=profile)
+        dtype = PRECISIONS[self.precision]
+        self._encoder = ImageEncoder(sam, dtype)
+        self._decoder = PromptDecoder(sam, dtype)
+        self._prompts = PromptGrid(sam, settings, self._decoder)
+        self._encode: Callable[[Tensor], Tensor] = self._encoder.encode
+        self._decode = self._decoder.decode
+        if compile:
+            self._encode, self._decode = torch.compile(self._encode), torch.compile(self._decode)
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Milliseconds by phase over all images so far; zeros without `profile`."""
+        return dict(self._timer.milliseconds)
+
+    def warm_up(self, height: int, width: int) -> float:
+        """Generate for a grey image of this size and forget it: the seconds, compilation included."""
+        start = time.perf_counter()
+        self.generate(0, np.full((height, width, 3), 127, dtype=np.uint8))
+        self._timer.milliseconds.update(dict.fromkeys(self._timer.milliseconds, 0.0))
+        return time.perf_counter() - start
 
     def generate(self, image_id: int, image: NDArray[np.uint8]) -> Candidates:
         """Candidates of one RGB image uint8 [H, W, 3], in SAM's order, at the image's own resolution."""
-        height, width = image.shape[:2]
+        return self.generate_batch([image_id], [image])[0]
+
+    def generate_batch(self, image_ids: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Candidates]:
+        """Candidates of several RGB images of any sizes, which are encoded together; see `generate`."""
+        if not images:
+            return []
         with torch.inference_mode():
-            records = self._generator.generate(image)
-        masks = np.zeros((len(records), height, width), dtype=bool)
-        for mask, record in zip(masks, records, strict=True):
-            mask[:] = record["segmentation"]
-        return Candidates.from_masks(
-            image_id=image_id,
-            masks=masks,
-            predicted_iou=np.array([record["predicted_iou"] for record in records], dtype=np.float32),
-            stability_score=np.array([record["stability_score"] for record in records], dtype=np.float32),
-            points_xy=np.array([record["point_coords"][0] for record in records], dtype=np.float32).reshape(-1, 2),
+            embeddings = self._encode_all(list(images))
+            return [
+                self._candidates(image_id, image, embedding)
+                for image_id, image, embedding in zip(image_ids, images, embeddings, strict=True)
+            ]
+
+    def _encode_all(self, images: list[NDArray[np.uint8]]) -> list[Tensor]:
+        """Embeddings [C, grid, grid]; out of memory, of half of the images at a time."""
+
+        def encode() -> list[Tensor]:
+            with self._timer.phase("encode"):
+                return list(self._encode(self._encoder.load(images)))
+
+        embeddings = _unless_out_of_memory(encode, may_fail=len(images) > 1)
+        if embeddings is None:
+            half = len(images) // 2
+            embeddings = self._encode_all(images[:half]) + self._encode_all(images[half:])
+        return embeddings
+
+    def _candidates(self, image_id: int, image: NDArray[np.uint8], embedding: Tensor) -> Candidates:
+        found = None
+        while found is None:
+            can_halve = self.points_per_batch > 1
+            found = _unless_out_of_memory(lambda: self._search(image, embedding), may_fail=can_halve)
+            if found is None:
+                self.points_per_batch //= 2
+        height, width = image.shape[:2]
+        with self._timer.phase("pack"):
+            bits, area, boxes_xyxy, iou, stability, points_xy = (
+                getattr(found, name).cpu().numpy()
+                for name in ("bits", "area", "boxes_xyxy", "iou", "stability", "points_xy")
+            )
+            boxes_xyxy[:, 2:] += 1  # SAM's boxes end at the last pixel, ours behind it
+            boxes_xyxy[area == 0] = 0
+            candidates = Candidates(
+                image_id=int(image_id),
+                height=height,
+                width=width,
+                bits=bits,
+                area=area,
+                boxes_xyxy=boxes_xyxy.astype(np.int32),
+                predicted_iou=iou,
+                stability_score=stability,
+                points_xy=points_xy.astype(np.float32),
+            )
+        if self._settings.min_mask_region_area > 0 and candidates.num_masks > 0:
+            with self._timer.phase("select"):
+                candidates = _without_small_regions(candidates, self._settings)
+        return candidates
+
+    def _search(self, image: NDArray[np.uint8], embedding: Tensor) -> _Found:
+        """All crops of an image; `embedding` is the whole image's, that of smaller crops is made here."""
+        height, width = image.shape[:2]
+        crops = crops_of(height, width, self._settings)
+        parts = []
+        for crop in crops:
+            if crop.layer > 0:
+                (embedding,) = self._encode_all([image[crop.y0 : crop.y1, crop.x0 : crop.x1]])
+            parts.append(self._search_crop(crop, (height, width), embedding))
+        found = _Found.joined(parts)
+        if len(crops) > 1:
+            with self._timer.phase("select"):  # prefers masks of smaller crops
+                found = found[suppress(found.boxes_xyxy, 1 / found.crop_area, self._settings.crop_nms_thresh)]
+        return found
+
+    def _search_crop(self, crop: Crop, image_size: tuple[int, int], embedding: Tensor) -> _Found:
+        padded_size = self._sam.image_encoder.img_size
+        frame = Frame(
+            crop=crop,
+            image_size=image_size,
+            input_size=ResizeLongestSide.get_preprocess_shape(*crop.size, padded_size),
+            padded_size=padded_size,
+        )
+        with self._timer.phase("decode"):
+            prompts = self._prompts.of_crop(crop.size, crop.layer)
+            shared = self._decoder.share(embedding)
+        parts = [self._nothing(image_size)]
+        at_once = self._prompts_at_once(shared)
+        for start in range(0, len(prompts), at_once):
+            parts.extend(self._search_batch(shared, prompts[start : start + at_once], frame, at_once))
+        with self._timer.phase("select"):
+            found = _Found.joined(parts)
+            found = found[suppress(found.boxes_xyxy, found.iou, self._settings.box_nms_thresh)]
+            corner = torch.tensor([crop.x0, crop.y0] * 2, device=embedding.device)
+            return replace(found, boxes_xyxy=found.boxes_xyxy + corner, points_xy=found.points_xy + corner[:2])
+
+    def _search_batch(self, shared: SharedTokens, prompts: Prompts, frame: Frame, at_once: int) -> list[_Found]:
+        """Masks of one batch of prompts on one crop that pass all thresholds, in parts, before NMS."""
+        with self._timer.phase("decode"):
+            num_prompts = len(prompts)
+            rows: slice | Tensor = slice(None)
+            if self._compiled and num_prompts < at_once:  # another shape would be compiled anew: repeat the last one
+                rows = torch.arange(at_once, device=prompts.tokens.device).clamp(max=num_prompts - 1)
+            decoded = self._decode(shared, prompts.tokens[rows], prompts.attended[rows])
+            iou = decoded.iou[:num_prompts]
+            passes = torch.ones_like(iou, dtype=torch.bool)
+            if self._settings.pred_iou_thresh > 0:
+                passes = iou > self._settings.pred_iou_thresh
+            # The batch's one wait for the device up to its logits: sizes from here on depend on what passed.
+            which_cpu = passes.nonzero().cpu()
+            needed, row_cpu = which_cpu[:, 0].unique(return_inverse=True)
+            if len(needed) == 0:
+                return []
+            device = iou.device
+            logits = self._decoder.logits(decoded, needed.to(device))
+            prompt, mask = which_cpu.to(device).unbind(1)
+            logits, iou = logits[row_cpu.to(device), mask], iou[prompt, mask]
+        found = []
+        num_masks = masks_at_once(frame, device)
+        for start in range(0, len(logits), num_masks):
+            with self._timer.phase("select"):
+                upsampled = upsample(logits[start : start + num_masks], frame)
+                chosen = select(upsampled, frame, self._settings, self._sam.mask_threshold)
+                kept = chosen.kept + start
+            with self._timer.phase("pack"):
+                bits = pack(chosen.masks, frame)
+            found.append(
+                _Found(
+                    bits=bits,
+                    area=chosen.area,
+                    boxes_xyxy=chosen.boxes_xyxy,
+                    iou=iou[kept],
+                    stability=chosen.stability,
+                    points_xy=prompts.points_xy[prompt[kept]],
+                    crop_area=torch.full_like(chosen.area, frame.crop.size[0] * frame.crop.size[1]),
+                )
+            )
+        return found
+
+    def _prompts_at_once(self, shared: SharedTokens) -> int:
+        if shared.tokens_NC.device.type != "cpu":
+            return self.points_per_batch
+        bytes_a_prompt = shared.tokens_NC.numel() * shared.tokens_NC.element_size()
+        return min(self.points_per_batch, max(1, _CPU_BYTES_OF_TOKENS // bytes_a_prompt))
+
+    def _nothing(self, image_size: tuple[int, int]) -> _Found:
+        """No mask, in the shapes and types of some; every list of parts begins with it."""
+        height, width = image_size
+        device = self._sam.device
+        return _Found(
+            bits=torch.empty((0, height, -(-width // 8)), dtype=torch.uint8, device=device),
+            area=torch.empty(0, dtype=torch.int32, device=device),
+            boxes_xyxy=torch.empty((0, 4), dtype=torch.int64, device=device),
+            iou=torch.empty(0, device=device),
+            stability=torch.empty(0, device=device),
+            points_xy=torch.empty((0, 2), dtype=torch.float64, device=device),
+            crop_area=torch.empty(0, dtype=torch.int32, device=device),
         )
 
 
-class _CropGenerator(SamAutomaticMaskGenerator):
-    """SAM's generator, which fails where no crop holds a mask: it gives their boxes the shape [0] and reads [0, 4]."""
+def _unless_out_of_memory(work: Callable[[], _T], *, may_fail: bool) -> _T | None:
+    """What `work` returns, or None where the device ran out of memory in it and `may_fail`."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        if not may_fail:
+            raise
+    # Outside of the handler: inside, the error's traceback still holds what the work had allocated.
+    torch.cuda.empty_cache()
+    return None
 
-    def _process_crop(self, *args: Any) -> Any:
-        data = super()._process_crop(*args)
-        data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)
-        return data
+
+def _without_small_regions(candidates: Candidates, settings: GeneratorSettings) -> Candidates:
+    """Holes and islands below `min_mask_region_area` pixels removed, then NMS again: SAM's optional last step."""
+    masks = unpack_rows(candidates.bits, width=candidates.width)
+    unchanged = np.ones(len(masks), dtype=np.float32)
+    for index, mask in enumerate(masks):
+        filled, had_holes = remove_small_regions(mask, settings.min_mask_region_area, mode="holes")
+        masks[index], had_islands = remove_small_regions(filled, settings.min_mask_region_area, mode="islands")
+        unchanged[index] = not (had_holes or had_islands)
+    threshold = max(settings.box_nms_thresh, settings.crop_nms_thresh)
+    # Masks that needed no repair are preferred.
+    kept = suppress(boxes_of(torch.from_numpy(masks)), torch.from_numpy(unchanged), threshold).numpy()
+    return Candidates.from_masks(
+        image_id=candidates.image_id,
+        masks=masks[kept],
+        predicted_iou=candidates.predicted_iou[kept],
+        stability_score=candidates.stability_score[kept],
+        points_xy=candidates.points_xy[kept],
+    )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from semires.cache.errors import StoreError
@@ -44,7 +45,7 @@ def test_cache_images__manifest(
     cache_images(sources[:1], tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
     manifest = CandidateStore(tmp_path / "s.zarr").manifest
     assert (manifest.split, manifest.sam, manifest.sam_sha256) == ("refshapes", "tiny", loaded.sha256)
-    assert manifest.generator == open_settings.recorded()
+    assert manifest.generator == open_settings.recorded() | {"precision": "fp32"}
     assert manifest.num_images == 1
 
 
@@ -161,6 +162,48 @@ def test_cache_images__refuses_the_store_of_another_sam(
     with pytest.raises(StoreError, match=f"sam_sha256 '{'0' * 64}', asked for '{loaded.sha256}'"):
         cache_images(sources, refshapes_store, split="refshapes", loaded=loaded, settings=open_settings)
     assert len(CandidateStore(refshapes_store)) == 12
+
+
+def test_cache_images__precision_is_part_of_what_made_the_store(
+    tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
+) -> None:
+    def cache(location: Path, precision: str | None) -> CacheReport:
+        return cache_images(
+            sources[:1], location, split="refshapes", loaded=loaded, settings=open_settings, precision=precision
+        )
+
+    assert cache(tmp_path / "s.zarr", "bf16").num_added == 1
+    assert CandidateStore(tmp_path / "s.zarr").manifest.generator["precision"] == "bf16"
+    with pytest.raises(StoreError, match=r"generator\.precision 'bf16', asked for 'fp32'"):
+        cache(tmp_path / "s.zarr", None)
+
+
+def test_cache_images__compiles_when_there_is_something_to_do(
+    tmp_path: Path,
+    sources: list[ImageSource],
+    loaded: LoadedSam,
+    open_settings: GeneratorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function: calls.append("compile") or function)
+    monkeypatch.setattr(MaskGenerator, "warm_up", lambda self, height, width: calls.append((height, width)) or 1.5)
+
+    def cache() -> CacheReport:
+        return cache_images(
+            sources[:2],
+            tmp_path / "s.zarr",
+            split="refshapes",
+            loaded=loaded,
+            settings=open_settings,
+            compile=True,
+            on_compiled=calls.append,
+        )
+
+    assert cache().num_added == 2
+    assert calls == ["compile", "compile", (96, 128), 1.5]
+    assert cache().num_added == 0
+    assert calls[4:] == ["compile", "compile"]  # wrapped, not run: torch compiles when a function is first called
 
 
 def save_photograph(path: Path) -> None:

@@ -1,0 +1,140 @@
+"""From low-resolution logits to candidate masks: upsampling, stability, boxes, bits, overlap.
+
+The arithmetic is SamAutomaticMaskGenerator's, and none of it is reordered: the same logits give the same bits.
+Boxes here are SAM's: right and bottom are the last pixel inside, and an empty mask has the box 0, 0, 0, 0.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from segment_anything.utils.amg import is_box_near_crop_edge
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops.boxes import batched_nms
+
+from semires.stages.cache_sam.prompts import Crop
+from semires.stages.cache_sam.settings import GeneratorSettings
+
+# A word of eight pixels (bytes 0 or 1, the leftmost lowest) times this has them as bits in its top byte, the leftmost
+# highest: pixel i goes to bit 8 i + 63 - 9 i = 63 - i, and no two terms of the product meet in one bit.
+_GATHER_BITS = 0x8040201008040201 - 2**64
+
+# Bytes of upsampled logits in work at once: on CPU what the cache holds, on CUDA enough to fill the chip.
+_CPU_BYTES = 2**22
+_CUDA_BYTES = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where a crop's masks go: `input_size` is the crop's in the SAM's input, without padding; all (height, width)."""
+
+    crop: Crop
+    image_size: tuple[int, int]
+    input_size: tuple[int, int]
+    padded_size: int
+    """Side of the SAM's square input in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selected:
+    """K masks that passed all thresholds: `kept` int64 [K] among those asked about, `masks` bool [K, h, w] of the
+    crop, `stability` float32 [K], `area` int32 [K], `boxes_xyxy` int64 [K, 4] in the crop's pixels.
+    """
+
+    kept: Tensor
+    masks: Tensor
+    stability: Tensor
+    area: Tensor
+    boxes_xyxy: Tensor
+
+
+def masks_at_once(frame: Frame, device: torch.device) -> int:
+    """How many masks to upsample at once; bounds memory at any image size."""
+    height, width = frame.crop.size
+    num_pixels = frame.padded_size**2 + height * width
+    return max(1, (_CUDA_BYTES if device.type == "cuda" else _CPU_BYTES) // (4 * num_pixels))
+
+
+def upsample(logits_KHW: Tensor, frame: Frame) -> Tensor:
+    """Low-resolution logits, float32 [K, l, l], to those of the crop's pixels, [K, h, w]: Sam.postprocess_masks.
+
+    Two bilinear steps, to the SAM's input and, without its padding, to the crop. Rows and columns that only padding
+    is made of are left out of the first where that cannot be seen in the result; a step between equal sizes is none.
+    """
+    logits = logits_KHW[None]
+    low = logits.shape[-1]
+    height, width = frame.input_size
+    if frame.padded_size % low == 0:
+        factor = frame.padded_size // low
+        rows, columns = (min(low, -(-side // factor) + 1) for side in frame.input_size)
+        logits = logits[..., :rows, :columns]
+        size = (factor * rows, factor * columns)
+    else:
+        size = (frame.padded_size, frame.padded_size)
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[..., :height, :width]
+    if frame.crop.size != frame.input_size:
+        logits = F.interpolate(logits, frame.crop.size, mode="bilinear", align_corners=False)
+    return logits[0]
+
+
+def select(logits_KHW: Tensor, frame: Frame, settings: GeneratorSettings, mask_threshold: float) -> Selected:
+    """Stability, masks and boxes of upsampled logits, float32 [K, h, w], and which pass; one read-back of a count."""
+    offset = settings.stability_score_offset
+    # 0 / 0 gives NaN, as with SAM: it passes no threshold but 0, which is not compared with.
+    stability = _count(logits_KHW > mask_threshold + offset) / _count(logits_KHW > mask_threshold - offset)
+    masks = logits_KHW > mask_threshold
+    area, boxes_xyxy = _count(masks), boxes_of(masks)
+    passes = torch.ones_like(stability, dtype=torch.bool)
+    if settings.stability_score_thresh > 0:
+        passes &= stability >= settings.stability_score_thresh
+    height, width = frame.image_size
+    whole = [0, 0, width, height]
+    if frame.crop.box_xyxy != whole:
+        passes &= ~is_box_near_crop_edge(boxes_xyxy, frame.crop.box_xyxy, whole)
+    kept = passes.nonzero()[:, 0]
+    if len(kept) == len(masks):
+        return Selected(kept=kept, masks=masks, stability=stability, area=area, boxes_xyxy=boxes_xyxy)
+    return Selected(
+        kept=kept, masks=masks[kept], stability=stability[kept], area=area[kept], boxes_xyxy=boxes_xyxy[kept]
+    )
+
+
+def boxes_of(masks_KHW: Tensor) -> Tensor:
+    """Boxes of bool [K, h, w], int64 [K, 4]: segment_anything's batched_mask_to_box, several times faster on CPU."""
+    # The largest byte of a row is whether any is set; on CPU torch's any() takes a hundred times as long.
+    pixels = masks_KHW.contiguous().view(torch.uint8)
+    sides = []
+    for occupied in (pixels.amax(dim=1), pixels.amax(dim=2)):
+        length = occupied.shape[1]
+        # argmax gives the first of the largest: 0 for an empty mask, from either end.
+        sides.append((occupied.argmax(dim=1), length - 1 - occupied.flip(1).argmax(dim=1), occupied.amax(dim=1)))
+    (left, right, some), (top, bottom, _) = sides
+    return torch.stack([left, top, right, bottom], dim=1) * some[:, None]
+
+
+def pack(masks_KHW: Tensor, frame: Frame) -> Tensor:
+    """Masks of a crop, bool [K, h, w], as packed rows of the image, uint8 [K, H, ceil(W / 8)], on their device.
+
+    The layout of semires.cache.bits.pack_rows. One 64-bit product makes a byte of eight pixels.
+    """
+    height, width = frame.image_size
+    crop, padded_width = frame.crop, -(-width // 8) * 8
+    if crop.size == (height, padded_width):
+        pixels = masks_KHW.contiguous()
+    else:
+        pixels = masks_KHW.new_zeros((len(masks_KHW), height, padded_width))
+        pixels[:, crop.y0 : crop.y1, crop.x0 : crop.x1] = masks_KHW
+    words = pixels.flatten().view(torch.int64) * _GATHER_BITS
+    return words.view(torch.uint8).view(len(pixels), height, padded_width // 8, 8)[..., 7].contiguous()
+
+
+def suppress(boxes_xyxy: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Indices that survive box NMS at IoU `threshold`, by falling score; torchvision's, called as SAM calls it."""
+    categories = torch.zeros(len(boxes_xyxy), device=boxes_xyxy.device)
+    kept: Tensor = batched_nms(boxes_xyxy.float(), scores, categories, iou_threshold=threshold)
+    return kept
+
+
+def _count(masks_KHW: Tensor) -> Tensor:
+    """Set pixels of each mask, int32 [K]; two sums because torch adds a narrow row faster than a long plane."""
+    return masks_KHW.sum(-1, dtype=torch.int32).sum(-1, dtype=torch.int32)

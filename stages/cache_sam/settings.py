@@ -1,0 +1,63 @@
+"""Settings of the mask generator, and in which precision it computes."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from semires.stages.data.errors import InputError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorSettings:
+    """Settings of SAM's automatic mask generator, with its names and its defaults.
+
+    `points_per_side`: prompts in each direction, evenly spaced. `points_per_batch`: prompts decoded at once; bounds
+    memory, changes no result. `pred_iou_thresh`, `stability_score_thresh`: lowest score kept, 0 to 1.
+    `stability_score_offset`: logits by which the mask threshold is moved to measure stability. `box_nms_thresh`: box
+    IoU above which the lower-scored of two masks is dropped. `crop_n_layers`: how often the image is also searched in
+    2 x 2, 4 x 4, ... crops, with `crop_nms_thresh`, `crop_overlap_ratio` and `crop_n_points_downscale_factor`.
+    `min_mask_region_area`: pixels below which holes and islands are removed; above 0 needs OpenCV.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    min_mask_region_area: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: expected 1 or more, found {getattr(self, name)}")
+        for name in ("crop_n_layers", "min_mask_region_area"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a number from 0 to 1, found {getattr(self, name)}")
+
+    def recorded(self) -> dict[str, int | float]:
+        """What the store's manifest keeps: every setting that can change a candidate."""
+        settings = asdict(self)
+        del settings["points_per_batch"]
+        return settings
+
+
+def precision_of(name: str | None, device: torch.device) -> str:
+    """The precision to compute in, one of `PRECISIONS`: `name`, or for None bf16 on CUDA and fp32 elsewhere.
+
+    InputError for any other name.
+    """
+    if name is None:
+        return "bf16" if device.type == "cuda" else "fp32"
+    if name not in PRECISIONS:
+        raise InputError(f"--precision: expected one of {', '.join(PRECISIONS)}, found {name!r}")
+    return name

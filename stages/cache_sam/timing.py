@@ -1,0 +1,40 @@
+"""Milliseconds that each phase of mask generation takes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+PHASES = ("encode", "decode", "select", "pack")
+
+
+class PhaseTimer:
+    """Adds up wall time by phase; costs nothing and counts nothing while `enabled` is False.
+
+    On CUDA the device is synchronized at both ends of a phase, so that its work is counted where it was asked for:
+    measuring takes away the overlap of host and device, and the phases add up to more than an unmeasured run.
+    """
+
+    def __init__(self, device: torch.device, *, enabled: bool) -> None:
+        self._device = device
+        self._enabled = enabled
+        self.milliseconds = dict.fromkeys(PHASES, 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what runs inside as phase `name`, one of `PHASES`; phases do not nest."""
+        if not self._enabled:
+            yield
+            return
+        self._wait()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._wait()
+            self.milliseconds[name] += 1e3 * (time.perf_counter() - start)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)

@@ -1,0 +1,63 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from segment_anything.modeling import Sam
+
+from semires.stages.cache_sam.decoder import PromptDecoder
+
+
+def sams_answer(sam: Sam, embedding: torch.Tensor, points_xy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [B, 3, l, l] and predicted IoU [B, 3] of segment-anything's own decoder."""
+    labels = torch.ones(points_xy.shape[:2], dtype=torch.int)
+    sparse, dense = sam.prompt_encoder((points_xy, labels), None, None)
+    return sam.mask_decoder(
+        image_embeddings=embedding[None],
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+    )
+
+
+def tokens_of(sam: Sam, points_xy: torch.Tensor) -> torch.Tensor:
+    labels = torch.ones(points_xy.shape[:2], dtype=torch.int)
+    sparse, _ = sam.prompt_encoder((points_xy, labels), None, None)
+    output_tokens = torch.cat([sam.mask_decoder.iou_token.weight, sam.mask_decoder.mask_tokens.weight])
+    return torch.cat([output_tokens.expand(len(points_xy), -1, -1), sparse], dim=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_decode__same_as_sams(small_sam: Callable[[int], Sam], seed: int) -> None:
+    sam = small_sam(seed)
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(seed)
+        grid, channels = sam.prompt_encoder.image_embedding_size[0], sam.prompt_encoder.embed_dim
+        embedding = torch.randn(channels, grid, grid)
+        points_xy = sam.image_encoder.img_size * torch.rand(5, 1, 2)
+        expected_logits, expected_iou = sams_answer(sam, embedding, points_xy)
+        decoder = PromptDecoder(sam, torch.float32)
+        tokens = tokens_of(sam, points_xy)
+        decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
+        torch.testing.assert_close(decoded.iou, expected_iou, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(decoder.logits(decoded, torch.arange(5)), expected_logits, atol=1e-4, rtol=1e-5)
+        some = torch.tensor([3, 0])
+        torch.testing.assert_close(decoder.logits(decoded, some), expected_logits[some], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_decode__half_precision_is_close(small_sam: Callable[[int], Sam], dtype: torch.dtype) -> None:
+    sam = small_sam(0)
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(0)
+        grid, channels = sam.prompt_encoder.image_embedding_size[0], sam.prompt_encoder.embed_dim
+        embedding, points_xy = torch.randn(channels, grid, grid), sam.image_encoder.img_size * torch.rand(3, 1, 2)
+        expected_logits, expected_iou = sams_answer(sam, embedding, points_xy)
+        decoder = PromptDecoder(sam, dtype)
+        tokens = tokens_of(sam, points_xy)
+        decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
+        logits = decoder.logits(decoded, torch.arange(3))
+        assert decoded.image_tokens.dtype == dtype
+        assert decoded.iou.dtype == logits.dtype == torch.float32
+        assert (decoded.iou - expected_iou).abs().max() < 0.05 * expected_iou.abs().max()
+        assert (logits - expected_logits).abs().max() < 0.05 * expected_logits.abs().max()

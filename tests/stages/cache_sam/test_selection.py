@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_score
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from semires.cache.bits import pack_rows, unpack_rows
+from semires.stages.cache_sam.prompts import Crop
+from semires.stages.cache_sam.selection import Frame, boxes_of, masks_at_once, pack, select, suppress, upsample
+from semires.stages.cache_sam.settings import GeneratorSettings
+
+
+def frame_of(crop: Crop, image_size: tuple[int, int], padded_size: int = 128) -> Frame:
+    input_size = ResizeLongestSide.get_preprocess_shape(*crop.size, padded_size)
+    return Frame(crop=crop, image_size=image_size, input_size=input_size, padded_size=padded_size)
+
+
+def whole(height: int, width: int, padded_size: int = 128) -> Frame:
+    return frame_of(Crop(x0=0, y0=0, x1=width, y1=height, layer=0), (height, width), padded_size)
+
+
+SIZES = [(96, 128), (128, 128), (61, 150), (150, 61), (1, 1), (3, 200), (300, 257), (40, 31), (127, 128), (8, 8)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_upsample__bit_equal_to_sams(random_sam: Sam, size: tuple[int, int]) -> None:
+    logits = torch.randn(5, 64, 64, generator=torch.Generator().manual_seed(0))
+    frame = whole(*size)
+    expected = random_sam.postprocess_masks(logits[:, None], frame.input_size, size)[:, 0]
+    assert torch.equal(upsample(logits, frame), expected)
+    assert torch.equal(upsample(logits[2:3], frame), expected[2:3])
+
+
+@pytest.mark.parametrize("low", [48, 37])
+def test_upsample__input_no_multiple_of_the_logits(random_sam: Sam, low: int) -> None:
+    logits = torch.randn(2, low, low, generator=torch.Generator().manual_seed(0))
+    frame = whole(90, 70)
+    expected = random_sam.postprocess_masks(logits[:, None], frame.input_size, (90, 70))[:, 0]
+    assert torch.equal(upsample(logits, frame), expected)
+
+
+def random_masks(count: int, height: int, width: int) -> torch.Tensor:
+    """Sparse and full masks, the first one empty."""
+    density = torch.linspace(0, 1, count)[:, None, None] ** 4
+    return torch.rand(count, height, width, generator=torch.Generator().manual_seed(0)) < density
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_of__same_as_sams(size: tuple[int, int]) -> None:
+    masks = random_masks(9, *size)
+    assert torch.equal(boxes_of(masks), batched_mask_to_box(masks))
+    assert boxes_of(masks[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pack__same_as_the_stores(size: tuple[int, int]) -> None:
+    masks = random_masks(9, *size)
+    packed = pack(masks, whole(*size))
+    assert packed.is_contiguous()
+    assert np.array_equal(packed.numpy(), pack_rows(masks.numpy()))
+    assert pack(masks[:0], whole(*size)).shape == (0, *packed.shape[1:])
+
+
+def test_pack__crop_in_its_image() -> None:
+    masks = random_masks(4, 11, 9)
+    packed = pack(masks, frame_of(Crop(x0=5, y0=2, x1=14, y1=13, layer=1), (20, 16)))
+    expected = np.zeros((4, 20, 16), dtype=bool)
+    expected[:, 2:13, 5:14] = masks
+    assert np.array_equal(unpack_rows(packed.numpy(), width=16), expected)
+
+
+def test_select__stability_is_sams() -> None:
+    logits = torch.randn(6, 30, 40, generator=torch.Generator().manual_seed(0)) + torch.arange(6)[:, None, None]
+    settings = GeneratorSettings(stability_score_thresh=0.4, stability_score_offset=0.7)
+    selected = select(logits, whole(30, 40), settings, 0.5)
+    expected = calculate_stability_score(logits, 0.5, 0.7)
+    assert selected.kept.tolist() == (expected >= 0.4).nonzero()[:, 0].tolist()
+    assert 0 < len(selected.kept) < 6
+    assert torch.equal(selected.stability, expected[selected.kept])
+    assert torch.equal(selected.masks, (logits > 0.5)[selected.kept])
+    assert torch.equal(selected.area, selected.masks.sum((1, 2)))
+
+
+def test_select__empty_mask_passes_no_threshold_but_zero() -> None:
+    logits = torch.full((1, 4, 4), -9.0)
+    assert len(select(logits, whole(4, 4), GeneratorSettings(stability_score_thresh=0.01), 0.0).kept) == 0
+    selected = select(logits, whole(4, 4), GeneratorSettings(stability_score_thresh=0.0), 0.0)
+    assert selected.stability.isnan().tolist() == [True]
+    assert (selected.area.tolist(), selected.boxes_xyxy.tolist()) == ([0], [[0, 0, 0, 0]])
+
+
+def test_select__drops_what_touches_a_crops_inner_edge() -> None:
+    logits = torch.full((2, 60, 60), -9.0)
+    logits[0, :10, :10] = 9  # at the image's corner
+    logits[1, 30:60, 10:20] = 9  # at the crop's lower edge, where the image goes on
+    frame = frame_of(Crop(x0=0, y0=0, x1=60, y1=60, layer=1), (200, 200))
+    assert select(logits, frame, GeneratorSettings(), 0.0).kept.tolist() == [0]
+
+
+def test_suppress__by_score() -> None:
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 11], [20, 20, 30, 30]])
+    assert suppress(boxes, torch.tensor([0.5, 0.9, 0.7]), 0.7).tolist() == [1, 2]
+    assert suppress(boxes[:0], torch.empty(0), 0.7).tolist() == []
+
+
+def test_masks_at_once__one_of_a_huge_image() -> None:
+    assert masks_at_once(whole(60_000, 60_000), torch.device("cpu")) == 1
+    assert masks_at_once(whole(96, 128), torch.device("cpu")) > 10

@@ -1,0 +1,58 @@
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from segment_anything import SamAutomaticMaskGenerator
+
+from semires.stages.cache_sam.settings import GeneratorSettings, precision_of
+from semires.stages.data.errors import InputError
+
+
+def test_settings__defaults_are_sams() -> None:
+    """The published recipe is segment-anything's own defaults."""
+    defaults = SamAutomaticMaskGenerator.__init__.__kwdefaults__ or {}
+    names = SamAutomaticMaskGenerator.__init__.__code__.co_varnames
+    positional = SamAutomaticMaskGenerator.__init__.__defaults__
+    count = SamAutomaticMaskGenerator.__init__.__code__.co_argcount
+    defaults = defaults | dict(zip(names[count - len(positional) : count], positional, strict=True))
+    assert {name: defaults[name] for name in asdict(GeneratorSettings())} == asdict(GeneratorSettings())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("points_per_side", 0),
+        ("points_per_batch", 0),
+        ("crop_n_points_downscale_factor", 0),
+        ("crop_n_layers", -1),
+        ("min_mask_region_area", -1),
+        ("pred_iou_thresh", 1.1),
+        ("stability_score_thresh", -0.1),
+        ("box_nms_thresh", float("nan")),
+        ("crop_nms_thresh", 2),
+    ],
+)
+def test_settings__out_of_range(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name}: expected .*, found {value}"):
+        GeneratorSettings(**{name: value})
+
+
+def test_recorded__all_that_changes_a_candidate() -> None:
+    settings = GeneratorSettings()
+    recorded = settings.recorded()
+    assert set(recorded) == set(asdict(settings)) - {"points_per_batch"}
+    assert recorded == replace(settings, points_per_batch=7).recorded()
+    assert recorded != replace(settings, points_per_side=16).recorded()
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "expected"),
+    [(None, "cpu", "fp32"), (None, "cuda", "bf16"), ("fp16", "cpu", "fp16"), ("fp32", "cuda", "fp32")],
+)
+def test_precision_of__default_by_device(name: str | None, device: str, expected: str) -> None:
+    assert precision_of(name, torch.device(device)) == expected
+
+
+def test_precision_of__unknown() -> None:
+    with pytest.raises(InputError, match="--precision: expected one of fp32, bf16, fp16, found 'int8'"):
+        precision_of("int8", torch.device("cpu"))
