@@ -29,6 +29,9 @@ FAILED = "failed"
 CHECKSUM = "crc32"
 """Attribute that guards the others: zarr checks the bytes of arrays, but not its JSON metadata."""
 
+MAX_NAME_LENGTH = 32
+"""Characters of a generator's setting that is a name, such as its precision."""
+
 
 def checksum(attributes: Mapping[str, Any]) -> int:
     """CRC-32 of all attributes but the checksum itself, as compact JSON with sorted keys; finds any flipped byte."""
@@ -51,8 +54,8 @@ class Manifest:
     """Name of the SAM model, e.g. "vit_h"."""
     sam_sha256: str
     """SHA-256 of the model's weights file, hexadecimal."""
-    generator: dict[str, int | float] = field(default_factory=dict)
-    """Settings of the mask generator by name, e.g. {"points_per_side": 32, "pred_iou_thresh": 0.88}."""
+    generator: dict[str, int | float | str] = field(default_factory=dict)
+    """Settings of the mask generator by name, e.g. {"points_per_side": 32, "precision": "fp32"}."""
     num_images: int | None = None
     """Images of the whole split, so that a reader can tell how much is still missing; None where unknown."""
     schema_version: int = SCHEMA_VERSION
@@ -134,11 +137,15 @@ def _is_name(value: object) -> bool:
 
 
 def _is_settings(value: object) -> bool:
-    """Whether `value` maps names to finite numbers; JSON has no other floats, and a bool is no number."""
-    return isinstance(value, dict) and all(
-        _is_name(key) and (_is_integer(number) or (isinstance(number, float) and math.isfinite(number)))
-        for key, number in value.items()
-    )
+    """Whether `value` maps names to settings, each a finite number or a short name."""
+    return isinstance(value, dict) and all(_is_name(key) and _is_setting(setting) for key, setting in value.items())
+
+
+def _is_setting(value: object) -> bool:
+    """JSON has no floats but finite ones, and a bool is no number."""
+    if isinstance(value, str):
+        return 0 < len(value) <= MAX_NAME_LENGTH
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_count(value: object) -> bool:
@@ -150,6 +157,6 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "split": (_is_name, "a name"),
     "sam": (_is_name, "a name"),
     "sam_sha256": (_is_name, "a hexadecimal digest"),
-    "generator": (_is_settings, "names with finite numbers"),
+    "generator": (_is_settings, "names with finite numbers or short names"),
     "num_images": (_is_count, "a count or null"),
 }

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semires.pipeline.options import Device, given
+
 if TYPE_CHECKING:
     from semires.pipeline.bench.report import Bench
 
@@ -47,9 +49,7 @@ def cache_bench(
     """The candidate store beside JSON run lengths, COCO RLE and .npy: bytes, writing, reading, memory."""
     from semires.pipeline.bench.cache import CacheBenchConfig, bench_cache
 
-    given = {"num_images": images, "repeats": repeats, "codec": codec}
-    config = CacheBenchConfig(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    show(bench_cache(config), json_file)
+    show(bench_cache(CacheBenchConfig(**given(num_images=images, repeats=repeats, codec=codec))), json_file)
 
 
 @app.command("match")
@@ -64,7 +64,50 @@ def match_bench(
 
     from semires.pipeline.bench import match
 
-    given = {"repeats": repeats, "threads": threads}
     config = match.QUICK if quick else match.MatchBenchConfig()
-    changes = {name: value for name, value in given.items() if value is not None}
-    show(match.bench_match(replace(config, **changes)), json_file)  # type: ignore[arg-type]
+    show(match.bench_match(replace(config, **given(repeats=repeats, threads=threads))), json_file)
+
+
+@app.command("generate")
+def generate_bench(
+    sam: Annotated[
+        str | None,
+        typer.Option(
+            help="tiny (default), vit_b, vit_l, vit_h, a folder with transformers' SamModel, or a hub name. vit_* get "
+            "random weights without --sam-checkpoint."
+        ),
+    ] = None,
+    sam_checkpoint: Annotated[Path | None, typer.Option(help="Weights of the SAM.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of photographs. Default: RefShapes scenes, 480x640 but for tiny.")
+    ] = None,
+    num_images: Annotated[int | None, typer.Option(min=1, help="Images (default 8).")] = None,
+    points_per_side: Annotated[int | None, typer.Option(min=1, help="Prompts in each direction (SAM: 32).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="bf16 or fp16: measured beside fp32. Default: bf16 on CUDA, none on CPU.")
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Measure ours compiled as well.")] = False,
+    device: Device = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Turns of every contestant at an image (default 3).")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Our mask generator beside SamAutomaticMaskGenerator: speed, agreement, memory, milliseconds by phase."""
+    from semires.pipeline.bench.generate import GenerateBenchConfig, bench_generate
+    from semires.pipeline.stage_runs import choose_device
+
+    config = GenerateBenchConfig(
+        device=choose_device(device),
+        compile=compile,
+        **given(
+            sam=sam,
+            checkpoint=sam_checkpoint,
+            images=images,
+            num_images=num_images,
+            points_per_side=points_per_side,
+            precision=precision,
+            repeats=repeats,
+        ),
+    )
+    show(bench_generate(config), json_file)

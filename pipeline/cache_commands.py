@@ -36,7 +36,7 @@ def cache_info(store: StoreArgument) -> None:
         f"{info.num_images}{expected} images in {info.num_parts} parts, {info.num_masks} masks",
         f"{info.num_bytes / 1e6:.1f} MB; views at {', '.join(map(str, info.view_sizes)) or 'no size yet'}",
         "generator: "
-        + (", ".join(f"{name} {value:g}" for name, value in manifest.generator.items()) or "settings not known"),
+        + (", ".join(map(_setting, manifest.generator, manifest.generator.values())) or "settings not known"),
         f"masks an image: {info.min_masks} to {info.max_masks}, median {info.median_masks:g}",
     ]
     for line in lines:
@@ -45,6 +45,10 @@ def cache_info(store: StoreArgument) -> None:
         console.print(_histogram(info))
     for image_id, reason in info.failed.items():
         console.print(f"set aside: image {image_id}, {reason}", soft_wrap=True, markup=False)
+
+
+def _setting(name: str, value: int | float | str) -> str:
+    return f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}"
 
 
 def _histogram(info: "StoreInfo") -> "Table":

@@ -57,6 +57,12 @@ def cache_sam(
     pred_iou_thresh: Annotated[float | None, typer.Option(help="Lowest predicted IoU kept (SAM: 0.88).")] = None,
     stability_score_thresh: Annotated[float | None, typer.Option(help="Lowest stability kept (SAM: 0.95).")] = None,
     box_nms_thresh: Annotated[float | None, typer.Option(help="Box IoU above which one goes (SAM: 0.7).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32 (SAM's masks), bf16 or fp16. Default: bf16 on CUDA, else fp32.")
+    ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile SAM first (torch.compile); pays for many images.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Empty a store that was made with other settings.")] = False,
 ) -> None:
     """Stage one: SAM over every train image, once, into the candidate store; only what is missing is done.
@@ -72,6 +78,7 @@ def cache_sam(
     from semires.pipeline.stage_runs import cache_sam as run_stage_one
     from semires.pipeline.stage_runs import choose_device, load_dataset
     from semires.stages.cache_sam.sam import load_sam
+    from semires.stages.cache_sam.settings import precision_of
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.stopping import StopRequested
     from semires.stages.cache_sam.workers import WorkerGroup
@@ -80,10 +87,15 @@ def cache_sam(
     def warn(source: ImageSource, reason: str) -> None:
         print(f"set aside: {source.path}: {reason}", file=sys.stderr)
 
+    def say_compiled(seconds: float) -> None:
+        if group.reports:
+            console.print(f"compiled in {seconds:.1f} s")
+
     if (split is None) == (images is None):
         raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
     paths = make_paths(data, coco_images)
     chosen_device = choose_device(device)
+    precision = precision_of(precision, chosen_device)
     group = WorkerGroup.join()
     if sam is None:
         is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
@@ -126,7 +138,10 @@ def cache_sam(
                 overwrite=overwrite,
                 on_progress=on_progress,
                 group=group,
+                precision=precision,
+                compile=compile,
                 on_set_aside=warn,
+                on_compiled=say_compiled,
             )
         except StopRequested as stop:
             if group.reports:

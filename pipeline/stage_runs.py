@@ -62,9 +62,12 @@ def cache_sam(
     overwrite: bool,
     on_progress: OnProgress,
     group: WorkerGroup | None = None,
+    precision: str | None = None,
+    compile: bool = False,
     on_set_aside: Callable[[ImageSource, str], None] | None = None,
+    on_compiled: Callable[[float], None] | None = None,
 ) -> CacheReport:
-    """Stage one over `images` into `store`; of a `group` of workers, this worker's share."""
+    """Stage one over `images` into `store`; of a `group` of workers, this worker's share. See `cache_images`."""
     return cache_images(
         images,
         store,
@@ -73,8 +76,11 @@ def cache_sam(
         settings=settings or generator_settings(loaded.name),
         group=group,
         overwrite=overwrite,
+        precision=precision,
+        compile=compile,
         on_progress=counting(on_progress, "candidate masks"),
         on_set_aside=on_set_aside,
+        on_compiled=on_compiled,
     )
 
 

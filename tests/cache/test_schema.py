@@ -8,7 +8,8 @@ from semires.cache.schema import SCHEMA_VERSION, Manifest
 
 
 def test_attributes__round_trip_through_json(manifest: Manifest) -> None:
-    for asked in (manifest, dataclasses.replace(manifest, num_images=16994)):
+    named = dataclasses.replace(manifest, generator={"points_per_side": 8, "precision": "fp32"})
+    for asked in (manifest, dataclasses.replace(manifest, num_images=16994), named):
         assert Manifest.from_attributes(json.loads(json.dumps(asked.to_attributes()))) == asked
 
 
@@ -31,9 +32,12 @@ def test_to_attributes__keys(manifest: Manifest) -> None:
         ("split", 3, "split: expected a name, found 3"),
         ("split", "", "split: expected a name, found ''"),
         ("sam_sha256", None, "sam_sha256: expected a hexadecimal digest, found None"),
-        ("generator", [1], r"generator: expected names with finite numbers, found \[1\]"),
+        ("generator", [1], r"generator: expected names with finite numbers or short names, found \[1\]"),
         ("generator", {"points": True}, "generator: expected"),
         ("generator", {"points": float("nan")}, "generator: expected"),
+        ("generator", {"precision": ""}, "generator: expected"),
+        ("generator", {"precision": "x" * 33}, "generator: expected"),
+        ("generator", {"precision": None}, "generator: expected"),
         ("num_images", -1, "num_images: expected a count or null, found -1"),
         ("schema_version", 2, "schema_version: expected 1, found 2; use the semires release"),
         ("sam_sha256", "ba" * 32, r"crc32: expected \d+ for these values, found \d+; drop what is damaged"),
@@ -67,6 +71,10 @@ def test_from_attributes__not_a_store() -> None:
         ({"sam_sha256": "cd"}, "sam_sha256 'abab.*', asked for 'cd'"),
         ({"generator": {"points_per_side": 32, "iou": 0.88}}, "generator.points_per_side 8, asked for 32"),
         ({"generator": {"points_per_side": 8}}, "generator.iou 0.88, asked for None"),
+        (
+            {"generator": {"points_per_side": 8, "iou": 0.88, "precision": "bf16"}},
+            "generator.precision None, asked for 'bf16'",
+        ),
     ],
 )
 def test_check_matches__names_both_values(manifest: Manifest, change: dict[str, object], message: str) -> None:

@@ -2,10 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from semires.cache.errors import StoreError
-from semires.pipeline.bench import cache
+from semires.pipeline.bench import cache, generate
 from semires.pipeline.bench.report import Bench
 from semires.pipeline.cli import app
 
@@ -44,3 +45,32 @@ def test_bench_cache__defaults_are_the_configs(asked: list[cache.CacheBenchConfi
 def test_bench_cache__no_codec() -> None:
     result = CliRunner().invoke(app, ["bench", "cache", "--codec", "gzip"])
     assert isinstance(result.exception, StoreError)
+
+
+def test_bench_generate__options_reach_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configs: list[generate.GenerateBenchConfig] = []
+
+    def bench_generate(config: generate.GenerateBenchConfig) -> Bench:
+        configs.append(config)
+        return Bench(title="T", machine={}, rows=[{"figure": "images/s", "semires, fp32": 2.5}])
+
+    monkeypatch.setattr(generate, "bench_generate", bench_generate)
+    options = ["--sam", "vit_b", "--sam-checkpoint", "b.pth", "--images", "photos", "--num-images", "3"]
+    options += ["--points-per-side", "8", "--precision", "bf16", "--compile", "--device", "cpu", "--repeats", "2"]
+    result = CliRunner().invoke(app, ["bench", "generate", *options, "--json", str(tmp_path / "g.json")])
+    assert result.exit_code == 0
+    assert "2.5" in result.output
+    assert json.loads((tmp_path / "g.json").read_text())["title"] == "T"
+    assert CliRunner().invoke(app, ["bench", "generate", "--device", "cpu"]).exit_code == 0
+    given = generate.GenerateBenchConfig(
+        sam="vit_b",
+        checkpoint=Path("b.pth"),
+        images=Path("photos"),
+        num_images=3,
+        points_per_side=8,
+        precision="bf16",
+        compile=True,
+        device=torch.device("cpu"),
+        repeats=2,
+    )
+    assert configs == [given, generate.GenerateBenchConfig()]

@@ -33,7 +33,12 @@ def flip_a_byte(store: Path) -> str:
 
 def write_counts(location: Path, counts: list[int]) -> None:
     """A store in which image n has `counts[n]` candidates."""
-    manifest = Manifest(split="refcoco", sam="vit_h", sam_sha256="0" * 64, generator={"points_per_side": 32})
+    manifest = Manifest(
+        split="refcoco",
+        sam="vit_h",
+        sam_sha256="0" * 64,
+        generator={"points_per_side": 32, "iou": 0.88, "precision": "fp32"},
+    )
     with StoreWriter(location, manifest) as writer:
         for image_id, count in enumerate(counts):
             masks = np.ones((count, 3, 5), dtype=bool)
@@ -48,7 +53,7 @@ def test_info__counts_settings_and_histogram(semires: Semires, tmp_path: Path) -
     assert lines[0] == "x.zarr: split refcoco, SAM vit_h (sha256 000000000000)"
     assert lines[1] == "7 images in 1 parts, 13 masks"
     assert lines[2].endswith("MB; views at no size yet")
-    assert lines[3] == "generator: points_per_side 32"
+    assert lines[3] == "generator: points_per_side 32, iou 0.88, precision fp32"
     assert lines[4] == "masks an image: 0 to 3, median 3"
     rows = [line.split() for line in lines[6:]]
     assert [row[:2] for row in rows] == [["0", "2"], ["1", "1"], ["2", "0"], ["3", "4"]]

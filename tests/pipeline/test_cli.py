@@ -120,6 +120,7 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("cache-sam", "--split", "nonsense"), ("expected a split of refcoco", "'nonsense'")),
     (("cache-sam", "--split", "refcoco", "--device", "gpu"), ("--device", "'gpu'")),
     (("cache-sam", "--split", "refcoco", "--points-per-side", 0), ("points_per_side: expected 1 or more, found 0",)),
+    (("cache-sam", "--split", "refshapes", "--precision", "int8"), ("--precision: expected one of", "'int8'")),
     (("cache-sam", "--images", "nowhere"), ("--images: expected a folder of photographs", "nowhere")),
     (("cache-sam", "--images", "."), ("--images: expected files ending in", "found none")),
     (("train", "--labeled", 2), ("--labeled: expected a share above 0 and at most 1", "found 2.0")),

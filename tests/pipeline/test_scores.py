@@ -48,7 +48,9 @@ def test_evaluate_run__every_evaluation_split(run: RunFolder, paths: Paths, refs
     assert seen == {f"expressions of {name}" for name in found.by_split}
     _, model, tokenizer = run.load_model()
     for name, values in found.by_split.items():
-        expected = evaluate(model, RefSamples(refshapes, refshapes.refs_of(name), tokenizer, model.config.image_size), CPU)
+        expected = evaluate(
+            model, RefSamples(refshapes, refshapes.refs_of(name), tokenizer, model.config.image_size), CPU
+        )
         assert values["oiou"] == expected.oiou
         assert values["num_samples"] == expected.num_samples
         assert list(values["precision"]) == ["0.5", "0.6", "0.7", "0.8", "0.9"]

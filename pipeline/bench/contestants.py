@@ -1,0 +1,124 @@
+"""The mask generators that `semires bench generate` measures, their memory, and where SAM's own spends its time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.modeling import Sam
+
+from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.settings import GeneratorSettings
+
+SAMS_OWN = "segment-anything"
+"""Name of the contestant that is SAM's own generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A generator to measure; `precision` None is SAM's own, which computes in float32."""
+
+    precision: str | None
+    compiled: bool = False
+
+    @property
+    def name(self) -> str:
+        """As the table calls it."""
+        if self.precision is None:
+            return SAMS_OWN
+        return f"semires, {self.precision}" + (", compiled" if self.compiled else "")
+
+    def build(self, sam: Sam, settings: GeneratorSettings) -> Any:
+        """The `MaskGenerator`, or SAM's, ready but for compiling."""
+        if self.precision is None:
+            return SamsGenerator(sam, **asdict(settings))
+        return MaskGenerator(sam, settings, precision=self.precision, compile=self.compiled)
+
+
+class SamsGenerator(SamAutomaticMaskGenerator):
+    """SAM's generator, which fails where no crop holds a mask: it gives their boxes the shape [0] and reads [0, 4]."""
+
+    def _process_crop(self, *args: Any) -> Any:
+        data = super()._process_crop(*args)
+        data["crop_boxes"] = data["crop_boxes"].reshape(-1, 4)
+        return data
+
+
+@contextmanager
+def network_milliseconds(sam: Sam) -> Iterator[dict[str, float]]:
+    """Milliseconds spent in the image encoder and the mask decoder inside, as "encode" and "decode"."""
+    spent = {"encode": 0.0, "decode": 0.0}
+    started = {"encode": 0.0, "decode": 0.0}
+
+    def now() -> float:
+        if sam.device.type == "cuda":
+            torch.cuda.synchronize(sam.device)
+        return time.perf_counter() * 1e3
+
+    def watch(phase: str, module: torch.nn.Module) -> list[Any]:
+        def before(*call: Any) -> None:
+            started[phase] = now()
+
+        def after(*call: Any) -> None:
+            spent[phase] += now() - started[phase]
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    hooks = watch("encode", sam.image_encoder) + watch("decode", sam.mask_decoder)
+    try:
+        yield spent
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def resident_memory(
+    contestant: Contestant, sam_file: Path, settings: GeneratorSettings, image: NDArray[np.uint8]
+) -> float:
+    """Peak resident megabytes on the CPU over those of a process that has loaded the SAM, generating for `image` once.
+
+    `sam_file` is a whole `Sam` that `torch.save` wrote. Measured in a process of its own: what another contestant
+    gave back to the allocator would else be had for nothing.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_generate_once, contestant, sam_file, settings, image, torch.get_num_threads()).result()
+
+
+def _generate_once(
+    contestant: Contestant, sam_file: Path, settings: GeneratorSettings, image: NDArray[np.uint8], threads: int
+) -> float:
+    torch.set_num_threads(threads)
+    sam = torch.load(sam_file, weights_only=False)  # our own file, written a moment ago
+    start = _start_peak()
+    generator = contestant.build(sam, settings)
+    _ = generator.generate(0, image) if isinstance(generator, MaskGenerator) else generator.generate(image)
+    return _peak() - start
+
+
+def _start_peak() -> float:
+    """Forget the peak that loading left, where the system can (Linux), and return the new one in MB."""
+    forget = Path("/proc/self/clear_refs")
+    if forget.exists():
+        forget.write_text("5")
+    return _peak()
+
+
+def _peak() -> float:
+    """Highest resident memory of this process since its start or since `_start_peak`, in MB."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,272 @@
+"""`semires bench generate`: our mask generator beside the installed `SamAutomaticMaskGenerator`.
+
+Same SAM, settings and images in the same run; at every image the contestants take turns. The masks are compared before
+anything is timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
+from segment_anything.modeling import Sam
+
+from semires.cache.candidates import Candidates
+from semires.cache.writer import StoreWriter
+from semires.pipeline.bench.agreement import Masks, agreement
+from semires.pipeline.bench.contestants import SAMS_OWN, Contestant, network_milliseconds, resident_memory
+from semires.pipeline.bench.memory import bench_manifest
+from semires.pipeline.bench.random_sam import MIN_MASKS, random_sam, settings_for
+from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
+from semires.pipeline.recipes import generator_settings
+from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.sam import load_sam
+from semires.stages.cache_sam.settings import GeneratorSettings, precision_of
+from semires.stages.cache_sam.sources import folder_images
+from semires.stages.cache_sam.timing import PHASES
+from semires.stages.data.images import load_image
+from semires.stages.data.refshapes.scene import make_scene
+
+# Scenes are 96x128; so much larger they have the size of a COCO photograph, 480x640.
+SCALE = 5
+# Images that thresholds for random weights are set by.
+NUM_CALIBRATED = 2
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateBenchConfig:
+    """What to measure."""
+
+    sam: str = "tiny"
+    """A name that `load_sam` knows; vit_b, vit_l and vit_h without a checkpoint get random weights."""
+    checkpoint: Path | None = None
+    """Weights of `sam`."""
+    images: Path | None = None
+    """Folder of photographs; None: RefShapes scenes, for other SAMs than the tiny one enlarged to 480x640."""
+    num_images: int = 8
+    """Images; of a folder that has fewer, all."""
+    points_per_side: int | None = None
+    """Prompts in each direction; None: what `semires cache-sam` takes for this SAM."""
+    precision: str | None = None
+    """Another contestant of ours beside float32, if it is another; None: bf16 on CUDA, none on CPU."""
+    compile: bool = False
+    """Let ours in the last precision also run compiled."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where all contestants run."""
+    repeats: int = 3
+    """Rounds over the images; the fastest and slowest of three count for nothing (median)."""
+
+
+def bench_generate(config: GenerateBenchConfig) -> Bench:
+    """Measure all contestants on `config.device`. InputError where the SAM, the images or the precision are wrong."""
+    precision = precision_of(config.precision, config.device)
+    contestants = [Contestant(precision=None), Contestant(precision="fp32")]
+    if precision != "fp32":
+        contestants.append(Contestant(precision=precision))
+    if config.compile:
+        contestants.append(replace(contestants[-1], compiled=True))
+    with tempfile.TemporaryDirectory(prefix="semires-bench-") as folder:
+        paths = _image_files(config, Path(folder))
+        images = [load_image(path) for path in paths]
+        is_random = config.checkpoint is None and config.sam in sam_model_registry
+        settings = generator_settings(config.sam)
+        if config.points_per_side is not None:
+            settings = replace(settings, points_per_side=config.points_per_side)
+        if is_random:
+            sam = random_sam(config.sam, images[0], config.device)
+            settings = settings_for(sam, images[:NUM_CALIBRATED], settings)
+        else:
+            sam = load_sam(config.sam, config.checkpoint, config.device).sam
+        bench = _Measurement(sam, settings, images, config, Path(folder))
+        rows, notes = bench.run(contestants, paths)
+    heights_widths = sorted({image.shape[:2] for image in images})
+    sizes = ", ".join(f"{height}x{width}" for height, width in heights_widths[:3])
+    first = [
+        f"{len(images)} images of {sizes}{', ...' if len(heights_widths) > 3 else ''}, "
+        f"{settings.points_per_side}x{settings.points_per_side} points, on {config.device}; per image the median of "
+        f"{config.repeats} turns",
+        "equal masks, best IoU: against the masks of segment-anything's generator; peak memory: over that of the "
+        "loaded SAM, on CPU at the largest image",
+        "load to commit: an image, measured apart; select of segment-anything's generator is all but the two networks",
+    ]
+    if is_random:
+        first.append(
+            f"random weights: predicted IoU above {settings.pred_iou_thresh:.4g}, stability above "
+            f"{settings.stability_score_thresh:.4g} at an offset of {settings.stability_score_offset:.3g} and no NMS, "
+            f"so that {MIN_MASKS} masks an image or more survive; agreement of lower precision says nothing"
+        )
+    return Bench(title=f"Mask generation: SAM {config.sam}", machine=machine(), rows=rows, notes=first + notes)
+
+
+class _Measurement:
+    """One SAM, its settings and images, and a folder for what is written."""
+
+    def __init__(
+        self,
+        sam: Sam,
+        settings: GeneratorSettings,
+        images: Sequence[Pixels],
+        config: GenerateBenchConfig,
+        folder: Path,
+    ) -> None:
+        self._sam = sam
+        self._settings = settings
+        self._images = images
+        self._config = config
+        self._folder = folder
+        self._is_cuda = config.device.type == "cuda"
+
+    def run(self, contestants: Sequence[Contestant], paths: Sequence[Path]) -> tuple[list[dict[str, Cell]], list[str]]:
+        """The table's rows and the notes that come out of measuring."""
+        notes: list[str] = []
+        generators: dict[str, MaskGenerator | SamAutomaticMaskGenerator] = {}
+        masks: dict[str, list[Masks]] = {}
+        candidates: dict[str, list[Candidates]] = {}
+        megabytes: dict[str, float | None] = {}
+        for contestant in contestants:
+            name = contestant.name
+            if self._is_cuda:
+                torch.cuda.reset_peak_memory_stats(self._config.device)
+                start = torch.cuda.memory_allocated(self._config.device)
+            generator = generators[name] = contestant.build(self._sam, self._settings)
+            if isinstance(generator, MaskGenerator):
+                if contestant.compiled:
+                    seconds = generator.warm_up(*self._images[0].shape[:2])
+                    notes.append(f"{name}: compiled in {seconds:.1f} s, which count nowhere else")
+                candidates[name] = [generator.generate(*each) for each in enumerate(self._images)]
+                masks[name] = [each.masks() for each in candidates[name]]
+            else:
+                masks[name] = [_stack(generator.generate(image), image) for image in self._images]
+            if self._is_cuda:
+                peak = torch.cuda.max_memory_allocated(self._config.device)
+                megabytes[name] = (peak - start) / 1e6
+        if not self._is_cuda:
+            megabytes = self._memory_on_cpu(contestants)
+        milliseconds = self._time(generators)
+        load_ms = _median_ms([partial(load_image, path) for path in paths], self._config.repeats)
+
+        columns: dict[str, dict[str, Cell]] = {}
+        for contestant in contestants:
+            name = contestant.name
+            agreed = agreement(masks[name], masks[SAMS_OWN])
+            phases: dict[str, float | None] = {"load": None, **self._phases(contestant), "commit": None}
+            if name in candidates:
+                phases |= {"load": load_ms, "commit": self._commit_ms(candidates[name])}
+                if agreed.lowest_iou is not None:
+                    notes.append(
+                        f"{name}: best IoU {agreed.mean_iou:.5f} in the mean, {agreed.lowest_iou:.4f} at least"
+                    )
+            columns[name] = {
+                "images/s": 1e3 / milliseconds[name],
+                f"ratio to {SAMS_OWN}": milliseconds[SAMS_OWN] / milliseconds[name],
+                "masks an image": statistics.mean(map(len, masks[name])),
+                "equal masks, %": None if agreed.equal is None else 100 * agreed.equal,
+                "best IoU, mean": agreed.mean_iou,
+                "peak memory, MB": megabytes[name],
+                **{f"{phase}, ms": value for phase, value in phases.items()},
+            }
+        figures = list(columns[SAMS_OWN])
+        rows = [{"figure": figure, **{name: column[figure] for name, column in columns.items()}} for figure in figures]
+        fewest = min(map(len, masks[SAMS_OWN]))
+        if fewest < MIN_MASKS and self._config.sam != "tiny":
+            notes.append(
+                f"only {fewest} masks of an image survive: less than the {MIN_MASKS} that make a fair comparison"
+            )
+        return rows, notes
+
+    def _time(self, generators: dict[str, Any]) -> dict[str, float]:
+        """Milliseconds an image by contestant; all have seen every image already."""
+        sums = dict.fromkeys(generators, 0.0)
+
+        def turn(generator: Any, image: Pixels) -> Callable[[], object]:
+            if isinstance(generator, MaskGenerator):
+                return lambda: generator.generate(0, image)
+            return lambda: generator.generate(image)
+
+        # Either ends with masks on the host, so there is nothing left on the device to wait for.
+        for image in self._images:
+            functions = {name: turn(generator, image) for name, generator in generators.items()}
+            for name, value in interleaved_medians(functions, repeats=self._config.repeats, warmup=0).items():
+                sums[name] += value / len(self._images)
+        return sums
+
+    def _phases(self, contestant: Contestant) -> dict[str, float | None]:
+        """Milliseconds an image of each of `PHASES`, measured in a pass of its own."""
+        phases: dict[str, float | None] = dict.fromkeys(PHASES)
+        if contestant.precision is None:
+            sams_own = contestant.build(self._sam, self._settings)
+            start = time.perf_counter()
+            with network_milliseconds(self._sam) as spent:
+                for image in self._images:
+                    sams_own.generate(image)
+            spent["select"] = (time.perf_counter() - start) * 1e3 - spent["encode"] - spent["decode"]
+            return phases | {name: value / len(self._images) for name, value in spent.items()}
+        generator = MaskGenerator(
+            self._sam, self._settings, precision=contestant.precision, compile=contestant.compiled, profile=True
+        )
+        if contestant.compiled:
+            generator.warm_up(*self._images[0].shape[:2])
+        for image in self._images:
+            generator.generate(0, image)
+        return phases | {name: value / len(self._images) for name, value in generator.timings.items()}
+
+    def _commit_ms(self, candidates: Sequence[Candidates]) -> float:
+        """Milliseconds an image of adding to a store and committing, in the calling thread."""
+        elapsed = []
+        for repeat in range(1 + self._config.repeats):
+            location = Path(tempfile.mkdtemp(dir=self._folder)) / "store.zarr"
+            with StoreWriter(location, bench_manifest()) as writer:
+                start = time.perf_counter()
+                for each in candidates:
+                    writer.add(each)
+                writer.commit()
+                if repeat > 0:  # the first one loads the codec
+                    elapsed.append(time.perf_counter() - start)
+        return statistics.median(elapsed) * 1e3 / len(candidates)
+
+    def _memory_on_cpu(self, contestants: Sequence[Contestant]) -> dict[str, float | None]:
+        """Peak megabytes, each in a process of its own; None for a compiled one, whose compiler takes the most."""
+        file = self._folder / "sam.pt"
+        torch.save(self._sam, file)
+        largest = max(self._images, key=lambda image: image.size)
+        return {
+            contestant.name: None if contestant.compiled else resident_memory(contestant, file, self._settings, largest)
+            for contestant in contestants
+        }
+
+
+def _median_ms(functions: Sequence[Callable[[], object]], repeats: int) -> float:
+    named = {str(number): function for number, function in enumerate(functions)}
+    return statistics.mean(interleaved_medians(named, repeats=repeats).values())
+
+
+def _stack(records: Sequence[dict[str, Any]], image: Pixels) -> Masks:
+    if not records:
+        return np.zeros((0, *image.shape[:2]), dtype=np.bool_)
+    return np.stack([record["segmentation"] for record in records])
+
+
+def _image_files(config: GenerateBenchConfig, folder: Path) -> list[Path]:
+    """The photographs, or scenes written as PNG, so that loading is measured as well."""
+    if config.images is not None:
+        return [source.path for source in folder_images(config.images)[: config.num_images]]
+    scale = 1 if config.sam == "tiny" else SCALE
+    paths = []
+    for index in range(config.num_images):
+        scene = make_scene("sam_check", 0, index).image
+        paths.append(folder / f"scene-{index}.png")
+        Image.fromarray(scene.repeat(scale, axis=0).repeat(scale, axis=1)).save(paths[-1])
+    return paths
