@@ -22,8 +22,9 @@ import math
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from semires.cache.candidates import Candidates
+from semires.cache.codec import DEFAULT_CODEC
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.run_lengths import (
@@ -67,11 +69,11 @@ def export_coco(
 ) -> int:
     """Write each image of the store at `location` (a path or fsspec URL) to `folder` as one JSON file, see above.
 
-    `file_names` gives images' file names by id: `<stem>.json` is then the file; an image without one becomes
-    `<image_id>.json` with an empty `file_name`. `bbox` is [x, y, width, height] in whole pixels, so that x + width is
-    the first column right of the mask (pycocotools' toBbox; SamAutomaticMaskGenerator, which stops at the last column
-    of the mask, says one less). `crop_box` is the whole image: a store does not keep crops. Images without candidates
-    have an empty list.
+    `file_names` gives images' file names by id: `<stem>.json` is then the file, or `<stem>-<image_id>.json` where
+    several names have that stem; an image without one becomes `<image_id>.json` with an empty `file_name`. `bbox` is
+    [x, y, width, height] in whole pixels, so that x + width is the first column right of the mask (pycocotools' toBbox;
+    SamAutomaticMaskGenerator, which stops at the last column of the mask, says one less). `crop_box` is the whole
+    image: a store does not keep crops. Images without candidates have an empty list.
 
     A file appears whole or not at all, and those of this store that are there already are skipped, so an interrupted
     export resumes. Returns the number of files written. `on_progress(done, total)` is told the number of images at the
@@ -102,6 +104,7 @@ def import_coco(
     *,
     on_progress: Callable[[int, int], None] | None = None,
     images_per_part: int = 256,
+    codec: str = str(DEFAULT_CODEC),
 ) -> ImportReport:
     """Add the masks in the `*.json` files of `folder` to the store at `location` (a path or fsspec URL).
 
@@ -111,7 +114,10 @@ def import_coco(
     computed from the masks, and an `area` that differs from its mask's is refused as damage.
 
     Images that the store holds already are skipped, so an interrupted import resumes. `on_progress(done, total)` is
-    told the number of files at the start and after each. `images_per_part` is the StoreWriter's.
+    told the number of files at the start and after each. `images_per_part` and `codec` are the StoreWriter's.
+
+    Where every file carries the same intact manifest of the split of `manifest`, as `export_coco` writes it, that is
+    the store's, so that `cache-sam` can go on with it; else it is `manifest`.
 
     StoreError where the folder holds no JSON file, two files are of one image, or a file is malformed; images of the
     files before it are kept.
@@ -121,7 +127,8 @@ def import_coco(
     path_of: dict[int, Path] = {}
     if on_progress is not None:
         on_progress(0, len(paths))
-    with StoreWriter(location, manifest, images_per_part=images_per_part) as writer:
+    manifest = _common_manifest(paths, manifest)
+    with StoreWriter(location, manifest, images_per_part=images_per_part, codec=codec) as writer:
         for start in range(0, len(paths), _FILES_PER_BATCH):
             batch: list[_Document] = []
             failure: StoreError | None = None
@@ -149,6 +156,31 @@ def import_coco(
     return ImportReport(num_present=num_present, num_added=num_added, num_masks=num_masks)
 
 
+def _common_manifest(paths: Sequence[Path], asked: Manifest) -> Manifest:
+    """The manifest that all files carry, with the count of `asked` where it has none; `asked` where there is none."""
+    common: dict[str, Any] | None = None
+    for path in paths:
+        try:
+            document = read_json(path)
+        except StoreError:
+            continue  # the import says what is wrong with it; mended, it must not change the manifest
+        info = document.get("info") if isinstance(document, dict) else None
+        # A foreign file ends the look at once: nobody waits for a second reading of what has no manifest.
+        if not isinstance(info, dict) or common not in (None, info):
+            return asked
+        if common is None:
+            try:
+                carried = Manifest.from_attributes(info)
+            except StoreError:
+                return asked
+            if carried.split != asked.split:
+                return asked
+            common = info
+    if common is None:
+        return asked
+    return carried if carried.num_images is not None else replace(carried, num_images=asked.num_images)
+
+
 def _check_distinct(document: _Document, path_of: dict[int, Path]) -> None:
     """Add the document to the files by image id; StoreError where another file is of the same image."""
     other = path_of.setdefault(document.image_id, document.path)
@@ -160,9 +192,13 @@ def _plan_names(image_ids: Sequence[int], file_names: Mapping[int, str]) -> dict
     """(stem of the JSON file, file name of the image or "") of each image."""
     planned: dict[int, tuple[str, str]] = {}
     image_of: dict[str, int] = {}
+    # Of all file names, not only those that are stored yet: a store that grows is exported under the same names.
+    num_named = Counter(Path(file_name).stem for file_name in file_names.values())
     for image_id in image_ids:
         file_name = file_names.get(image_id, "")
         stem = Path(file_name).stem or str(image_id)
+        if num_named[stem] > 1:
+            stem = f"{stem}-{image_id}"
         if image_of.setdefault(stem, image_id) != image_id:
             raise StoreError(
                 f"{stem}.json: expected one image a file, found images {image_of[stem]} and {image_id}; "

@@ -2,8 +2,8 @@
 
 # What to do about damage, wherever it is found.
 RESTORE = (
-    "drop what is damaged with `semires cache verify STORE --repair`, then run `semires cache-sam` again: it makes "
-    "only what is missing"
+    "drop what is damaged with `semires cache verify STORE --repair`, then run `semires cache-sam` again, or "
+    "`semires cache import` where the masks were imported: it makes only what is missing"
 )
 
 

@@ -146,7 +146,7 @@ class CandidateStore:
         if found is None:
             raise StoreError(
                 f"{self.location}: expected image {image_id}, found {len(opened.index)} other images; "
-                f"run `semires cache-sam --split {opened.manifest.split}` to complete the store"
+                f"run `{opened.manifest.made_by} --split {opened.manifest.split}` to complete the store"
             )
         return opened, found
 

@@ -26,8 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
+from semires.cache.codec import DEFAULT_CODEC
 from semires.cache.errors import StoreError
-from semires.cache.schema import Manifest
+from semires.cache.schema import IMPORTED, Manifest
 from semires.cache.writer import StoreWriter
 
 MAX_SIDE = 2**15
@@ -65,7 +66,7 @@ def imported_manifest(split: str, num_images: int | None = None) -> Manifest:
 
     `num_images` is the number of images of the split where the caller knows it. StoreError for an empty split.
     """
-    return Manifest(split=split, sam="imported", sam_sha256="unknown", generator={}, num_images=num_images)
+    return Manifest(split=split, sam=IMPORTED, sam_sha256="unknown", generator={}, num_images=num_images)
 
 
 def import_run_lengths(
@@ -75,6 +76,7 @@ def import_run_lengths(
     *,
     images: Mapping[str, tuple[int, int, int]],
     on_progress: Callable[[int, int], None] | None = None,
+    codec: str = str(DEFAULT_CODEC),
 ) -> ImportReport:
     """Add the masks of a public SemiRES `sam_rle_mask` folder to the store at `location` (a path or fsspec URL).
 
@@ -83,7 +85,7 @@ def import_run_lengths(
     the files do not tell, predicted_iou, stability_score and points_xy, is NaN. An image none of whose refs has a file
     stays missing; one whose files all hold no mask is stored without candidates. Images that the store holds already
     are not read again, so an interrupted import resumes. `on_progress(done, total)` is told the number of images at
-    the start and after each.
+    the start and after each. `codec` is the StoreWriter's.
 
     StoreError where the folder holds no JSON file, where a file belongs to no ref of `images`, or where it is
     malformed; images before it are kept.
@@ -99,7 +101,7 @@ def import_run_lengths(
             raise ValueError(f"images: image {image_id} expects one size, got {sizes[image_id]} and {height, width}")
 
     total, num_masks = len(paths_of), 0
-    with StoreWriter(location, manifest) as writer:
+    with StoreWriter(location, manifest, codec=codec) as writer:
         missing = writer.missing(paths_of)
         done = num_present = total - len(missing)
         if on_progress is not None:

@@ -26,6 +26,9 @@ VIEWS = "views"
 FAILED = "failed"
 """Path of the images set aside: failed/<name>, see failures.py."""
 
+IMPORTED = "imported"
+"""The manifest's `sam` where the candidates were made elsewhere, with what is not known."""
+
 CHECKSUM = "crc32"
 """Attribute that guards the others: zarr checks the bytes of arrays, but not its JSON metadata."""
 
@@ -66,6 +69,11 @@ class Manifest:
             value = getattr(self, name)
             if not is_valid(value):
                 raise StoreError(f"manifest field {name}: expected {expected}, found {value!r}")
+
+    @property
+    def made_by(self) -> str:
+        """The command that adds the images that the store lacks."""
+        return "semires cache import FOLDER" if self.sam == IMPORTED else "semires cache-sam"
 
     def to_attributes(self) -> dict[str, Any]:
         """The manifest as JSON-compatible group attributes: one key per field, and their checksum."""
@@ -124,7 +132,8 @@ def _check_equal(name: str, stored: object, asked: object) -> None:
     if stored != asked:
         raise StoreError(
             f"store was made with {name} {stored!r}, asked for {asked!r}; "
-            "ask for the stored settings, choose another location, or overwrite the store"
+            "ask for the stored settings, choose another location, or overwrite the store "
+            "(`semires cache-sam --overwrite`)"
         )
 
 

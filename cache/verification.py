@@ -39,13 +39,16 @@ class Damage:
     reason: str
     """What was expected and what was found."""
     image_ids: tuple[int, ...] = ()
-    """Images of the part, which a repair has made anew; empty where its index is damaged, and for anything else."""
+    """Images of the part, which a repair has made anew; empty where neither its index nor its column `image_id` can be
+    read, and for anything else."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """What `verify_store` found, as it was before a repair."""
 
+    manifest: Manifest
+    """How the store was made."""
     num_parts: int
     """Finished parts, damaged ones included."""
     num_images: int
@@ -87,9 +90,10 @@ def verify_store(
 
     `repair` then deletes damaged parts with their views, damaged view parts and damaged lists of images set aside
     (metadata first, so that an interrupted repair is simply repeated), and writes damaged metadata of groups anew: the
-    manifest from its copy. `semires cache-sam` afterwards makes just the images that are gone, and their views. Parts
-    without metadata are deleted only where their name says that they were begun over an hour ago: a younger one may be
-    another process at work. View parts without metadata stay, deriving the view goes on with them.
+    manifest from its copy. `semires cache-sam` (of imported masks `semires cache import`) afterwards makes just the
+    images that are gone, training or `semires cache view` their views. Parts without metadata are deleted only where
+    their name says that they were begun over an hour ago: a younger one may be another process at work. View parts
+    without metadata stay, deriving the view goes on with them.
 
     Raises StoreError where there is no store of this schema version, where both copies of the manifest are damaged, and
     where the store cannot be read at all (network, permissions): only what is there and wrong counts as damage.
@@ -105,9 +109,11 @@ def verify_store(
     else:
         missing = ()
         expected = verifier.manifest.num_images
-        num_missing = None if expected is None else max(0, expected - len(stored))
+        # A folder of photographs that grew holds more than the manifest knows of.
+        num_missing = None if expected is None or expected < len(stored) else expected - len(stored)
     holders = verifier.holders.items()
     return Verification(
+        manifest=verifier.manifest,
         num_parts=verifier.num_parts,
         num_images=len(stored),
         num_masks=sum(stored.values()),
@@ -263,8 +269,17 @@ class _Verifier:
                 return PartIndex.from_attributes(f"{self.storage.location}/{path}", attributes)
             self.unfinished.append(path)
         except DamageError as error:
-            self._report(path, self._short(error, path))
+            image_ids = self._column_ids(path) if path.startswith(f"{PARTS}/") else ()
+            self._report(path, self._short(error, path), image_ids)
         return None
+
+    def _column_ids(self, path: str) -> tuple[int, ...]:
+        """The part's images from the column that repeats them under a checksum of its own; none where it is damaged."""
+        try:
+            image_ids = self.storage.open_column(f"{path}/image_id").read()
+        except DamageError:
+            return ()
+        return tuple(image_ids.tolist()) if image_ids.dtype == np.int64 and image_ids.ndim == 1 else ()
 
     def _read_columns(self, path: str, index: PartIndex, names: Collection[str]) -> tuple[dict[str, Any], list[str]]:
         """Whole columns by name, and what is wrong with those that cannot be read."""

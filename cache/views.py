@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from semires.cache.access import writing
 from semires.cache.bits import packed_length, resize_nearest_packed
 from semires.cache.codec import DEFAULT_CODEC, Codec
 from semires.cache.errors import StoreError
@@ -46,7 +47,7 @@ def build_view(
     interrupted and follows a store that grew; two processes that derive the same view with the same codec write the
     same bytes and do not disturb each other. `on_progress(done, total)` is told the number of images at the start and
     after each part. `codec` ("zstd-3", see codec.py) compresses the parts that are derived now. Raises StoreError where
-    there is no store, or where a part is damaged.
+    there is no store, where a part is damaged, or where the view cannot be written.
     """
     if size < 1:
         raise StoreError(f"view size: expected at least 1 pixel, found {size}; give the training size, e.g. 480")
@@ -74,7 +75,8 @@ def build_view(
     for name, index in parts.items():
         if name in finished:
             continue
-        _derive_part(storage, name, index, size, parsed_codec)
+        with writing(f"{storage.location}/{root}"):
+            _derive_part(storage, name, index, size, parsed_codec)
         done += len(index.image_id)
         if on_progress is not None:
             on_progress(done, total)
@@ -172,7 +174,8 @@ class CandidateView:
         if found is None:
             raise StoreError(
                 f"{self.location}/{VIEWS}/{self.size}: expected image {image_id}, found {len(opened.index)} other "
-                "images; run `semires cache-sam` to complete the store and its views"
+                f"images; derive it with `semires cache view {self.location} --size {self.size}`, or where the store "
+                "lacks it too make it with `semires cache-sam` first"
             )
         return found
 
@@ -192,13 +195,14 @@ class _OpenView:
         if attributes is None:
             sizes = ", ".join(self.storage.child_names(VIEWS)) or "no view"
             raise StoreError(
-                f"{location}: expected a view of size {size}, found {sizes}; run `semires cache-sam` to derive it"
+                f"{location}: expected a view of size {size}, found {sizes}; "
+                f"run `semires cache view {location} --size {size}` to derive it"
             )
         expected = {"schema_version": SCHEMA_VERSION, "size": size}
         if attributes != expected:
             raise StoreError(
                 f"{location}/{self._root}: expected attributes {expected}, found {attributes}; "
-                "delete this view and derive it anew with `semires cache-sam`"
+                f"repair it with `semires cache verify {location} --repair`"
             )
         self._indices = read_indices(self.storage, f"{self._root}/{PARTS}")
         self.index = ImageIndex(self._indices)

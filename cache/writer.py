@@ -55,8 +55,11 @@ class StoreWriter:
         if overwrite:
             self._clear(manifest)
         # Also after creating: another writer may have created the store first, with other settings.
-        stored = Manifest.from_attributes(self._storage.attributes)
-        stored.check_matches(manifest)
+        try:
+            stored = Manifest.from_attributes(self._storage.attributes)
+            stored.check_matches(manifest)
+        except StoreError as error:
+            raise type(error)(f"{self.location}: {error}") from None
         # The copy that a damaged root is repaired from, before there is anything to lose.
         if self._storage.group_attributes([PARTS]) == [None]:
             self._storage.write_group(PARTS, stored.to_attributes())
@@ -145,16 +148,11 @@ class StoreWriter:
             self._scratch = np.empty(self._buffered_bytes, np.uint8)
         try:
             write_part(self._storage, name, self._buffer, codec=self._codec, scratch=self._scratch)
-        except (OSError, StoreError) as error:
+        except BaseException:  # Ctrl-C too
             # What was written takes the room that the next try needs, and if it is whole it would be there twice.
-            with contextlib.suppress(OSError, StoreError):
+            with contextlib.suppress(StoreError):
                 self._storage.delete_group(f"{PARTS}/{name}")
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(
-                f"{self.location}: expected to write {len(self._buffer)} images, found {type(error).__name__}: "
-                f"{error}; make room or restore access, then run the same command again: it keeps finished parts"
-            ) from error
+            raise
         self._known_parts.add(name)
         self._buffer = []
         self._buffered_bytes = 0

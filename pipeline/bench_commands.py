@@ -19,7 +19,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the fi
 
 
 def show(bench: "Bench", json_file: Path | None) -> None:
-    """Print the table of a finished benchmark with its notes; with `json_file`, write it there too, folders made."""
+    """Print the table of a finished benchmark with its notes; with `json_file`, write it there too."""
     from semires.pipeline.bench.report import as_json, as_rich, footnotes
     from semires.pipeline.progress import console
 
@@ -27,9 +27,28 @@ def show(bench: "Bench", json_file: Path | None) -> None:
     for note in footnotes(bench):
         console.print(note, soft_wrap=True, markup=False)
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(as_json(bench))
         console.print(f"written: {json_file}", soft_wrap=True)
+
+
+def prepare(json_file: Path | None) -> None:
+    """Make the folder of `json_file`; InputError where the file cannot be written, before minutes of measuring."""
+    from semires.stages.data.errors import InputError
+
+    if json_file is None:
+        return
+    try:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        was_there = json_file.exists()
+        with json_file.open("a"):
+            pass
+        if not was_there:
+            json_file.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--json: expected a file that can be written, found {json_file}: {error.strerror or error}; "
+            "give another path"
+        ) from error
 
 
 @app.callback()
@@ -49,6 +68,7 @@ def cache_bench(
     """The candidate store beside JSON run lengths, COCO RLE and .npy: bytes, writing, reading, memory."""
     from semires.pipeline.bench.cache import CacheBenchConfig, bench_cache
 
+    prepare(json_file)
     show(bench_cache(CacheBenchConfig(**given(num_images=images, repeats=repeats, codec=codec))), json_file)
 
 
@@ -65,6 +85,7 @@ def match_bench(
     from semires.pipeline.bench import match
 
     config = match.QUICK if quick else match.MatchBenchConfig()
+    prepare(json_file)
     show(match.bench_match(replace(config, **given(repeats=repeats, threads=threads))), json_file)
 
 
@@ -110,4 +131,5 @@ def generate_bench(
             repeats=repeats,
         ),
     )
+    prepare(json_file)
     show(bench_generate(config), json_file)

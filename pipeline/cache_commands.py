@@ -1,11 +1,12 @@
 """`semires cache …`: what a user does with a candidate store. Work is imported when a command runs, as in cli.py."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from semires.pipeline.options import CocoImages, Data, Split, Store, make_paths
+from semires.pipeline.options import CocoImages, Data, Split, Store, given, make_paths
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +18,9 @@ app = typer.Typer(help="Look at a candidate store, check it, move it.", no_args_
 
 StoreArgument = Annotated[str, typer.Argument(help="A candidate store: a path or a URL such as s3://bucket/x.zarr.")]
 Images = Annotated[Path | None, typer.Option(help="The folder of photographs that was cached, in place of --split.")]
+Codec = Annotated[
+    str | None, typer.Option(help="How what is written is compressed, e.g. zstd-3. Default: blosc-zstd-5-shuffle.")
+]
 NUM_BARS = 12
 # Missing or duplicate images named on the screen.
 NUM_NAMED = 20
@@ -30,7 +34,9 @@ def cache_info(store: StoreArgument) -> None:
 
     info = CandidateStore(store).info()
     manifest = info.manifest
-    expected = "" if manifest.num_images is None else f" of {manifest.num_images}"
+    # A folder of photographs that grew holds more than the manifest knows of.
+    is_known = manifest.num_images is not None and manifest.num_images >= info.num_images
+    expected = f" of {manifest.num_images}" if is_known else ""
     lines = [
         f"{store}: split {manifest.split}, SAM {manifest.sam} (sha256 {manifest.sam_sha256[:12]})",
         f"{info.num_images}{expected} images in {info.num_parts} parts, {info.num_masks} masks",
@@ -74,6 +80,7 @@ def cache_verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Drop what is damaged, so that cache-sam redoes it.")
     ] = False,
+    every: Annotated[bool, typer.Option("--all", help=f"Name all images, not {NUM_NAMED} of a list.")] = False,
     split: Split = None,
     images: Images = None,
     data: Data = None,
@@ -98,24 +105,28 @@ def cache_verify(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
+    limit = sys.maxsize if every else NUM_NAMED
     for damage in found.damaged:
-        held = f" (images {_some(damage.image_ids)})" if damage.image_ids else ""
+        held = f" (images {_some(damage.image_ids, limit)})" if damage.image_ids else ""
         say(f"damaged: {damage.path}: {damage.reason}{held}")
-    for image_id, parts in list(found.duplicates.items())[:NUM_NAMED]:
+    for image_id, parts in list(found.duplicates.items())[:limit]:
         say(f"twice: image {image_id} is in {', '.join(parts)}; the first counts")
-    if len(found.duplicates) > NUM_NAMED:
-        say(f"twice: {len(found.duplicates) - NUM_NAMED} more images")
+    if len(found.duplicates) > limit:
+        say(f"twice: {len(found.duplicates) - limit} more images; --all names them")
     for path in found.unfinished:
         say(f"unfinished: {path}: a writer is at work, or was stopped; it holds nothing that counts")
     for path in found.repaired:
         say(f"repaired: {path}")
     if found.num_missing:
-        names = f": {_some(found.missing)}" if found.missing else ""
-        say(f"missing: {found.num_missing} images{names}; run `semires cache-sam` to make them")
+        names = f": {_some(found.missing, limit)}" if found.missing else ""
+        say(f"missing: {found.num_missing} images{names}; run `{found.manifest.made_by}` to make them")
     state = "intact" if found.is_intact else f"{len(found.damaged)} damages, " + ("repaired" if repair else "kept")
     say(f"{store}: {state}; {found.num_images} images with {found.num_masks} masks in {found.num_parts} parts")
     if not found.is_intact and not repair:
-        say(f"to drop what is damaged: semires cache verify {store} --repair; then `semires cache-sam` makes it anew")
+        say(
+            f"to drop what is damaged: semires cache verify {store} --repair; "
+            f"then `{found.manifest.made_by}` makes it anew"
+        )
         raise typer.Exit(1)
 
 
@@ -152,8 +163,8 @@ def cache_show(
         title=f"image {number}" + ("" if path is None else f", {path.name}"),
     )
     target = output or make_paths(None).reports / f"candidates-{number}.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target)
     except (OSError, ValueError) as error:
         raise InputError(
@@ -166,13 +177,14 @@ def cache_show(
 def cache_view(
     store: StoreArgument,
     size: Annotated[int, typer.Option(min=1, help="Side in pixels (RefCOCO's family: 480, refshapes: 96).")] = 480,
+    codec: Codec = None,
 ) -> None:
     """Derive the masks at a training size; `semires train` does it by itself."""
     from semires.cache.views import build_view
     from semires.pipeline.progress import counting, progress
 
     with progress() as on_progress:
-        build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"))
+        build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"), **given(codec=codec))
 
 
 @app.command("export")
@@ -209,10 +221,14 @@ def cache_import(
         typer.Option(help="coco: SA-1B's files, or amg.py's; semires: the public code's sam_rle_mask."),
     ] = "coco",
     store: Store = None,
+    codec: Codec = None,
     data: Data = None,
     coco_images: CocoImages = None,
 ) -> None:
-    """Make a store of masks that somebody has already, so that nobody has to run SAM again."""
+    """Make a store of masks that somebody has already, so that nobody has to run SAM again.
+
+    What `semires cache export` wrote keeps its settings, so that cache-sam can go on with the store.
+    """
     from semires.cache.coco import import_coco, imported_manifest
     from semires.cache.run_lengths import import_run_lengths
     from semires.pipeline.progress import console, counting, progress
@@ -227,12 +243,15 @@ def cache_import(
         on_file = counting(on_progress, "importing")
         if format == "semires":
             assert known is not None
-            report = import_run_lengths(folder, target, manifest, images=known.refs, on_progress=on_file)
+            report = import_run_lengths(
+                folder, target, manifest, images=known.refs, on_progress=on_file, **given(codec=codec)
+            )
         else:
-            report = import_coco(folder, target, manifest, on_progress=on_file)
+            report = import_coco(folder, target, manifest, on_progress=on_file, **given(codec=codec))
+    hint = f"semires train --split {split}" + ("" if store is None else f" --store {store}")
     console.print(
         f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, {report.num_present} "
-        f"were there; next: semires train --split {split}",
+        f"were there; next: {hint}",
         soft_wrap=True,
         markup=False,
     )
@@ -251,5 +270,5 @@ def _images_of(
     return None if split is None else StoreImages.of_split(split, make_paths(data, coco_images))
 
 
-def _some(image_ids: tuple[int, ...]) -> str:
-    return ", ".join(map(str, image_ids[:NUM_NAMED])) + (", …" if len(image_ids) > NUM_NAMED else "")
+def _some(image_ids: tuple[int, ...], limit: int) -> str:
+    return ", ".join(map(str, image_ids[:limit])) + (", … (--all names them)" if len(image_ids) > limit else "")

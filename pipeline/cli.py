@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from semires.pipeline import bench_commands, cache_commands
+from semires.pipeline.cache_sam_command import cache_sam
 from semires.pipeline.options import CocoImages, Data, Device, Split, Store, given, make_paths
 
 app = typer.Typer(
@@ -34,136 +35,7 @@ def make_refshapes(data: Data = None) -> None:
     console.print(f"{paths.data / 'refshapes'}: {len(dataset.image_ids)} images with refs, {len(dataset.refs)} refs")
 
 
-@app.command("cache-sam")
-def cache_sam(
-    split: Split = None,
-    images: Annotated[Path | None, typer.Option(help="A folder of photographs, in place of --split.")] = None,
-    sam: Annotated[
-        str | None,
-        typer.Option(
-            help="vit_h, vit_l, vit_b, tiny, a folder with transformers' SamModel, or a hub name such as "
-            "facebook/sam-vit-huge. Default: vit_h; tiny for refshapes, and for --images without --sam-checkpoint."
-        ),
-    ] = None,
-    sam_checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b, e.g. sam_vit_h_4b8939.pth.")
-    ] = None,
-    store: Store = None,
-    data: Data = None,
-    coco_images: CocoImages = None,
-    device: Device = None,
-    points_per_side: Annotated[int | None, typer.Option(help="Prompts in each direction (SAM: 32).")] = None,
-    points_per_batch: Annotated[int | None, typer.Option(help="Prompts decoded at once (SAM: 64).")] = None,
-    pred_iou_thresh: Annotated[float | None, typer.Option(help="Lowest predicted IoU kept (SAM: 0.88).")] = None,
-    stability_score_thresh: Annotated[float | None, typer.Option(help="Lowest stability kept (SAM: 0.95).")] = None,
-    box_nms_thresh: Annotated[float | None, typer.Option(help="Box IoU above which one goes (SAM: 0.7).")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32 (SAM's masks), bf16 or fp16. Default: bf16 on CUDA, else fp32.")
-    ] = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile SAM first (torch.compile); pays for many images.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Empty a store that was made with other settings.")] = False,
-) -> None:
-    """Stage one: SAM over every train image, once, into the candidate store; only what is missing is done.
-
-    On several GPUs: torchrun --nproc-per-node=8 --no-python semires cache-sam --split refcoco. Images that cannot be
-    decoded are set aside and tried again by the next run; the exit code is then 1. SIGTERM and Ctrl-C commit what is
-    finished before they stop the run; a second one stops it at once.
-    """
-    import dataclasses
-
-    from semires.pipeline.progress import console, progress
-    from semires.pipeline.recipes import generator_settings
-    from semires.pipeline.stage_runs import cache_sam as run_stage_one
-    from semires.pipeline.stage_runs import choose_device, load_dataset
-    from semires.stages.cache_sam.sam import load_sam
-    from semires.stages.cache_sam.settings import precision_of
-    from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
-    from semires.stages.cache_sam.stopping import StopRequested
-    from semires.stages.cache_sam.workers import WorkerGroup
-    from semires.stages.data.errors import InputError
-
-    def warn(source: ImageSource, reason: str) -> None:
-        print(f"set aside: {source.path}: {reason}", file=sys.stderr)
-
-    def say_compiled(seconds: float) -> None:
-        if group.reports:
-            console.print(f"compiled in {seconds:.1f} s")
-
-    if (split is None) == (images is None):
-        raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
-    paths = make_paths(data, coco_images)
-    chosen_device = choose_device(device)
-    precision = precision_of(precision, chosen_device)
-    group = WorkerGroup.join()
-    if sam is None:
-        is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
-        sam = "tiny" if is_tiny else "vit_h"
-    if images is not None and sam == "tiny" and group.reports:
-        console.print("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
-    settings = dataclasses.replace(
-        generator_settings(sam),
-        **given(
-            points_per_side=points_per_side,
-            points_per_batch=points_per_batch,
-            pred_iou_thresh=pred_iou_thresh,
-            stability_score_thresh=stability_score_thresh,
-            box_nms_thresh=box_nms_thresh,
-        ),
-    )
-    with progress(shown=group.reports) as on_progress:
-        if images is not None:
-            name, sources = images.resolve().name, folder_images(images)
-            loaded = load_sam(sam, sam_checkpoint, chosen_device)
-        else:
-            assert split is not None
-            # RefShapes may have to be drawn first, for which nobody should wait who gave a wrong SAM.
-            if split == "refshapes":
-                loaded = load_sam(sam, sam_checkpoint, chosen_device)
-            dataset = load_dataset(paths, split, on_progress)
-            if split != "refshapes":
-                loaded = load_sam(sam, sam_checkpoint, chosen_device)
-            for line in dataset.problems.summary() if group.reports else ():
-                console.print(f"{split}: {line}", soft_wrap=True)
-            name, sources = split, train_images(dataset)
-        target = store or paths.store(name)
-        try:
-            report = run_stage_one(
-                sources,
-                target,
-                split=name,
-                loaded=loaded,
-                settings=settings,
-                overwrite=overwrite,
-                on_progress=on_progress,
-                group=group,
-                precision=precision,
-                compile=compile,
-                on_set_aside=warn,
-                on_compiled=say_compiled,
-            )
-        except StopRequested as stop:
-            if group.reports:
-                text = f"stopped by {stop}; what was finished is in {target}: type the command again to go on"
-                print(text, file=sys.stderr)
-            raise typer.Exit(stop.exit_code) from None
-    if group.reports:
-        console.print(
-            f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, "
-            f"{report.num_present} were there",
-            soft_wrap=True,
-        )
-        if report.failed:
-            print(
-                f"error: {len(report.failed)} images are set aside, their files cannot be decoded (image ids "
-                f"{', '.join(map(str, list(report.failed)[:5]))}{', ...' if len(report.failed) > 5 else ''}); replace "
-                f"the files and run the command again; `semires cache info {target}` lists them",
-                file=sys.stderr,
-            )
-    group.leave()
-    if report.failed:
-        raise typer.Exit(1)
+app.command("cache-sam")(cache_sam)
 
 
 @app.command()

@@ -14,9 +14,9 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, counting
 from semires.pipeline.recipes import REFSHAPES, generator_settings
 from semires.stages.cache_sam.filling import CacheReport
-from semires.stages.cache_sam.generator import GeneratorSettings
 from semires.stages.cache_sam.run import cache_images
 from semires.stages.cache_sam.sam import LoadedSam, load_sam
+from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, train_images
 from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError
@@ -32,11 +32,11 @@ def choose_device(name: str | None) -> torch.device:
 
     Of several workers that torchrun started on a machine, each takes a GPU of its own while there are enough.
     """
-    if name is None and torch.cuda.is_available():
-        local_rank = os.environ.get("LOCAL_RANK")
-        return torch.device("cuda" if local_rank is None else f"cuda:{int(local_rank) % torch.cuda.device_count()}")
     if name is None:
-        return torch.device("cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    local_rank = os.environ.get("LOCAL_RANK")
+    if name == "cuda" and local_rank is not None and torch.cuda.is_available():
+        name = f"cuda:{int(local_rank) % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from zarr.codecs import ZstdCodec
 from semires.cache.bits import nearest_indices, unpack_flat
 from semires.cache.candidates import Candidates
 from semires.cache.codec import DEFAULT_CODEC, Codec
-from semires.cache.parts import PartIndex, new_part_name
-from semires.cache.reader import CandidateStore
+from semires.cache.parts import PartIndex, index_columns, new_part_name
+from semires.cache.reader import MASK_COLUMNS, CandidateStore
 from semires.cache.schema import PARTS, VIEWS
 from semires.cache.storage import Storage
 from semires.cache.views import CandidateView, build_view
@@ -129,7 +130,7 @@ def _bench_in(folder: Path, config: CacheBenchConfig) -> Bench:
         ("small", config.memory_images, small),
         ("large", max(10, config.memory_images // 100), own),
     ):
-        early, late = writing_memory(folder / f"{name}.zarr", num_images=count, **shape)
+        early, late = writing_memory(folder / f"{name}.zarr", num_images=count, codec=config.codec, **shape)
         notes.append(
             f"resident memory over the start, writing {count:,} images of {shape['num_masks']} masks "
             f"{shape['height']}x{shape['width']}: {early:.0f} MB after a tenth, {late:.0f} MB after all"
@@ -232,12 +233,14 @@ def _decompression_ms(view: CandidateView, config: CacheBenchConfig) -> float:
 
 
 def _opening_ms(location: Path, config: CacheBenchConfig) -> float:
-    """Opening a store of many images up to the first look-up; it has no columns, as opening reads none."""
+    """Opening a store of many images up to the first look-up; of its columns there are only the checksums."""
     storage = Storage.create(str(location), bench_manifest().to_attributes())
     for first in range(0, config.open_images, config.open_images_per_part):
         ids = np.arange(first, min(first + config.open_images_per_part, config.open_images), dtype=np.int64)
         side = np.full_like(ids, 480)
         index = PartIndex(image_id=ids, height=side, width=side, masks_per_image=np.full_like(ids, 100))
+        names = (*index_columns(index), *MASK_COLUMNS)
+        index = replace(index, columns={name: zlib.crc32(name.encode()) for name in names})
         storage.write_group(f"{PARTS}/{new_part_name()}", index.to_attributes())
 
     def open_store() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
+from semires.pipeline.bench.memory import peak_memory
 from semires.stages.cache_sam.generator import MaskGenerator
 from semires.stages.cache_sam.settings import GeneratorSettings
 
@@ -104,7 +103,7 @@ def _generate_once(
     start = _start_peak()
     generator = contestant.build(sam, settings)
     _ = generator.generate(0, image) if isinstance(generator, MaskGenerator) else generator.generate(image)
-    return _peak() - start
+    return peak_memory() - start
 
 
 def _start_peak() -> float:
@@ -112,13 +111,4 @@ def _start_peak() -> float:
     forget = Path("/proc/self/clear_refs")
     if forget.exists():
         forget.write_text("5")
-    return _peak()
-
-
-def _peak() -> float:
-    """Highest resident memory of this process since its start or since `_start_peak`, in MB."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak_memory()

@@ -7,6 +7,8 @@ Contestants, each on the same masks in the same run:
 - packed: `semires.stages.train.matching.match` on this CPU;
 - cuda: the same call on CUDA tensors, where there is a device.
 
+All must refine alike before they are timed.
+
 Every image has the same candidates, but each its own copy of the packed ones, so that no cache serves a whole batch.
 """
 
@@ -20,10 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.lavt import LAVT_BASE, LAVT_NANO, Lavt, LavtConfig
 from semires.stages.train.losses import supervised_loss
 from semires.stages.train.matching import MatchConfig, Strategy, match, unpack_bits
-from semires.stages.train.models import build_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class MatchBenchConfig:
     """Numbers of candidates of each, N."""
     sizes: tuple[int, ...] = (96, 480, 1024)
     """Sides S in pixels."""
+    step_shape: tuple[int, int, int] | None = (3, 100, 480)
+    """B, N and S of one case more, that of a LAVT-base training step."""
     strategies: tuple[Strategy, ...] = ("iom", "cpi-u")
     """Matching strategies."""
     repeats: int = 5
@@ -45,7 +48,13 @@ class MatchBenchConfig:
     dense_pixels: int = 250_000_000
     """Contestants on dense masks sit out where B * N * S * S is above this: seconds a round, gigabytes of floats."""
     with_training_step: bool = True
-    """Whether to time a training step of LAVT-nano and say what share of it matching takes."""
+    """Whether to time a training step, LAVT-nano's on CPU and LAVT-base's on CUDA, and say matching's share of it."""
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """B, N and S of every case: all combinations, then the training step's."""
+        combinations = itertools.product(self.sizes, self.candidates, self.batches)
+        shapes = [(batch, num_candidates, size) for size, num_candidates, batch in combinations]
+        return shapes if self.step_shape is None or self.step_shape in shapes else [*shapes, self.step_shape]
 
 
 QUICK = MatchBenchConfig(batches=(1, 8), candidates=(100,), sizes=(96, 480))
@@ -58,9 +67,9 @@ def bench_match(config: MatchBenchConfig) -> Bench:
     torch.set_num_threads(config.threads)
     try:
         rows = []
-        for size, num_candidates in itertools.product(config.sizes, config.candidates):
+        for (num_candidates, size), shapes in itertools.groupby(config.shapes(), key=lambda shape: shape[1:]):
             masks = ellipses(num_candidates, size)
-            for batch, strategy in itertools.product(config.batches, config.strategies):
+            for (batch, _, _), strategy in itertools.product(shapes, config.strategies):
                 rows.append(_measure(masks, size, batch, MatchConfig(strategy=strategy), config))
         notes = [
             f"median of {config.repeats} rounds in turns, {config.threads} thread(s); candidates are random ellipses, "
@@ -72,7 +81,10 @@ def bench_match(config: MatchBenchConfig) -> Bench:
         if not torch.cuda.is_available():
             notes.append("no CUDA device here: that contestant was not run")
         if config.with_training_step:
-            notes.append(_training_step(config))
+            # RefShapes' batch and candidates; the paper's batch.
+            notes.append(_training_step("LAVT-nano", LAVT_NANO, "cpu", batch=8, num_candidates=8, config=config))
+            if torch.cuda.is_available():
+                notes.append(_training_step("LAVT-base", LAVT_BASE, "cuda", batch=3, num_candidates=100, config=config))
         return Bench(title="Matching, milliseconds", machine=machine(), rows=rows, notes=notes)
     finally:
         torch.set_num_threads(threads)
@@ -175,15 +187,19 @@ def _cuda_medians(
     packed: Tensor, offsets: Tensor, labels: Tensor, strategy: MatchConfig, repeats: int
 ) -> dict[str, float]:
     """Median milliseconds of match and of a copy on the CUDA device, waiting for the device included."""
+    expected = match(packed, offsets, labels, strategy)
     packed, labels = packed.cuda(), labels.cuda()
     copied = torch.empty_like(packed)
+    found = match(packed, offsets, labels, strategy)
+    if not (
+        torch.equal(found.refined.cpu(), expected.refined)
+        and torch.equal(found.matched.cpu(), expected.matched)
+        and torch.equal(found.chosen.cpu(), expected.chosen)
+    ):
+        raise RuntimeError(f"cuda and packed refine differently: {list(labels.shape)}, {strategy}")
 
     def finished(work: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            work()
-            torch.cuda.synchronize()
-
-        return run
+        return lambda: _finish(work, "cuda")
 
     return interleaved_medians(
         {
@@ -195,14 +211,23 @@ def _cuda_medians(
     )
 
 
-def _training_step(config: MatchBenchConfig) -> str:
-    """What share of a LAVT-nano step matching takes, in words: RefShapes' 8 candidates an image, 8 labels."""
-    model, _ = build_model(TrainConfig(model="nano", split="refshapes"), pretrained=False)
-    size, batch, num_candidates = model.config.image_size, 8, 8
-    images = torch.rand(2 * batch, 3, size, size)
-    ids = torch.ones(2 * batch, 20, dtype=torch.int64)
-    targets = torch.rand(2 * batch, size, size) < 0.1
-    packed = ellipses(num_candidates, size).repeat(batch, 1)
+def _finish(work: Callable[[], object], device: str) -> None:
+    """Do the work and wait until the device has done it."""
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _training_step(
+    name: str, lavt: LavtConfig, device: str, *, batch: int, num_candidates: int, config: MatchBenchConfig
+) -> str:
+    """What share matching takes of a training step in float32, in words; as many labeled images as unlabeled ones."""
+    model = Lavt(lavt).to(device)
+    size = lavt.image_size
+    images = torch.rand(2 * batch, 3, size, size, device=device)
+    ids = torch.ones(2 * batch, lavt.max_tokens, dtype=torch.int64, device=device)
+    targets = torch.rand(2 * batch, size, size, device=device) < 0.1
+    packed = ellipses(num_candidates, size).repeat(batch, 1).to(device)
     labels = unpack_bits(packed[:1], size).repeat(batch, 1, 1)
     offsets = torch.arange(batch + 1) * num_candidates
 
@@ -213,10 +238,14 @@ def _training_step(config: MatchBenchConfig) -> str:
         model.zero_grad()
 
     ms = interleaved_medians(
-        {"step": step, "match": lambda: match(packed, offsets, labels, MatchConfig())}, repeats=config.repeats
+        {
+            "step": lambda: _finish(step, device),
+            "match": lambda: _finish(lambda: match(packed, offsets, labels, MatchConfig()), device),
+        },
+        repeats=config.repeats,
     )
     return (
-        f"LAVT-nano, {batch} labeled and {batch} unlabeled images at {size}x{size}: forward passes of teacher and "
-        f"student and the backward pass {ms['step']:.0f} ms, matching {batch} x {num_candidates} candidates "
+        f"{name} on {device}, {batch} labeled and {batch} unlabeled images at {size}x{size}: forward passes of teacher "
+        f"and student and the backward pass {ms['step']:.0f} ms, matching {batch} x {num_candidates} candidates "
         f"{ms['match']:.3f} ms, {ms['match'] / ms['step']:.2%}"
     )

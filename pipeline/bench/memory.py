@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from semires.cache.candidates import Candidates
+from semires.cache.codec import DEFAULT_CODEC
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.pipeline.bench.coco_shapes import coco_masks
@@ -27,6 +28,7 @@ def writing_memory(
     width: int,
     images_per_part: int = 256,
     bytes_per_part: int = 64 * 2**20,
+    codec: str = str(DEFAULT_CODEC),
 ) -> tuple[float, float]:
     """Peak resident memory over the start while writing a new store at `location`, in MB.
 
@@ -35,7 +37,7 @@ def writing_memory(
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(
-            _write, location, num_images, (num_masks, height, width), (images_per_part, bytes_per_part)
+            _write, location, num_images, (num_masks, height, width), (images_per_part, bytes_per_part), codec
         ).result()
 
 
@@ -44,27 +46,31 @@ def bench_manifest() -> Manifest:
     return Manifest(split="bench", sam="none", sam_sha256="0" * 64, generator={}, num_images=None)
 
 
-def _write(location: Path, num_images: int, shape: tuple[int, int, int], part: tuple[int, int]) -> tuple[float, float]:
+def _write(
+    location: Path, num_images: int, shape: tuple[int, int, int], part: tuple[int, int], codec: str
+) -> tuple[float, float]:
     num_masks, height, width = shape
     masks = coco_masks(0, num_masks=num_masks, height=height, width=width)
     first = Candidates.from_masks(0, masks, np.ones(num_masks), np.ones(num_masks), np.ones((num_masks, 2)))
     del masks
-    start, early = _peak(), 0.0
-    with StoreWriter(location, bench_manifest(), images_per_part=part[0], bytes_per_part=part[1]) as writer:
+    start, early = peak_memory(), 0.0
+    with StoreWriter(
+        location, bench_manifest(), images_per_part=part[0], bytes_per_part=part[1], codec=codec
+    ) as writer:
         for number in range(num_images):
             if number == int(num_images * _WARM_UP):
-                early = _peak() - start
+                early = peak_memory() - start
             # Arrays of its own for every image, as stage one makes them.
             copies = {name: getattr(first, name).copy() for name in _ARRAYS}
             writer.add(Candidates(image_id=number + 1, height=height, width=width, **copies))
-    return early, _peak() - start
+    return early, peak_memory() - start
 
 
 _ARRAYS = ("bits", "area", "boxes_xyxy", "predicted_iou", "stability_score", "points_xy")
 
 
-def _peak() -> float:
-    """Highest resident memory of this process so far, in MB."""
+def peak_memory() -> float:
+    """Highest resident memory of this process so far, or since Linux was told to forget it, in MB."""
     status = Path("/proc/self/status")
     if status.is_file():
         # Linux carries ru_maxrss over from the process that started this one, VmHWM it does not.

@@ -14,26 +14,24 @@ MAX_WAITING_BYTES = 64 * 2**20
 class CommitThread:
     """Hands images to `writer` in a thread of its own; meanwhile nobody else may use the writer.
 
-    After each commit `on_settled(images, masks)` is called in that thread with how many images have come to rest, in
-    a part or on the list of those set aside, and how many candidates they have. An error of the writer is raised by
-    one of the next calls, at the latest by `close`.
+    After each commit `on_settled(images)` is called in that thread with how many images have come to rest, in a part or
+    on the list of those set aside. An error of the writer is raised by one of the next calls, at the latest by `close`.
     """
 
-    def __init__(self, writer: StoreWriter, on_settled: Callable[[int, int], object]) -> None:
+    def __init__(self, writer: StoreWriter, on_settled: Callable[[int], object]) -> None:
         self._writer = writer
         self._on_settled = on_settled
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._waiting: deque[tuple[Future[None], int]] = deque()
         self._waiting_bytes = 0
         self._images = 0
-        self._masks = 0
 
     def add(self, candidates: Candidates) -> None:
         """Queue the candidates of one image; waits while `MAX_WAITING_BYTES` are queued."""
         num_bytes = candidates.bits.nbytes
         while self._waiting and (self._waiting[0][0].done() or self._waiting_bytes + num_bytes > MAX_WAITING_BYTES):
             self._take()
-        self._submit(lambda: self._writer.add(candidates), images=1, masks=candidates.num_masks, num_bytes=num_bytes)
+        self._submit(lambda: self._writer.add(candidates), images=1, num_bytes=num_bytes)
 
     def set_aside(self, image_id: int, reason: str) -> None:
         """Queue the entry of an image that cannot be decoded; it counts as settled with the next commit."""
@@ -52,8 +50,8 @@ class CommitThread:
         finally:
             self._executor.shutdown()
 
-    def _submit(self, action: Callable[[], None], *, images: int = 0, masks: int = 0, num_bytes: int = 0) -> None:
-        future = self._executor.submit(self._act, action, images, masks)
+    def _submit(self, action: Callable[[], None], *, images: int = 0, num_bytes: int = 0) -> None:
+        future = self._executor.submit(self._act, action, images)
         self._waiting.append((future, num_bytes))
         self._waiting_bytes += num_bytes
 
@@ -63,10 +61,9 @@ class CommitThread:
         self._waiting.popleft()
         self._waiting_bytes -= num_bytes
 
-    def _act(self, action: Callable[[], None], images: int, masks: int) -> None:
+    def _act(self, action: Callable[[], None], images: int) -> None:
         self._images += images
-        self._masks += masks
         action()
         if self._images and self._writer.num_uncommitted == 0:
-            settled, self._images, self._masks = (self._images, self._masks), 0, 0
-            self._on_settled(*settled)
+            settled, self._images = self._images, 0
+            self._on_settled(settled)

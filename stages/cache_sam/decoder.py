@@ -5,8 +5,9 @@ The same function as segment_anything.modeling.MaskDecoder, to rounding, in fewe
 - before the first layer every prompt has the same image tokens: their projections are made once an image;
 - in later layers the projection of all N image tokens (4,096) is replaced by one of the few prompt tokens. A score is
   q . (W x) = (W^T q) . x, an output W (sum_n a_n x_n), and T = 7 tokens in 8 heads are 56 vectors a prompt;
-- masks are upscaled only for prompts with a predicted IoU worth it (`logits` is asked for some prompts alone), with
-  the 2 x 2 transposed convolutions as matrix products on channels-last tokens.
+- masks are upscaled only for prompts with a predicted IoU worth it (`logits` is asked for some masks alone) and only
+  where the image is, not its padding, with the 2 x 2 transposed convolutions as matrix products on channels-last
+  tokens.
 
 Axes: B prompts, T tokens a prompt, N image tokens, C channels, h heads, D channels a head.
 """
@@ -66,6 +67,9 @@ class PromptDecoder:
             self._first_up = [_as_matrix(first.weight).to(dtype), first.bias.repeat(4).to(dtype)]
             self._second_up = [_as_matrix(second.weight).to(dtype), second.bias.repeat(4).to(dtype)]
             self._up_norm = [norm.weight.to(dtype), norm.bias.to(dtype), norm.eps]
+            self._networks = _stacked([network.layers for network in list(decoder.output_hypernetworks_mlps)[1:]])
+        # Of the output only the IoU token and the three mask tokens of multimask output are read.
+        self._read = torch.tensor([0, *range(2, 1 + decoder.num_mask_tokens)], device=sam.device)
 
     def share(self, embedding: Tensor) -> SharedTokens:
         """What all prompts on an image with this embedding, [C, grid, grid], share; in float32 until projected."""
@@ -92,34 +96,47 @@ class PromptDecoder:
         queries, keys = self._blocks[0].first(shared, attended_BTC, tokens_BTC)
         for block in self._blocks[1:]:
             queries, keys = block.later(queries, keys, tokens_BTC, self._position_half)
-        # Of the output only the IoU token and the three mask tokens of multimask output are read.
-        num_masks = self._decoder.num_mask_tokens
-        read = [0, *range(2, 1 + num_masks)]
-        queries, placed_queries = queries[:, read], (queries + tokens_BTC)[:, read]
+        placed_queries = (queries + tokens_BTC).index_select(1, self._read)
+        queries = queries.index_select(1, self._read)
         attended = self._final(placed_queries, keys + self._position_half, keys)
         queries = transformer.norm_final_attn(queries + attended)
         iou = self._decoder.iou_prediction_head(queries[:, 0])[:, 1:]
         return Decoded(iou=iou, mask_tokens=queries[:, 1:], image_tokens=keys)
 
-    def logits(self, decoded: Decoded, prompts: Tensor) -> Tensor:
-        """Low-resolution mask logits of some prompts (int64 [S] into B): float32 [S, 3, 4 grid, 4 grid]."""
-        rows, columns = self._grid
-        keys = decoded.image_tokens
-        if len(prompts) < len(keys):
-            keys = keys[prompts]
+    @property
+    def low_side(self) -> int:
+        """Rows, and columns, of low-resolution logits when nothing is left out: 4 grid."""
+        return 4 * self._grid[0]
+
+    def logits(self, decoded: Decoded, masks_K2: Tensor, size: tuple[int, int]) -> Tensor:
+        """Low-resolution logits of K masks, float32 [K, rows, columns] with at least `size` from the top left.
+
+        `masks_K2` int64 [K, 2], on CPU: the prompt (into B) and which of its three masks.
+        """
+        device = decoded.image_tokens.device
+        rows, columns = (min(side, -(-some // 4)) for side, some in zip(self._grid, size, strict=True))
+        needed, row = masks_K2[:, 0].unique(return_inverse=True)
+        keys, mask_tokens = decoded.image_tokens.unflatten(1, self._grid), decoded.mask_tokens
+        if len(needed) < len(keys):
+            needed = needed.to(device, non_blocking=True)
+            keys, mask_tokens = keys[needed, :rows, :columns], mask_tokens[needed]
+        else:
+            keys = keys[:, :rows, :columns]
         count = len(keys)
         weight, bias, eps = self._up_norm
         # [S, N, 2 x 2 children, C / 4], then [S, N x 4, 2 x 2 children, C / 8]
         fine = _affine(keys, *self._first_up).view(count, -1, len(weight))
         fine = self._first_act(F.layer_norm(fine, (len(weight),), weight, bias, eps))
         finest = self._second_act(_affine(fine, *self._second_up)).view(count, rows * columns * 16, -1)
-        networks = list(self._decoder.output_hypernetworks_mlps)[1:]
-        mask_tokens = decoded.mask_tokens[prompts]
-        weights = torch.stack([network(mask_tokens[:, i]) for i, network in enumerate(networks)], dim=1)
-        masks = torch.bmm(weights.to(self._dtype), finest.transpose(1, 2)).float()
+        hidden_3SC = mask_tokens.transpose(0, 1)
+        for index, (matrix, offset) in enumerate(self._networks):
+            hidden_3SC = torch.baddbmm(offset, hidden_3SC.relu() if index else hidden_3SC, matrix)
+        masks = torch.bmm(hidden_3SC.transpose(0, 1).to(self._dtype), finest.transpose(1, 2))
+        which = torch.stack([row, masks_K2[:, 1]]).to(device, non_blocking=True)
+        masks = masks[which[0], which[1]].float()
         # Children of children are not in image order yet; masks are few, so this is where they are put there.
-        masks = masks.view(count, -1, rows, columns, 2, 2, 2, 2).permute(0, 1, 2, 4, 6, 3, 5, 7)
-        return masks.reshape(count, -1, 4 * rows, 4 * columns)
+        masks = masks.view(-1, rows, columns, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        return masks.reshape(-1, 4 * rows, 4 * columns)
 
 
 class _TokenToImage:
@@ -244,6 +261,14 @@ def _heads(tokens_NC: Tensor, num_heads: int) -> Tensor:
 def _per_head(weight: Tensor, num_heads: int) -> Tensor:
     """A projection's weight [h D, C] as [h, D, C], in float64."""
     return weight.detach().double().reshape(num_heads, -1, weight.shape[1])
+
+
+def _stacked(networks: list[nn.ModuleList]) -> list[tuple[Tensor, Tensor]]:
+    """Several MLPs of one shape as one, layer by layer: matrices [n, in, out] and offsets [n, 1, out]."""
+    return [
+        (torch.stack([layer.weight.T for layer in layers]), torch.stack([layer.bias[None] for layer in layers]))
+        for layers in zip(*networks, strict=True)
+    ]
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

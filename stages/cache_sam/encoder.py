@@ -11,6 +11,8 @@ a head. Here:
   carries its biases for all rows and all columns behind its channels, a key the one-hot codes of its row and column.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,16 +27,33 @@ _MANY_TOKENS = 1024
 _BYTES_OF_SCORES = 2**21
 _LANES = 8  # attention kernels want channels in multiples of this
 
+# A block's relative positions as queries are multiplied with them; see `bias_tables`.
+Tables: TypeAlias = tuple[Tensor, Tensor]
+
 
 class ImageEncoder:
-    """Images to embeddings, in float32 or under autocast to `dtype`."""
+    """Images to embeddings, in float32 or under autocast to `dtype`; weights are read here and must not change.
 
-    def __init__(self, sam: Sam, dtype: torch.dtype) -> None:
+    `compiled` says that `encode` will be handed to torch.compile.
+    """
+
+    def __init__(self, sam: Sam, dtype: torch.dtype, *, compiled: bool = False) -> None:
         self._sam = sam
         self._dtype = dtype
         self._resize = ResizeLongestSide(sam.image_encoder.img_size)
         self._many = attention_in_rows if dtype == torch.float32 and sam.device.type == "cpu" else attention_augmented
         self._few = attention_masked if sam.device.type == "cpu" else attention_augmented
+        grid = sam.image_encoder.img_size // sam.image_encoder.patch_embed.proj.stride[0]
+        if compiled and grid**2 >= _MANY_TOKENS and self._many is attention_in_rows:
+            # Its Python loops would be unrolled into thousands of operations.
+            self._many = torch.compiler.disable(attention_in_rows)
+        with torch.no_grad():
+            # A window size of 0 is attention over the whole grid.
+            sides = [block.window_size or grid for block in sam.image_encoder.blocks]
+            self._biases = [
+                bias_tables(block.attn, side, side, dtype)
+                for block, side in zip(sam.image_encoder.blocks, sides, strict=True)
+            ]
 
     def load(self, images: list[NDArray[np.uint8]]) -> Tensor:
         """RGB images uint8 [H, W, 3] of any sizes, resized, normalized and padded: float32 [I, 3, S, S]."""
@@ -47,8 +66,8 @@ class ImageEncoder:
             tokens = encoder.patch_embed(pixels)
             if encoder.pos_embed is not None:
                 tokens = tokens + encoder.pos_embed
-            for block in encoder.blocks:
-                tokens = self._block(block, tokens)
+            for block, tables in zip(encoder.blocks, self._biases, strict=True):
+                tokens = self._block(block, tables, tokens)
             embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
         return embedding
 
@@ -57,13 +76,13 @@ class ImageEncoder:
         pixels: Tensor = self._sam.preprocess(torch.as_tensor(resized, device=self._sam.device).permute(2, 0, 1))
         return pixels
 
-    def _block(self, block: Block, tokens: Tensor) -> Tensor:
+    def _block(self, block: Block, tables: Tables | None, tokens: Tensor) -> Tensor:
         normed = block.norm1(tokens)
         size = normed.shape[1:3]
         if block.window_size > 0:
             normed, padded_size = window_partition(normed, block.window_size)
         many = normed.shape[1] * normed.shape[2] >= _MANY_TOKENS
-        attended = (self._many if many else self._few)(block.attn, normed)
+        attended = (self._many if many else self._few)(block.attn, tables, normed)
         if block.window_size > 0:
             attended = window_unpartition(attended, block.window_size, padded_size, size)
         tokens = tokens + attended
@@ -71,13 +90,20 @@ class ImageEncoder:
         return mixed
 
 
-def attention_in_rows(attention: Attention, tokens_BHWC: Tensor) -> Tensor:
+def bias_tables(attention: Attention, height: int, width: int, dtype: torch.dtype) -> Tables | None:
+    """What a query is multiplied with for its bias by row, [H, H, D], and by column, [W, W, D]; None without biases."""
+    if not attention.use_rel_pos:
+        return None
+    by_row = get_rel_pos(height, height, attention.rel_pos_h)
+    return by_row.to(dtype), get_rel_pos(width, width, attention.rel_pos_w).to(dtype)
+
+
+def attention_in_rows(attention: Attention, tables: Tables | None, tokens_BHWC: Tensor) -> Tensor:
     """SAM's attention, [B, H, W, C] to the same, with its own operations on a block of rows of one head at a time."""
     batch, height, width, _ = tokens_BHWC.shape
     query, key, value = _project(attention, tokens_BHWC)
     seen = torch.empty_like(query)
     num_rows = max(1, _BYTES_OF_SCORES // (4 * width * height * width))
-    tables = _bias_tables(attention, height, width)
     for image in range(batch):
         for head in range(attention.num_heads):
             rows_HWD = query[image, head].view(height, width, -1)
@@ -94,30 +120,29 @@ def attention_in_rows(attention: Attention, tokens_BHWC: Tensor) -> Tensor:
     return _join(attention, seen, tokens_BHWC)
 
 
-def attention_masked(attention: Attention, tokens_BHWC: Tensor) -> Tensor:
+def attention_masked(attention: Attention, tables: Tables | None, tokens_BHWC: Tensor) -> Tensor:
     """SAM's attention, [B, H, W, C] to the same, with its biases as the mask of scaled_dot_product_attention."""
     height, width = tokens_BHWC.shape[1:3]
     query, key, value = _project(attention, tokens_BHWC)
     mask = None
-    biases = _biases(attention, query, height, width)
-    if biases is not None:
+    if tables is not None:
+        biases = _biases(tables, query, height, width)
         by_row, by_column = (bias.unflatten(2, (height, width)) for bias in biases)
         mask = (by_row[..., :, None] + by_column[..., None, :]).flatten(4).flatten(2, 3)
     seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=attention.scale)
     return _join(attention, seen, tokens_BHWC)
 
 
-def attention_augmented(attention: Attention, tokens_BHWC: Tensor) -> Tensor:
+def attention_augmented(attention: Attention, tables: Tables | None, tokens_BHWC: Tensor) -> Tensor:
     """SAM's attention, [B, H, W, C] to the same; neither scores nor biases ever stand in memory as a whole."""
     batch, height, width, _ = tokens_BHWC.shape
     query, key, value = _project(attention, tokens_BHWC)
     channels = query.shape[-1]
     asked, known = [query * attention.scale], [key]
-    biases = _biases(attention, query, height, width)
-    if biases is not None:
+    if tables is not None:
         rows = torch.eye(height, dtype=query.dtype, device=query.device).repeat_interleave(width, dim=0)
         columns = torch.eye(width, dtype=query.dtype, device=query.device).repeat(height, 1)
-        asked.extend(biases)
+        asked.extend(_biases(tables, query, height, width))
         known.extend(code.expand(batch, attention.num_heads, -1, -1) for code in (rows, columns))
     num_channels = sum(part.shape[-1] for part in asked)
     padding = -num_channels % _LANES
@@ -138,19 +163,9 @@ def _project(attention: Attention, tokens_BHWC: Tensor) -> tuple[Tensor, Tensor,
     return query, key, value
 
 
-def _bias_tables(attention: Attention, height: int, width: int) -> tuple[Tensor, Tensor] | None:
-    """What a query is multiplied with for its bias by row, [H, H, D], and by column, [W, W, D]."""
-    if not attention.use_rel_pos:
-        return None
-    return get_rel_pos(height, height, attention.rel_pos_h), get_rel_pos(width, width, attention.rel_pos_w)
-
-
-def _biases(attention: Attention, query_BhND: Tensor, height: int, width: int) -> tuple[Tensor, Tensor] | None:
+def _biases(tables: Tables, query_BhND: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Every query's biases for all rows, [B, heads, N, H], and for all columns, [B, heads, N, W]."""
-    tables = _bias_tables(attention, height, width)
-    if tables is None:
-        return None
-    by_row, by_column = (table.to(query_BhND.dtype) for table in tables)
+    by_row, by_column = tables
     grid = query_BhND.unflatten(2, (height, width))
     return (
         torch.einsum("bnhwc,hkc->bnhwk", grid, by_row).flatten(2, 3),

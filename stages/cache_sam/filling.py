@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semires.cache.candidates import Candidates
+from semires.cache.errors import StoreError
+from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
+from semires.cache.storage import Storage, normalize_location
 from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam.commits import CommitThread
 from semires.stages.cache_sam.loading import LoadedImage, load_ahead
-from semires.stages.cache_sam.sources import ImageSource
+from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.stopping import StopSignals
-from semires.stages.cache_sam.workers import WorkerGroup, is_restarted
+from semires.stages.cache_sam.workers import WorkerGroup
 
 # Decoded images that wait for the device. More would hide longer hiccups of a disk, and at the end keep them from
 # workers that have nothing left to do.
@@ -26,7 +29,9 @@ IMAGES_AHEAD = 2
 
 
 Generate = Callable[[int, NDArray[np.uint8]], Candidates]
-"""Candidates of an RGB image uint8 [H, W, 3] under an image id; `MaskGenerator.generate` is one."""
+"""Candidates of an RGB image uint8 [H, W, 3] under an image id, as `MaskGenerator.generate`.
+
+UnfitImage where this image can have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class CacheReport:
     num_added: int
     """Images that were added."""
     num_masks: int
-    """Candidate masks of the images added."""
+    """Candidate masks that the images added have in the store."""
     failed: Mapping[int, str] = field(default_factory=dict)
     """Images set aside, by id: "file name: reason"."""
 
@@ -60,7 +65,9 @@ def fill_store(
     With a `group` of several workers, each calls this with the same arguments and takes the images that fall to it; a
     worker alone takes all. `on_progress(done, total)` counts the images that the job found missing, and is called in
     the group's rank 0 only. `on_set_aside(source, reason)` is told of each image of this worker that cannot be decoded
-    or has not the recorded size: it is listed in the store and tried again by the next run.
+    or has not the recorded size, or that `generate` finds unfit: it is listed in the store and tried again by the next
+    run. `overwrite` first empties a store that was made with another manifest; one made with this manifest is
+    completed like any other: it may be what this very job did before torchrun started it again, or a run stopped.
 
     A part is committed every `images_per_part` images, and on the way out of any error. SIGTERM and SIGINT commit what
     is finished and raise `StopRequested`. StoreError and InputError as their modules say.
@@ -68,13 +75,14 @@ def fill_store(
     sources = list({image.image_id: image for image in images}.values())
     group = group or WorkerGroup.alone()
     with StopSignals() as stop:
-        # Rank 0 goes first: if the store cannot be used, one worker says so; and only one may empty it, once.
-        overwrite = group.lead(stop.interruptible) and overwrite and not is_restarted()
+        # Rank 0 goes first: if the store cannot be used, one worker says so; and only one may empty it.
+        overwrite = group.lead(stop.interruptible) and overwrite and not _is_made_with(manifest, location)
         with StoreWriter(location, manifest, images_per_part=images_per_part, overwrite=overwrite) as writer:
             missing = writer.missing(source.image_id for source in sources)
             # Once a job: a worker that is started again finds what the job itself has added.
             if group.reports and group.count("listed") == 1:
                 group.count("present", len(sources) - len(missing))
+                group.count("masks_present", _num_masks(location, sources))
             group.follow()
             _Filling(sources, writer, generate, group, stop, on_progress, on_set_aside).run()
             failures = writer.failures()
@@ -83,9 +91,24 @@ def fill_store(
     return CacheReport(
         num_present=num_present,
         num_added=max(0, len(sources) - num_present - len(failed)),
-        num_masks=group.count("masks", 0),
+        # Of the store, not of what the workers say: one that is killed may have committed more than it had told.
+        num_masks=_num_masks(location, sources) - group.count("masks_present", 0),
         failed=failed,
     )
+
+
+def _is_made_with(manifest: Manifest, location: str | Path) -> bool:
+    try:
+        Manifest.from_attributes(Storage(normalize_location(location)).attributes).check_matches(manifest)
+    except StoreError:
+        return False
+    return True
+
+
+def _num_masks(location: str | Path, sources: list[ImageSource]) -> int:
+    """Candidates that the store has of these images."""
+    store = CandidateStore(location)
+    return sum(store.num_masks(source.image_id) for source in sources if source.image_id in store)
 
 
 class _Filling:
@@ -132,7 +155,7 @@ class _Filling:
         return set(self._writer.missing(source.image_id for source in self._sources))
 
     def _walk(self, round_number: int, missing: set[int]) -> None:
-        commits = CommitThread(self._writer, lambda images, masks: self._settle(round_number, images, masks))
+        commits = CommitThread(self._writer, lambda images: self._group.settle(round_number, images))
         loaded = load_ahead(self._claims(round_number, missing), IMAGES_AHEAD)
         try:
             while True:
@@ -147,10 +170,6 @@ class _Filling:
             loaded.close()
             commits.close()
 
-    def _settle(self, round_number: int, images: int, masks: int) -> None:
-        self._group.count("masks", masks)
-        self._group.settle(round_number, images)
-
     def _claims(self, round_number: int, missing: set[int]) -> Iterator[ImageSource]:
         """The images that fall to this worker, but for those stored before, which it settles on the way."""
         num_present = 0
@@ -163,14 +182,19 @@ class _Filling:
         self._group.settle(round_number, num_present)
 
     def _process(self, image: LoadedImage, commits: CommitThread) -> None:
-        if image.pixels is None:
-            commits.set_aside(image.source.image_id, f"{image.source.path.name}: {image.reason}")
-            if self._on_set_aside is not None:
-                self._on_set_aside(image.source, image.reason)
-            return
-        with self._stop.interruptible():
-            candidates = self._generate(image.source.image_id, image.pixels)
-        commits.add(candidates)
+        reason = image.reason
+        if image.pixels is not None:
+            try:
+                with self._stop.interruptible():
+                    candidates = self._generate(image.source.image_id, image.pixels)
+            except UnfitImage as error:
+                reason = str(error)
+            else:
+                commits.add(candidates)
+                return
+        commits.set_aside(image.source.image_id, f"{image.source.path.name}: {reason}")
+        if self._on_set_aside is not None:
+            self._on_set_aside(image.source, reason)
 
     def _show(self, all_done: bool = False) -> None:
         if self._on_progress is not None and self._group.reports:

@@ -93,7 +93,7 @@ class MaskGenerator:
         self._compiled = compile
         self._timer = PhaseTimer(sam.device, enabled=profile)
         dtype = PRECISIONS[self.precision]
-        self._encoder = ImageEncoder(sam, dtype)
+        self._encoder = ImageEncoder(sam, dtype, compiled=compile)
         self._decoder = PromptDecoder(sam, dtype)
         self._prompts = PromptGrid(sam, settings, self._decoder)
         self._encode: Callable[[Tensor], Tensor] = self._encoder.encode
@@ -194,6 +194,7 @@ class MaskGenerator:
             image_size=image_size,
             input_size=ResizeLongestSide.get_preprocess_shape(*crop.size, padded_size),
             padded_size=padded_size,
+            low_side=self._decoder.low_side,
         )
         with self._timer.phase("decode"):
             prompts = self._prompts.of_crop(crop.size, crop.layer)
@@ -220,17 +221,16 @@ class MaskGenerator:
             passes = torch.ones_like(iou, dtype=torch.bool)
             if self._settings.pred_iou_thresh > 0:
                 passes = iou > self._settings.pred_iou_thresh
-            # The batch's one wait for the device up to its logits: sizes from here on depend on what passed.
-            which_cpu = passes.nonzero().cpu()
-            needed, row_cpu = which_cpu[:, 0].unique(return_inverse=True)
-            if len(needed) == 0:
+            # Up to its logits the batch waits for the device here alone: sizes from here on depend on what passed.
+            which = passes.nonzero()
+            which_cpu = which.cpu()
+            if len(which) == 0:
                 return []
-            device = iou.device
-            logits = self._decoder.logits(decoded, needed.to(device))
-            prompt, mask = which_cpu.to(device).unbind(1)
-            logits, iou = logits[row_cpu.to(device), mask], iou[prompt, mask]
+            prompt, mask = which.unbind(1)
+            iou = iou[prompt, mask]
+            logits = self._decoder.logits(decoded, which_cpu, frame.low_size)
         found = []
-        num_masks = masks_at_once(frame, device)
+        num_masks = masks_at_once(frame, logits.device)
         for start in range(0, len(logits), num_masks):
             with self._timer.phase("select"):
                 upsampled = upsample(logits[start : start + num_masks], frame)

@@ -1,9 +1,9 @@
 """Images read and decoded ahead of the device, in a thread."""
 
-from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +27,41 @@ def load_ahead(sources: Iterable[ImageSource], depth: int) -> Generator[LoadedIm
 
     `sources` is drawn from as late as that allows, in the calling thread: with several workers each draw is a claim.
     """
-    executor = ThreadPoolExecutor(1, thread_name_prefix="load")
-    pending: deque[Future[LoadedImage]] = deque()
+    asked: SimpleQueue[ImageSource | None] = SimpleQueue()
+    answers: SimpleQueue[LoadedImage | BaseException] = SimpleQueue()
+    # A daemon, and never waited for: a read that hangs on a network must not keep a stopped run from committing, nor
+    # the process from ending, as a thread of concurrent.futures would.
+    Thread(target=_decode_all, args=(asked, answers), name="load", daemon=True).start()
+    num_pending = 0
     try:
         for source in sources:
-            pending.append(executor.submit(decode, source))
-            if len(pending) > depth:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+            asked.put(source)
+            num_pending += 1
+            if num_pending > depth:
+                num_pending -= 1
+                yield _image_of(answers.get())
+        for _ in range(num_pending):
+            yield _image_of(answers.get())
     finally:
-        # Without waiting: a read that hangs on a network must not keep a stopped run from committing.
-        executor.shutdown(wait=False, cancel_futures=True)
+        try:
+            while True:
+                asked.get_nowait()
+        except Empty:
+            asked.put(None)
+
+
+def _decode_all(asked: "SimpleQueue[ImageSource | None]", answers: "SimpleQueue[LoadedImage | BaseException]") -> None:
+    while (source := asked.get()) is not None:
+        try:
+            answers.put(decode(source))
+        except BaseException as error:  # raised where the image is waited for
+            answers.put(error)
+
+
+def _image_of(answer: LoadedImage | BaseException) -> LoadedImage:
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def decode(source: ImageSource) -> LoadedImage:

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from segment_anything.utils.transforms import ResizeLongestSide
 
 from semires.cache.candidates import Candidates
 from semires.cache.schema import SCHEMA_VERSION, Manifest
 from semires.stages.cache_sam.filling import CacheReport, fill_store
-from semires.stages.cache_sam.sources import ImageSource
+from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.prompts import crops_of
+from semires.stages.cache_sam.sam import LoadedSam
+from semires.stages.cache_sam.settings import GeneratorSettings
+from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup
-
-if TYPE_CHECKING:
-    from semires.stages.cache_sam.generator import GeneratorSettings
-    from semires.stages.cache_sam.sam import LoadedSam
+from semires.stages.data.errors import InputError
 
 
 def cache_images(
@@ -23,8 +25,8 @@ def cache_images(
     location: str | Path,
     *,
     split: str,
-    loaded: "LoadedSam",
-    settings: "GeneratorSettings",
+    loaded: LoadedSam,
+    settings: GeneratorSettings,
     group: WorkerGroup | None = None,
     overwrite: bool = False,
     images_per_part: int = 256,
@@ -39,20 +41,31 @@ def cache_images(
     Workers, signals, images that cannot be decoded, and what the functions given are told: see there. `precision` and
     `compile` are `MaskGenerator`'s; the manifest records the precision that was used. `on_compiled(seconds)` is called
     once, after the warm-up, which begins when the first image is there: a store that lacks none compiles nothing.
-    """
-    from semires.stages.cache_sam.generator import MaskGenerator
+    InputError where torch cannot compile here.
 
+    An image is set aside whose shorter side is nothing at SAM's size (with 1,024 pixels: 2,048 times shorter than the
+    longer), or that the device has no memory for, one prompt at a time.
+    """
     generator = MaskGenerator(loaded.sam, settings, precision=precision, compile=compile)
     is_warm = not compile
 
     def generate(image_id: int, image: NDArray[np.uint8]) -> Candidates:
         nonlocal is_warm
-        if not is_warm:
-            seconds = generator.warm_up(*image.shape[:2])
-            is_warm = True
-            if on_compiled is not None:
-                on_compiled(seconds)
-        return generator.generate(image_id, image)
+        height, width = image.shape[:2]
+        _check_fits(height, width, loaded, settings)
+        try:
+            if not is_warm:
+                seconds = _warm_up(generator, height, width)
+                is_warm = True
+                if on_compiled is not None:
+                    on_compiled(seconds)
+            return generator.generate(image_id, image)
+        except torch.OutOfMemoryError:
+            pass
+        # Outside of the handler, where the error no longer holds the memory. What this image took is not for all.
+        generator.points_per_batch = settings.points_per_batch
+        torch.cuda.empty_cache()
+        raise UnfitImage("expected memory on the device for one prompt at a time, found less; scale the image down")
 
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -73,3 +86,28 @@ def cache_images(
         on_progress=on_progress,
         on_set_aside=on_set_aside,
     )
+
+
+def _check_fits(height: int, width: int, loaded: LoadedSam, settings: GeneratorSettings) -> None:
+    """UnfitImage where the image, or a crop that the settings ask for, has no pixel left at SAM's size."""
+    size = loaded.sam.image_encoder.img_size
+    for crop in crops_of(height, width, settings):
+        if min(crop.size) < 1 or min(ResizeLongestSide.get_preprocess_shape(*crop.size, size)) < 1:
+            raise UnfitImage(
+                f"expected sides of at least a pixel when the longer has {size}, found {height} x {width} pixels "
+                "(height, width); cut it"
+            )
+
+
+def _warm_up(generator: MaskGenerator, height: int, width: int) -> float:
+    try:
+        return generator.warm_up(height, width)
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException  # a second to import, for those who compile
+
+        if not isinstance(error, TorchDynamoException):
+            raise
+        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(
+            f"--compile: expected that torch.compile works here, found: {line[:200]}; leave it out"
+        ) from error

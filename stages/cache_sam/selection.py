@@ -26,13 +26,27 @@ _CUDA_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Where a crop's masks go: `input_size` is the crop's in the SAM's input, without padding; all (height, width)."""
+    """Where a crop's masks come from and go: `input_size` is the crop's in the SAM's input, without padding.
+
+    Sizes are (height, width).
+    """
 
     crop: Crop
     image_size: tuple[int, int]
     input_size: tuple[int, int]
     padded_size: int
     """Side of the SAM's square input in pixels."""
+    low_side: int
+    """Side of its square low-resolution logits."""
+
+    @property
+    def low_size(self) -> tuple[int, int]:
+        """Rows and columns of low-resolution logits that can be seen in a mask: others are only padding."""
+        if self.padded_size % self.low_side != 0:
+            return self.low_side, self.low_side
+        factor = self.padded_size // self.low_side
+        rows, columns = (min(self.low_side, -(-side // factor) + 1) for side in self.input_size)
+        return rows, columns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,19 +72,13 @@ def masks_at_once(frame: Frame, device: torch.device) -> int:
 def upsample(logits_KHW: Tensor, frame: Frame) -> Tensor:
     """Low-resolution logits, float32 [K, l, l], to those of the crop's pixels, [K, h, w]: Sam.postprocess_masks.
 
-    Two bilinear steps, to the SAM's input and, without its padding, to the crop. Rows and columns that only padding
-    is made of are left out of the first where that cannot be seen in the result; a step between equal sizes is none.
+    Two bilinear steps, to the SAM's input and, without its padding, to the crop. Of the logits only `frame.low_size`
+    is read, and need be there; a step between equal sizes is none.
     """
-    logits = logits_KHW[None]
-    low = logits.shape[-1]
+    rows, columns = frame.low_size
+    logits = logits_KHW[None, :, :rows, :columns]
+    size = (frame.padded_size * rows // frame.low_side, frame.padded_size * columns // frame.low_side)
     height, width = frame.input_size
-    if frame.padded_size % low == 0:
-        factor = frame.padded_size // low
-        rows, columns = (min(low, -(-side // factor) + 1) for side in frame.input_size)
-        logits = logits[..., :rows, :columns]
-        size = (factor * rows, factor * columns)
-    else:
-        size = (frame.padded_size, frame.padded_size)
     logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[..., :height, :width]
     if frame.crop.size != frame.input_size:
         logits = F.interpolate(logits, frame.crop.size, mode="bilinear", align_corners=False)

@@ -1,5 +1,6 @@
 """Settings of the mask generator, and in which precision it computes."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -43,6 +44,12 @@ class GeneratorSettings:
         for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected a number from 0 to 1, found {getattr(self, name)}")
+        if not 0 <= self.crop_overlap_ratio < 1:
+            raise InputError(f"crop_overlap_ratio: expected 0 or more, below 1, found {self.crop_overlap_ratio}")
+        if not 0 <= self.stability_score_offset < math.inf:
+            raise InputError(
+                f"stability_score_offset: expected a finite number from 0, found {self.stability_score_offset}"
+            )
 
     def recorded(self) -> dict[str, int | float]:
         """What the store's manifest keeps: every setting that can change a candidate."""

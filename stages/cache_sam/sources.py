@@ -10,6 +10,10 @@ from semires.stages.data.refer import ReferDataset
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
+class UnfitImage(Exception):
+    """An image was decoded and has no candidates all the same; the text says why, and goes into the store's list."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
     """An image to cache."""

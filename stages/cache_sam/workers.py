@@ -48,6 +48,8 @@ class WorkerGroup:
         """Number of workers."""
         self._store = dist.PrefixStore("semires/cache-sam", store)
         self._patience = patience
+        # torchrun counts the starts of its workers; the farewell of an earlier start is not that of this one.
+        self._start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
     @classmethod
     def alone(cls) -> "WorkerGroup":
@@ -141,23 +143,34 @@ class WorkerGroup:
         if self.rank == 0:
             self.count("opened")
 
-    def leave(self) -> None:
+    def leave(self, *, failed: bool = False) -> None:
         """The last call of every worker: nobody ends before rank 0, which calls this after it has reported.
 
         torchrun stops all workers when the first ends with an error, and rank 0 may be the one that holds the store.
+        `failed` of rank 0 is what `has_failed` then says.
         """
+        reported, left = f"{self._start}/reported", f"{self._start}/left"
         deadline = time.monotonic() + _FAREWELL
         try:
             if self.rank == 0:
-                self.count("reported")
-            while self.count("reported", 0) == 0 and time.monotonic() < deadline:
+                self.count("failed", int(failed))
+                self.count(reported)
+            while self.count(reported, 0) == 0 and time.monotonic() < deadline:
                 time.sleep(_PAUSE)
             if self.rank != 0:
-                self.count("left")
-            while self.rank == 0 and self.count("left", 0) < self.world_size - 1 and time.monotonic() < deadline:
+                self.count(left)
+            while self.rank == 0 and self.count(left, 0) < self.world_size - 1 and time.monotonic() < deadline:
                 time.sleep(_PAUSE)
         except InputError:  # the store went first: nothing is left to wait for
             return
+
+    def has_failed(self) -> bool:
+        """Whether the job was done before this worker started, and ended with images set aside.
+
+        torchrun takes the exit code 1 that this means for a crash, and starts the workers again as often as
+        `--max-restarts` says: to look at the same images again would change nothing.
+        """
+        return self.count("failed", 0) > 0
 
     def _ask(self, question: Callable[[], _Answer]) -> _Answer:
         try:
@@ -167,11 +180,6 @@ class WorkerGroup:
                 f"expected an answer of the job's key-value store, found: {_line(error)}; what was finished is "
                 "committed: start the job again to go on"
             ) from error
-
-
-def is_restarted() -> bool:
-    """Whether torchrun started this worker after another one, or a whole group, had died."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def _line(error: Exception) -> str:

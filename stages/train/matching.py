@@ -51,6 +51,7 @@ def match(
     candidates: uint8 [M, P], packed as the module says. offsets: int64 [B + 1], on the CPU or on the candidates'
     device. labels: bool [B, S, S], or packed uint8 [B, P] together with ``size`` = S, on the candidates' device.
     return_scores: whether the result carries each candidate's score (`MatchResult.scores`).
+    Any strides will do; what is not contiguous is copied first.
 
     Thresholds are strict and ties go to the lower index. Scores are integer counts divided in float64: with fewer than
     2^26 pixels (up to 8191 x 8191) two different ratios never round together, and 7 pixels of 10 round to the very

@@ -7,10 +7,13 @@ Three passes over packed words, each reading no more than its answer needs:
 3. the refined label: a copy of the best candidate, or the OR of those that qualified.
 
 numpy has one operator at a time, so a whole pass would write its AND and its counts to memory and read them back.
-Blocks of `_BLOCK_BYTES` through buffers that are allocated once keep both in cache. Measured on one core of an AMD EPYC
-(Zen 3), 100 candidates at 480x480: `numpy.bitwise_count` over the packed bytes 0.15 ms, a copy of them 0.10 to 0.13 ms.
+Blocks of `_BLOCK_BYTES` through buffers that a thread keeps from call to call hold both in cache. Measured on one core
+of an AMD EPYC (Zen 3), 100 candidates at 480x480: `numpy.bitwise_count` over the packed bytes 0.15 ms, a copy of them
+0.10 to 0.13 ms; with the candidates out of cache the intersections 0.5 ms, and 0.8 ms where the allocator takes the
+buffers' pages anew from the system. Smaller blocks lose more to numpy's calls than they win in cache.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,7 +31,6 @@ Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 
 _BLOCK_BYTES = 1 << 20
-_WORDS_PER_UINT16 = 0xFFFF // 64
 # Below this many bytes of candidates for each thread, starting the thread costs more than it saves.
 _BYTES_PER_THREAD = 4 << 20
 
@@ -38,7 +40,8 @@ def match_cpu(
 ) -> MatchResult:
     """Match on the CPU; arguments as `matching.match` has checked them, M and B at least 1.
 
-    Needs, beside the result, one block of words and counts a thread: 1.2 MB at most.
+    Needs, beside the result, one block of words and counts a thread (1.2 MB), which the calling thread keeps for its
+    next call; the packed labels; and where P is no multiple of 8 a copy of the candidates (`packed.as_words`).
     """
     # Unsigned: numpy counts the bits of a negative number's absolute value.
     candidates_MW: Words = as_words(candidates).numpy().view(np.uint64)
@@ -52,18 +55,7 @@ def match_cpu(
     inters = _intersections(candidates_MW, bounds, labels_BW, num_threads)
     needed = _rows_whose_area_decides(inters, label_areas, config, return_scores)
     areas = _areas(candidates_MW, needed, num_threads)
-    # Empty denominators go with empty intersections, so the clamps stand in for eq. 7's epsilon: score 0, no match.
-    s1 = inters / np.maximum(label_areas, 1)
-    s2 = inters / np.maximum(areas, 1)
-    # A row whose area was left out cannot pass, so 0 may stand for its IoU; computed with area 0 it could.
-    ious = np.where(needed, inters / np.maximum(label_areas + areas - inters, 1), 0.0)
-    scores = {"iom": ious, "cpi-u": s1, "cpi-o": s2, "cpi": np.maximum(s1, s2)}[config.strategy]
-    qualified = {
-        "iom": ious > config.iou_rate,
-        "cpi-u": s1 > config.inter1,
-        "cpi-o": s2 > config.inter2,
-        "cpi": (s1 > config.inter1) | (s2 > config.inter2),
-    }[config.strategy]
+    scores, qualified = _judge(inters, areas, needed, label_areas, config)
 
     refined_BW = labels_BW.copy()
     matched = np.zeros(len(labels_BW), dtype=bool)
@@ -74,7 +66,7 @@ def match_cpu(
             continue
         matched[b] = True
         if config.strategy == "iom":
-            chosen[b] = ious[low:high].argmax()  # the first of equals
+            chosen[b] = scores[low:high].argmax()  # the first of equals
             refined_BW[b] = candidates_MW[low + chosen[b]]
         else:
             chosen[b] = len(rows)
@@ -103,6 +95,24 @@ def _rows_whose_area_decides(
     if config.strategy == "iom" and not return_scores:
         return inters / np.maximum(label_areas, 1) > config.iou_rate
     return inters > 0
+
+
+def _judge(
+    inters: Counts, areas: Counts, needed: NDArray[np.bool_], label_areas: Counts, config: MatchConfig
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Score, float64 [M], and whether it qualifies, bool [M]."""
+    # Empty denominators go with empty intersections, so the clamps stand in for eq. 7's epsilon: score 0, no match.
+    if config.strategy == "iom":
+        # A row whose area was left out cannot pass, so 0 may stand for its IoU; computed with area 0 it could.
+        ious = np.where(needed, inters / np.maximum(label_areas + areas - inters, 1), 0.0)
+        return ious, ious > config.iou_rate
+    s1 = inters / np.maximum(label_areas, 1)
+    if config.strategy == "cpi-u":
+        return s1, s1 > config.inter1
+    s2 = inters / np.maximum(areas, 1)
+    if config.strategy == "cpi-o":
+        return s2, s2 > config.inter2
+    return np.maximum(s1, s2), (s1 > config.inter1) | (s2 > config.inter2)
 
 
 def _intersections(candidates_MW: Words, bounds: list[int], labels_BW: Words, num_threads: int) -> Counts:
@@ -136,12 +146,18 @@ def _areas(candidates_MW: Words, needed: NDArray[np.bool_], num_threads: int) ->
 
 
 def _rows_per_block(num_words: int) -> int:
-    """How many rows of 64-bit words a block holds."""
+    """How many rows of 64-bit words a block holds; at least one, which `_column_blocks` cuts where it is longer."""
     return max(1, _BLOCK_BYTES // (8 * num_words))
 
 
-class _Buffers:
-    """The words and counts of one block, kept from block to block: fresh pages would cost more than the counting."""
+def _column_blocks(num_words: int) -> list[slice]:
+    """Where to cut rows of so many words: nowhere, unless a single one is longer than a block."""
+    step = max(1, _BLOCK_BYTES // 8)
+    return [slice(first, min(first + step, num_words)) for first in range(0, num_words, step)]
+
+
+class _Buffers(threading.local):
+    """The words and counts of one block, each thread's own and kept: fresh pages would cost half as much again."""
 
     def __init__(self) -> None:
         self._words: Words = np.empty(0, dtype=np.uint64)
@@ -155,38 +171,42 @@ class _Buffers:
         return self._words[:num].reshape(shape)
 
     def count(self, words: Words, out: Counts) -> None:
-        """Set bits of each row of words [N, W] into out, int64 [N]."""
+        """Add the set bits of each row of words [N, W] to out, int64 [N]."""
         if len(self._counts) < words.size:
             self._counts = np.empty(words.size, dtype=np.uint8)
         counts = self._counts[: words.size].reshape(words.shape)
         np.bitwise_count(words, out=counts)
-        # uint16 is the quickest type to sum bytes in; it holds the counts of so many words of 64 bits.
-        out[:] = 0
-        for first in range(0, words.shape[1], _WORDS_PER_UINT16):
-            out += np.add.reduce(counts[:, first : first + _WORDS_PER_UINT16], axis=1, dtype=np.uint16)
+        # Bytes are summed twice as fast in uint32 as in int64; a block's bits fit.
+        out += np.add.reduce(counts, axis=1, dtype=np.uint32)
 
 
-Block = Callable[[_Buffers], None]
+_BUFFERS = _Buffers()
+
+Block = Callable[[], None]
 
 
-def _count_and(candidates_NW: Words, label_W: Words, out: Counts, buffers: _Buffers) -> None:
-    """Bits that each candidate shares with the label."""
-    words = buffers.words(candidates_NW.shape)
-    np.bitwise_and(candidates_NW, label_W, out=words)
-    buffers.count(words, out)
+def _count_and(candidates_NW: Words, label_W: Words, out: Counts) -> None:
+    """Add the bits that each candidate shares with the label to out."""
+    for columns in _column_blocks(len(label_W)):
+        words = _BUFFERS.words((len(candidates_NW), columns.stop - columns.start))
+        np.bitwise_and(candidates_NW[:, columns], label_W[columns], out=words)
+        _BUFFERS.count(words, out)
 
 
-def _count_rows(candidates_MW: Words, rows: Counts, areas: Counts, buffers: _Buffers) -> None:
-    """Bits of the candidates of those rows, which lie within one block."""
+def _count_rows(candidates_MW: Words, rows: Counts, areas: Counts) -> None:
+    """Add the bits of the candidates of those rows, which lie within one block, to their areas."""
     first, last = int(rows[0]), int(rows[-1])
+    num_words = candidates_MW.shape[1]
     if last - first + 1 == len(rows):
-        buffers.count(candidates_MW[first : last + 1], areas[first : last + 1])
+        for columns in _column_blocks(num_words):
+            _BUFFERS.count(candidates_MW[first : last + 1, columns], areas[first : last + 1])
         return
-    words = buffers.words((len(rows), candidates_MW.shape[1]))
+    # Several rows to a block: none is longer than one.
+    words = _BUFFERS.words((len(rows), num_words))
     # mode: with the default, numpy would gather into a copy of the buffer first.
     np.take(candidates_MW, rows, axis=0, out=words, mode="clip")
-    counted: Counts = np.empty(len(rows), dtype=np.int64)
-    buffers.count(words, counted)
+    counted: Counts = np.zeros(len(rows), dtype=np.int64)
+    _BUFFERS.count(words, counted)
     areas[rows] = counted
 
 
@@ -205,6 +225,5 @@ def _run(blocks: Sequence[Block], num_threads: int) -> None:
 
 
 def _run_blocks(blocks: Sequence[Block]) -> None:
-    buffers = _Buffers()
     for block in blocks:
-        block(buffers)
+        block()

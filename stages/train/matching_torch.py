@@ -27,7 +27,7 @@ def match_torch(
     num_candidates, num_words = candidates_MW.shape
     # Image of each candidate: the number of images that end at or before it.
     order_M = torch.arange(num_candidates, device=candidates.device)
-    sample_M = torch.searchsorted(offsets[1:].contiguous(), order_M, right=True)
+    sample_M = torch.searchsorted(offsets[1:], order_M, right=True)
 
     width = max(-(-num_words // _CHUNKS), min(num_words, _MIN_CHUNK_BYTES // (8 * num_candidates)))
     chunks = [slice(first, first + width) for first in range(0, num_words, width)]
@@ -60,7 +60,8 @@ def match_torch(
 
 
 def on_device(offsets: Tensor, device: torch.device) -> Tensor:
-    """The offsets on the device; from pinned memory, since a copy from pageable memory may make the host wait."""
+    """The offsets on the device, contiguous; by way of pinned memory, since other copies may make the host wait."""
+    offsets = offsets.contiguous()
     if offsets.device == device:
         return offsets
     return offsets.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Bit-packed masks as tensors: packing, unpacking, 64-bit words and counting bits.
+"""Bit-packed masks as tensors: packing, unpacking, 64-bit words and counting bits without an instruction for it.
 
 A mask of S x S pixels is P = ceil(S * S / 8) bytes, row-major, first pixel in the highest bit (``numpy.packbits``),
 bits after the last pixel zero. On the CPU numpy does the work, elsewhere torch's integer operators, without a copy from
@@ -14,8 +14,9 @@ from torch import Tensor
 def as_words(packed: Tensor) -> Tensor:
     """View packed masks, uint8 [N, P], as int64 [N, ceil(P / 8)]; zero bytes fill the last word.
 
-    Costs nothing where P is a multiple of 8 and the storage is aligned (480x480, 64x64), one copy otherwise. Popcount
-    and the bitwise operators do not care in which order a word holds its bytes.
+    Costs nothing where P is a multiple of 8 and rows follow each other from an aligned start (480x480, 64x64), one copy
+    otherwise; the words are contiguous either way. Popcount and the bitwise operators do not care in which order a word
+    holds its bytes.
     """
     num_rows, num_bytes = packed.shape
     # An array of numpy without rows may come with strides that view refuses: it takes the copy too.
@@ -23,18 +24,10 @@ def as_words(packed: Tensor) -> Tensor:
         padded = packed.new_zeros(num_rows, num_bytes + -num_bytes % 8)
         padded[:, :num_bytes] = packed
         packed = padded
-    elif not packed.is_contiguous() or packed.storage_offset() % 8:
+    # A single row is contiguous whatever its stride says, but view wants whole words in that too.
+    elif not packed.is_contiguous() or packed.storage_offset() % 8 or packed.stride(0) % 8:
         packed = packed.clone(memory_format=torch.contiguous_format)
     return packed.view(torch.int64)
-
-
-def popcount(words: Tensor) -> Tensor:
-    """Set bits of each row of words, int64 [N, W] -> int64 [N]."""
-    if words.device.type == "cpu":
-        # Unsigned: numpy counts the bits of a negative number's absolute value.
-        counts = np.bitwise_count(words.numpy().view(np.uint64))
-        return torch.from_numpy(counts.sum(axis=1, dtype=np.int64))
-    return popcount_by_shifts(words)
 
 
 def popcount_by_shifts(words: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,26 @@ def test_import__of_an_export_is_the_store(
     assert np.signbit(copy[6].stability_score[0])
 
 
+def test_import__keeps_the_manifest_of_an_export(store: Path, folder: Path, tmp_path: Path, manifest: Manifest) -> None:
+    export_coco(store, folder)
+    import_coco(folder, tmp_path / "same.zarr", imported_manifest(manifest.split, 8))
+    assert CandidateStore(tmp_path / "same.zarr").manifest == replace(manifest, num_images=8)
+    import_coco(folder, tmp_path / "split.zarr", imported_manifest("refcoco"))
+    assert CandidateStore(tmp_path / "split.zarr").manifest == imported_manifest("refcoco")
+    # One file without it, and what the others say of the settings holds for them alone.
+    write(folder, zz_99=sa1b(image_id=99))
+    import_coco(folder, tmp_path / "mixed.zarr", imported_manifest(manifest.split))
+    assert CandidateStore(tmp_path / "mixed.zarr").manifest == imported_manifest(manifest.split)
+
+
+def test_import__a_manifest_that_changed_is_none(store: Path, folder: Path, tmp_path: Path, manifest: Manifest) -> None:
+    export_coco(store, folder)
+    for path in folder.iterdir():
+        path.write_text(path.read_text().replace('"sam": "', '"sam": "x'))
+    import_coco(folder, tmp_path / "copy.zarr", imported_manifest(manifest.split))
+    assert CandidateStore(tmp_path / "copy.zarr").manifest == imported_manifest(manifest.split)
+
+
 @st.composite
 def draw_candidates(draw: st.DrawFn) -> Callable[[int], Candidates]:
     """Any masks, scores and points of an image whose id is to be told."""
@@ -175,9 +196,13 @@ def test_export__another_file_in_the_way(store: Path, folder: Path, document: st
 
 
 def test_export__two_images_of_one_name(store: Path, folder: Path) -> None:
-    with pytest.raises(StoreError, match=r"one\.json: expected one image a file, found images 5 and 7"):
-        export_coco(store, folder, file_names={5: "a/one.jpg", 7: "b/one.png"})
-    assert list(folder.iterdir()) == []
+    """Both are told apart, also where only one of them is stored yet."""
+    export_coco(store, folder, file_names={5: "a/one.jpg", 7: "b/one.png", 6: "c/two.png", 99: "d/two.png"})
+    names = {path.name for path in folder.iterdir()}
+    assert {"one-5.json", "one-7.json", "two-6.json"} <= names
+    assert export_coco(store, folder, file_names={5: "one.jpg", 7: "one.png", 6: "two.png", 99: "two.jpg"}) == 0
+    with pytest.raises(StoreError, match=r"5\.json: expected one image a file, found images 5 and 7"):
+        export_coco(store, folder, file_names={7: "5.png"})
 
 
 def test_export__folder_is_a_file(store: Path, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from semires.cache.errors import StoreError
+from semires.cache.errors import DamageError, StoreError
 from semires.cache.storage import Storage, normalize_location
 
 
@@ -123,3 +125,49 @@ def test_rewrite_group__in_place_of_damage(storage: Storage) -> None:
         salvaged.group_attributes([""])
     salvaged.rewrite_group("", {"b": 2})
     assert Storage(storage.location).attributes == {"b": 2}
+
+
+def test_num_bytes__under_a_writer(storage: Storage) -> None:
+    """A file that is renamed between the listing and the look at it."""
+    storage.write_column("x", np.arange(50), rows_per_chunk=5)
+    (Path(storage.location) / "x" / "zarr.0123.partial").symlink_to("gone")
+    files = [path for path in Path(storage.location).rglob("*") if path.is_file()]
+    assert storage.num_bytes("") == sum(path.stat().st_size for path in files)
+
+
+WRITES: list[tuple[str, Callable[[Storage], object]]] = [
+    ("parts/q", lambda storage: storage.write_group("parts/q", {})),
+    ("parts/p", lambda storage: storage.rewrite_group("parts/p", {})),
+    ("parts/p", lambda storage: storage.delete_group("parts/p")),
+    ("x", lambda storage: storage.write_column("x", np.arange(5), rows_per_chunk=5)),
+    ("", lambda storage: storage.replace_attributes({"b": 1})),
+]
+
+
+@pytest.mark.parametrize(("path", "write"), WRITES)
+def test_writes__refused_in_one_line(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, path: str, write: Callable[[Storage], object]
+) -> None:
+    storage.write_group("parts/p", {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("zarr.storage._local._put", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    name = f"{storage.location}/{path}".rstrip("/")
+    with pytest.raises(StoreError, match=f"^{name}: expected to write, found OSError: .*Read-only file system"):
+        write(storage)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.EIO, DamageError), (errno.EACCES, StoreError)])
+def test_group_attributes__not_readable(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StoreError]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr("semires.cache.storage.open", refuse, raising=False)
+    with pytest.raises(StoreError, match=r"s\.zarr/parts: .*refused") as raised:
+        storage.group_attributes(["parts"])
+    assert type(raised.value) is kind

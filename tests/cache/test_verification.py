@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semires.cache import verification
 from semires.cache.candidates import Candidates
-from semires.cache.errors import StoreError
+from semires.cache.errors import DamageError, StoreError
 from semires.cache.parts import write_part
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest, sealed
@@ -113,6 +112,26 @@ def test_verify_store__missing_images(tmp_path: Path, make_candidates: MakeCandi
     assert (by_count.is_intact, by_count.missing, by_count.num_missing) == (True, (), 5)
     by_id = verify_store(tmp_path / "s.zarr", expected_ids={3, 1, 2})
     assert (by_id.missing, by_id.num_missing) == ((1, 3), 2)
+
+
+def test_verify_store__a_folder_that_grew(tmp_path: Path, make_candidates: MakeCandidates) -> None:
+    """More images than the manifest knows of: how many are missing is not known either."""
+    manifest = Manifest(split="photos", sam="tiny", sam_sha256="ab", num_images=1)
+    with StoreWriter(tmp_path / "s.zarr", manifest) as writer:
+        writer.add(make_candidates(1))
+    assert verify_store(tmp_path / "s.zarr").num_missing == 0
+    with StoreWriter(tmp_path / "s.zarr", manifest) as writer:
+        writer.add(make_candidates(2))
+    assert verify_store(tmp_path / "s.zarr").num_missing is None
+
+
+def test_verify_store__damaged_index_names_its_images(location: Path) -> None:
+    """From the column that repeats the ids; where that is damaged too, none."""
+    first = part_names(location)[0]
+    (location / "parts" / first / "zarr.json").write_text("{}")
+    assert [damage.image_ids for damage in verify_store(location).damaged] == [(1, 2)]
+    flip(location / "parts" / first / "image_id" / "c" / "0", 3, 1)
+    assert [damage.image_ids for damage in verify_store(location).damaged] == [()]
 
 
 @pytest.mark.parametrize("repair", [False, True])
@@ -341,10 +360,12 @@ def test_verify_store__unreadable_is_not_damaged(location: Path, monkeypatch: py
         raise PermissionError(13, "Permission denied")
 
     before = files(location)
-    monkeypatch.setattr(verification.Storage, "_documents", refuse)
-    with pytest.raises(PermissionError):
-        verify_store(location, repair=True)
-    monkeypatch.undo()
+    for name in ("open", "os.listdir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"semires.cache.storage.{name}", refuse, raising=False)
+            with pytest.raises(StoreError, match="Permission denied; make it readable") as raised:
+                verify_store(location, repair=True)
+            assert not isinstance(raised.value, DamageError)
     monkeypatch.setattr("semires.cache.shards.LocalShards.read", refuse)
     with pytest.raises(StoreError, match="Permission denied; make it readable"):
         verify_store(location, repair=True)

@@ -138,7 +138,7 @@ def test_build_view__bad_arguments(location: Path, tmp_path: Path) -> None:
 
 def test_view__missing(location: Path, tmp_path: Path) -> None:
     build_view(location, 8)
-    with pytest.raises(StoreError, match="expected a view of size 16, found 8; run `semires cache-sam`"):
+    with pytest.raises(StoreError, match=r"expected a view of size 16, found 8; run `semires cache view .* --size 16`"):
         len(CandidateView(location, 16))
     with pytest.raises(StoreError, match="expected image 9, found 5 other images"):
         CandidateView(location, 8)[9]

@@ -11,6 +11,7 @@ from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
 from semires.cache.storage import Storage
+from semires.cache.verification import verify_store
 from semires.cache.views import build_view
 from semires.cache.writer import StoreWriter
 
@@ -154,13 +155,44 @@ def test_commit__interrupted_leaves_no_part(
         patch.setattr(Storage, "write_column", stop_at_area)
         with pytest.raises(KeyboardInterrupt):
             writer.commit()
-    (half_written,) = part_names(location)
-    assert (location / "parts" / half_written / "bits" / "zarr.json").exists()
-    assert not (location / "parts" / half_written / "zarr.json").exists()
+    assert part_names(location) == []
     assert len(CandidateStore(location)) == 0
     # The buffer is still there: the same writer, or the next one, goes on.
     writer.close()
     assert CandidateStore(location).image_ids.tolist() == [1]
+
+
+def test_commit__interrupted_as_the_part_is_finished(
+    tmp_path: Path, manifest: Manifest, make_candidates: MakeCandidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C right behind the last write: what goes on with the buffer does not store its images twice."""
+    location = tmp_path / "s.zarr"
+    write_group = Storage.write_group
+
+    def write_and_stop(storage: Storage, path: str, attributes: dict[str, object]) -> None:
+        write_group(storage, path, attributes)
+        if path.startswith("parts/"):
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Storage, "write_group", write_and_stop)
+
+    def cache_until_stopped() -> None:
+        with StoreWriter(location, manifest, images_per_part=2) as writer:
+            writer.add(make_candidates(1))
+            writer.add(make_candidates(2))
+
+    with pytest.raises(KeyboardInterrupt):
+        cache_until_stopped()
+    assert len(part_names(location)) == 1
+    found = verify_store(location)
+    assert (found.num_images, found.duplicates, found.damaged) == (2, {}, ())
+
+
+def test_init__names_the_store_and_the_option(tmp_path: Path, manifest: Manifest) -> None:
+    StoreWriter(tmp_path / "s.zarr", manifest).close()
+    with pytest.raises(StoreError, match=r"s\.zarr: store was made with split .*`semires cache-sam --overwrite`"):
+        StoreWriter(tmp_path / "s.zarr", dataclasses.replace(manifest, split="refcoco"))
 
 
 def test_new_part_name__sorts_by_time() -> None:

@@ -9,6 +9,7 @@ from semires.cache.errors import StoreError
 from semires.pipeline.bench import cache, generate
 from semires.pipeline.bench.report import Bench
 from semires.pipeline.cli import app
+from semires.stages.data.errors import InputError
 
 
 @pytest.fixture
@@ -40,6 +41,19 @@ def test_bench_cache__prints_and_writes(asked: list[cache.CacheBenchConfig], tmp
 def test_bench_cache__defaults_are_the_configs(asked: list[cache.CacheBenchConfig]) -> None:
     assert CliRunner().invoke(app, ["bench", "cache"], catch_exceptions=False).exit_code == 0
     assert asked == [cache.CacheBenchConfig()]
+
+
+@pytest.mark.parametrize("command", ["cache", "match", "generate"])
+def test_bench__a_file_that_cannot_be_written(
+    asked: list[cache.CacheBenchConfig], tmp_path: Path, command: str
+) -> None:
+    """Refused before anything is measured, which takes minutes."""
+    (tmp_path / "file").touch()
+    for target in (tmp_path, tmp_path / "file" / "x.json"):
+        result = CliRunner().invoke(app, ["bench", command, "--json", str(target)])
+        assert isinstance(result.exception, InputError)
+        assert str(result.exception).startswith("--json: expected a file that can be written, found ")
+    assert asked == []
 
 
 def test_bench_cache__no_codec() -> None:

@@ -119,6 +119,56 @@ def test_verify__names_missing_and_duplicate_images(
     assert f"twice: image {fake.train_ids[1]} is in {first}, {part.name}; the first counts" in finished.out
 
 
+def test_verify__all_names_every_image(semires: Semires, tmp_path: Path, write_store: WriteStore) -> None:
+    write_store(tmp_path / "x.zarr", "refcoco", list(range(30, 60)))
+    flip_a_byte(tmp_path / "x.zarr")
+    finished = semires("cache", "verify", "x.zarr")
+    assert "49, … (--all names them))" in finished.out
+    assert ", 50" not in finished.out
+    finished = semires("cache", "verify", "x.zarr", "--all")
+    assert finished.code == 1
+    assert f"(images {', '.join(map(str, range(30, 60)))})" in finished.out
+
+
+def test_verify__imported_masks_are_imported_again(semires: Semires, tmp_path: Path) -> None:
+    manifest = Manifest(split="photos", sam="imported", sam_sha256="unknown", num_images=2)
+    with StoreWriter(tmp_path / "x.zarr", manifest) as writer:
+        writer.add(Candidates.from_masks(1, np.ones((1, 3, 5), bool), np.ones(1), np.ones(1), np.zeros((1, 2))))
+    assert "missing: 1 images; run `semires cache import FOLDER`" in semires("cache", "verify", "x.zarr").out
+    assert "1 of 2 images" in semires("cache", "info", "x.zarr").out
+    flip_a_byte(tmp_path / "x.zarr")
+    assert "then `semires cache import FOLDER` makes it anew" in semires("cache", "verify", "x.zarr").out
+
+
+def test_info__more_images_than_were_asked_for(semires: Semires, tmp_path: Path) -> None:
+    """A folder of photographs grew since the store was made."""
+    manifest = Manifest(split="photos", sam="tiny", sam_sha256="ab", num_images=1)
+    with StoreWriter(tmp_path / "x.zarr", manifest) as writer:
+        for number in range(2):
+            writer.add(
+                Candidates.from_masks(number, np.ones((1, 3, 5), bool), np.ones(1), np.ones(1), np.zeros((1, 2)))
+            )
+    assert "\n2 images in 1 parts" in semires("cache", "info", "x.zarr").out
+
+
+def test_view_and_import__codec(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, write_store: WriteStore
+) -> None:
+    write_store(tmp_path / "x.zarr", "photos", [3])
+    assert semires("cache", "view", "x.zarr", "--size", 16, "--codec", "zstd-3").code == 0
+    (metadata,) = (tmp_path / "x.zarr").glob("views/16/parts/*/bits/zarr.json")
+    assert '"zstd"' in metadata.read_text()
+    assert semires("cache", "export", "x.zarr", "json").code == 0
+    arguments = ("cache", "import", "json", "--split", "photos", "--store", "y.zarr")
+    assert_refused(semires(*arguments, "--codec", "gzip"), "codec: expected zstd-LEVEL")
+    finished = semires(*arguments, "--codec", "zstd-3")
+    assert finished.out.splitlines()[-1].endswith("next: semires train --split photos --store y.zarr")
+    (metadata,) = (tmp_path / "y.zarr").glob("parts/*/bits/zarr.json")
+    assert '"zstd"' in metadata.read_text()
+    # What was exported says how it was made, so that cache-sam can go on with it.
+    assert CandidateStore(tmp_path / "y.zarr").manifest == CandidateStore(tmp_path / "x.zarr").manifest
+
+
 def test_show__over_the_image_of_a_split(
     semires: Semires, tmp_path: Path, write_store: WriteStore, write_refer: WriteRefer
 ) -> None:
@@ -160,6 +210,7 @@ def test_show__refusals(semires: Semires, assert_refused: Refused, tmp_path: Pat
     assert_refused(semires("cache", "show", "x.zarr", 1, "--images", "."), "expected an image of .", "found id 1")
     assert_refused(semires("cache", "show", "x.zarr", 1, "--output", "sheet.odd"), "--output", "such as x.png")
     assert not (tmp_path / "reports").exists()
+    assert_refused(semires("cache", "show", "x.zarr", 1, "--output", "small.png/sheet.png"), "--output")
 
 
 def test_view__derived(semires: Semires, tmp_path: Path, write_store: WriteStore) -> None:

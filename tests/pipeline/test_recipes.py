@@ -2,7 +2,7 @@ import pytest
 
 from semires.pipeline.published import TABLE1
 from semires.pipeline.recipes import TABLE1_SHARES, generator_settings, train_recipe
-from semires.stages.cache_sam.generator import GeneratorSettings
+from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS
@@ -17,7 +17,7 @@ def test_train_recipe__the_papers(split: str) -> None:
 def test_train_recipe__refshapes_is_small_but_the_same_method() -> None:
     recipe, paper = train_recipe("refshapes"), TrainConfig()
     assert (recipe.split, recipe.model, recipe.labeled) == ("refshapes", "nano", TABLE1_SHARES["refshapes"][0])
-    for name in ("method", "match", "pwa", "class_weights", "lambda_sup", "lambda_unsup"):
+    for name in ("method", "match", "pwa", "class_weights", "lambda_sup"):
         assert getattr(recipe, name) == getattr(paper, name)
 
 

@@ -14,8 +14,8 @@ from semires.pipeline import stage_runs
 from semires.pipeline.paths import Paths
 from semires.pipeline.stage_runs import cache_sam, choose_device, load_dataset, prepare_candidates, train
 from semires.stages.cache_sam.filling import CacheReport
-from semires.stages.cache_sam.generator import GeneratorSettings
 from semires.stages.cache_sam.sam import load_sam
+from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import train_images
 from semires.stages.cache_sam.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
@@ -59,6 +59,20 @@ def cache(dataset: ReferDataset, store: Path, sam_file: Path, settings: Generato
 def test_choose_device__asked_for_or_the_best_here() -> None:
     assert choose_device("cpu") == CPU
     assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", [None, "cuda"])
+def test_choose_device__each_worker_its_own_gpu(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert choose_device(name) == torch.device("cuda")
+    for local_rank, index in (("0", 0), ("3", 3), ("5", 1)):
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        assert choose_device(name) == torch.device("cuda", index)
+    assert choose_device("cuda:2") == torch.device("cuda", 2)
+    assert choose_device("cpu") == CPU
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:x"])

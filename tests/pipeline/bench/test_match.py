@@ -1,5 +1,6 @@
 """The matching benchmark's table on small cases, and its contestants against the kernels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from typer.testing import CliRunner
 from semires.pipeline.bench import match as bench
 from semires.pipeline.bench.match import MatchBenchConfig, bench_match, ellipses, match_by_loop, match_by_matmul
 from semires.pipeline.bench_commands import app
-from semires.stages.train.matching import MatchConfig, match, unpack_bits
+from semires.stages.train.lavt import LAVT_NANO
+from semires.stages.train.matching import MatchConfig, MatchResult, match, unpack_bits
 
-TINY = MatchBenchConfig(batches=(1, 2), candidates=(3,), sizes=(8, 17), repeats=1, with_training_step=False)
+TINY = MatchBenchConfig(
+    batches=(1, 2), candidates=(3,), sizes=(8, 17), step_shape=None, repeats=1, with_training_step=False
+)
 
 
 def test_bench_match__a_row_for_each_case() -> None:
@@ -28,6 +32,35 @@ def test_bench_match__a_row_for_each_case() -> None:
         assert isinstance(packed, float)
         assert ratio == pytest.approx(loop / packed)
         assert ("cuda" in row) is torch.cuda.is_available()
+
+
+def test_shapes__the_training_steps_comes_last_and_once() -> None:
+    assert bench.QUICK.shapes() == [(1, 100, 96), (8, 100, 96), (1, 100, 480), (8, 100, 480), (3, 100, 480)]
+    assert MatchBenchConfig().shapes()[-1] == (3, 100, 480)
+    assert MatchBenchConfig(batches=(3,), candidates=(100,), sizes=(480, 8)).shapes() == [(3, 100, 480), (3, 100, 8)]
+
+
+def test_training_step__matching_is_a_share_of_it() -> None:
+    note = bench._training_step("LAVT-nano", LAVT_NANO, "cpu", batch=1, num_candidates=3, config=TINY)
+    assert "LAVT-nano on cpu, 1 labeled and 1 unlabeled images" in note
+    share = float(note.rsplit(", ", 1)[1].removesuffix("%"))
+    assert 0 < share < 50
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_medians__refuses_a_kernel_that_refines_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = ellipses(4, 16)
+    case = (masks, torch.tensor([0, 4]), unpack_bits(masks[:1], 16), MatchConfig(), 1)
+    assert set(bench._cuda_medians(*case)) == {"copy", "cuda"}
+
+    def broken(candidates: torch.Tensor, *others: object) -> MatchResult:
+        found = match(candidates, *others)  # type: ignore[arg-type]
+        return replace(found, refined=found.refined ^ candidates.is_cuda)
+
+    monkeypatch.setattr(bench, "match", broken)
+    with pytest.raises(RuntimeError, match="cuda and packed"):
+        bench._cuda_medians(*case)
 
 
 def test_bench_match__dense_contestants_sit_out() -> None:

@@ -8,8 +8,8 @@ import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from semires.stages.cache_sam.generator import GeneratorSettings
 from semires.stages.cache_sam.sam import LoadedSam, load_sam
+from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.tiny_sam import build_tiny_sam
 
 

@@ -22,24 +22,24 @@ def candidates(image_id: int, num_masks: int = 2) -> Candidates:
 
 
 def test_commit_thread__settles_after_each_commit(tmp_path: Path) -> None:
-    settled: list[tuple[int, int]] = []
+    settled: list[int] = []
     with StoreWriter(tmp_path / "s", MANIFEST, images_per_part=3) as writer:
-        commits = CommitThread(writer, lambda images, masks: settled.append((images, masks)))
+        commits = CommitThread(writer, settled.append)
         for image_id in range(4):
             commits.add(candidates(image_id, num_masks=image_id))
         commits.set_aside(9, "i.jpg: cut off")
         commits.flush()
-        assert settled == [(3, 3), (2, 3)]
+        assert settled == [3, 2]
         commits.flush()
         commits.close()
-        assert settled == [(3, 3), (2, 3)]
+        assert settled == [3, 2]
         store = CandidateStore(tmp_path / "s")
         assert (store.image_ids.tolist(), list(store.failed)) == ([0, 1, 2, 3], [9])
 
 
 def test_close__commits_what_is_queued(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", MANIFEST) as writer:
-        commits = CommitThread(writer, lambda images, masks: None)
+        commits = CommitThread(writer, lambda images: None)
         commits.add(candidates(1))
         commits.close()
         assert CandidateStore(tmp_path / "s").image_ids.tolist() == [1]
@@ -55,7 +55,7 @@ def test_add__does_not_wait_for_a_commit(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(StoreWriter, "commit", slow)
     with StoreWriter(tmp_path / "s", MANIFEST, images_per_part=1) as writer:
-        commits = CommitThread(writer, lambda images, masks: None)
+        commits = CommitThread(writer, lambda images: None)
         for image_id in range(5):
             commits.add(candidates(image_id))
         go_on.set()
@@ -76,7 +76,7 @@ def test_add__waits_where_too_much_is_queued(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(StoreWriter, "add", slow)
     with StoreWriter(tmp_path / "s", MANIFEST) as writer:
-        commits = CommitThread(writer, lambda images, masks: None)
+        commits = CommitThread(writer, lambda images: None)
         for image_id in range(10):
             waiting += 1
             commits.add(candidates(image_id))
@@ -90,7 +90,7 @@ def test_errors__surface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise StoreError("no space left")
 
     writer = StoreWriter(tmp_path / "s", MANIFEST, images_per_part=1)
-    commits = CommitThread(writer, lambda images, masks: None)
+    commits = CommitThread(writer, lambda images: None)
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "commit", full)
         commits.add(candidates(1))

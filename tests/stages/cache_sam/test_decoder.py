@@ -5,6 +5,7 @@ import torch
 from segment_anything.modeling import Sam
 
 from semires.stages.cache_sam.decoder import PromptDecoder
+from semires.stages.cache_sam.tiny_sam import build_tiny_sam
 
 
 def sams_answer(sam: Sam, embedding: torch.Tensor, points_xy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,9 +41,30 @@ def test_decode__same_as_sams(small_sam: Callable[[int], Sam], seed: int) -> Non
         tokens = tokens_of(sam, points_xy)
         decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
         torch.testing.assert_close(decoded.iou, expected_iou, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(decoder.logits(decoded, torch.arange(5)), expected_logits, atol=1e-4, rtol=1e-5)
-        some = torch.tensor([3, 0])
-        torch.testing.assert_close(decoder.logits(decoded, some), expected_logits[some], atol=1e-4, rtol=1e-5)
+        side = decoder.low_side
+        logits = decoder.logits(decoded, torch.cartesian_prod(torch.arange(5), torch.arange(3)), (side, side))
+        torch.testing.assert_close(logits, expected_logits.flatten(0, 1), atol=1e-4, rtol=1e-5)
+        some = torch.tensor([[3, 2], [0, 1], [3, 0]])
+        logits = decoder.logits(decoded, some, (side - 5, 1))
+        expected = expected_logits[some[:, 0], some[:, 1], : side - 4, :4]
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_decode__does_not_wait_for_cuda() -> None:
+    sam = build_tiny_sam().cuda()
+    with torch.inference_mode():
+        embedding = torch.randn(sam.prompt_encoder.embed_dim, *sam.prompt_encoder.image_embedding_size, device="cuda")
+        tokens = torch.randn(6, 7, sam.prompt_encoder.embed_dim, device="cuda")
+        decoder = PromptDecoder(sam, torch.bfloat16)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
+            logits = decoder.logits(decoded, torch.tensor([[3, 2], [0, 1], [3, 0]]), (49, 64))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert logits.shape == (3, 52, 64)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -56,8 +78,9 @@ def test_decode__half_precision_is_close(small_sam: Callable[[int], Sam], dtype:
         decoder = PromptDecoder(sam, dtype)
         tokens = tokens_of(sam, points_xy)
         decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
-        logits = decoder.logits(decoded, torch.arange(3))
+        side = decoder.low_side
+        logits = decoder.logits(decoded, torch.cartesian_prod(torch.arange(3), torch.arange(3)), (side, side))
         assert decoded.image_tokens.dtype == dtype
         assert decoded.iou.dtype == logits.dtype == torch.float32
         assert (decoded.iou - expected_iou).abs().max() < 0.05 * expected_iou.abs().max()
-        assert (logits - expected_logits).abs().max() < 0.05 * expected_logits.abs().max()
+        assert (logits - expected_logits.flatten(0, 1)).abs().max() < 0.05 * expected_logits.abs().max()

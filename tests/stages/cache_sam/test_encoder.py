@@ -14,6 +14,7 @@ from semires.stages.cache_sam.encoder import (
     attention_augmented,
     attention_in_rows,
     attention_masked,
+    bias_tables,
 )
 
 
@@ -27,12 +28,13 @@ def make_attention(height: int, width: int, *, use_rel_pos: bool) -> Attention:
 
 @pytest.mark.parametrize("use_rel_pos", [True, False])
 @pytest.mark.parametrize("compute", [attention_in_rows, attention_masked, attention_augmented])
-def test_attention__same_as_sams(compute: Callable[[Attention, Tensor], Tensor], use_rel_pos: bool) -> None:
+def test_attention__same_as_sams(compute: Callable[..., Tensor], use_rel_pos: bool) -> None:
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(0)
         attention = make_attention(6, 5, use_rel_pos=use_rel_pos)
         tokens = torch.randn(2, 6, 5, 24)
-        torch.testing.assert_close(compute(attention, tokens), attention(tokens), atol=1e-5, rtol=1e-5)
+        tables = bias_tables(attention, 6, 5, torch.float32)
+        torch.testing.assert_close(compute(attention, tables, tokens), attention(tokens), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_bytes", [1, 4 * 5 * 30 * 4, 2**20], ids=["one row", "four rows and two", "all rows"])
@@ -41,7 +43,8 @@ def test_attention_in_rows__any_block_size(num_bytes: int, monkeypatch: pytest.M
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(0)
         attention, tokens = make_attention(6, 5, use_rel_pos=True), torch.randn(1, 6, 5, 24)
-        torch.testing.assert_close(attention_in_rows(attention, tokens), attention(tokens), atol=1e-6, rtol=1e-6)
+        attended = attention_in_rows(attention, bias_tables(attention, 6, 5, torch.float32), tokens)
+        torch.testing.assert_close(attended, attention(tokens), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("many", [1, 10**6], ids=["in rows", "masked"])

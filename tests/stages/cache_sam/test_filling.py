@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam import commits, workers
 from semires.stages.cache_sam.filling import CacheReport, fill_store
-from semires.stages.cache_sam.sources import ImageSource
+from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.stopping import StopRequested
 from semires.stages.cache_sam.workers import WorkerGroup
 
@@ -197,18 +198,64 @@ def test_fill_store__a_dead_worker_is_not_waited_for_for_ever(
     assert fill_store(images, tmp_path / "s", MANIFEST, generate, group=group).num_added == 8
 
 
-def test_fill_store__only_one_worker_overwrites_and_only_once(
+def test_fill_store__overwrite_empties_a_store_of_another_manifest_once(
     tmp_path: Path, images: list[ImageSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "_PAUSE", 0.01)
-    fill_store(images[:3], tmp_path / "s", MANIFEST, generate)
+    fill_store(images[:3], tmp_path / "s", replace(MANIFEST, sam="other"), generate)
     reports = fill_together(images[2:], tmp_path / "s", 2, dist.HashStore(), overwrite=True)
     assert [report.num_added for report in reports] == [6, 6]
     assert stored(tmp_path / "s") == [3, 4, 5, 6, 7, 8]
-    # torchrun started the workers again, with the same arguments.
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert CandidateStore(tmp_path / "s").manifest == MANIFEST
+    # The workers were started again with the same arguments, their key-value store is a new one, and no variable of
+    # torchrun's says so: nodes came or went.
     reports = fill_together(images[:1], tmp_path / "s", 2, dist.HashStore(), overwrite=True)
     assert stored(tmp_path / "s") == [1, 3, 4, 5, 6, 7, 8]
+
+
+def test_fill_store__overwrite_after_rank_0_died_before_it(
+    tmp_path: Path, images: list[ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_store(images[:3], tmp_path / "s", replace(MANIFEST, sam="other"), generate)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    fill_together(images[2:], tmp_path / "s", 2, dist.HashStore(), overwrite=True)
+    assert stored(tmp_path / "s") == [3, 4, 5, 6, 7, 8]
+
+
+def test_fill_store__overwrite_where_no_store_is(tmp_path: Path, images: list[ImageSource]) -> None:
+    assert fill_store(images[:1], tmp_path / "s", MANIFEST, generate, overwrite=True).num_added == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(StoreError):
+        fill_store(images[:1], tmp_path / "other", MANIFEST, generate, overwrite=True)
+
+
+def test_fill_store__unfit_images_are_set_aside(tmp_path: Path, images: list[ImageSource]) -> None:
+    def choose(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+        if image_id == 2:
+            raise UnfitImage("too thin")
+        return generate(image_id, image)
+
+    told: list[str] = []
+    report = fill_store(
+        images, tmp_path / "s", MANIFEST, choose, on_set_aside=lambda source, reason: told.append(reason)
+    )
+    assert (report.num_added, report.failed) == (7, {2: "2.png: too thin"})
+    assert told == ["too thin"]
+    assert CandidateStore(tmp_path / "s").failed == report.failed
+
+
+def test_fill_store__counts_the_masks_that_a_dead_worker_committed(tmp_path: Path, images: list[ImageSource]) -> None:
+    fill_store(images[:1], tmp_path / "s", MANIFEST, generate)
+
+    def also_by_another(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+        if image_id == 2:  # committed by one that dies before it says so
+            with StoreWriter(tmp_path / "s", MANIFEST) as writer:
+                writer.add(generate(3, np.zeros((8, 11, 3), np.uint8)))
+        return generate(image_id, image)
+
+    report = fill_store(images[:3], tmp_path / "s", MANIFEST, also_by_another)
+    assert (report.num_present, report.num_added, report.num_masks) == (1, 2, 4)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the resident memory where Linux shows it")

@@ -17,6 +17,8 @@ from semires.stages.cache_sam.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.scene import make_scene
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
 
 class ReferenceGenerator(SamAutomaticMaskGenerator):
     """SAM's generator, which fails where no crop holds a mask: it gives their boxes the shape [0] and reads [0, 4]."""
@@ -29,7 +31,7 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):
 
 def assert_same_as_sams(sam: Sam, settings: GeneratorSettings, image: np.ndarray) -> int:
     """Ours against the installed generator; returns how many masks there were."""
-    candidates = MaskGenerator(sam, settings).generate(42, image)
+    candidates = MaskGenerator(sam, settings, precision="fp32").generate(42, image)
     records = ReferenceGenerator(sam, **asdict(settings)).generate(image)
     assert (candidates.image_id, candidates.height, candidates.width) == (42, *image.shape[:2])
     assert candidates.num_masks == len(records)
@@ -223,6 +225,62 @@ def test_generate__bf16_is_close(small_sam: Callable[[int], Sam], open_settings:
     masks, others = expected.masks()[:, None], candidates.masks()[None]
     ious = (masks & others).sum((2, 3)) / np.maximum(1, (masks | others).sum((2, 3)))
     assert ious.max(axis=1).mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def cuda_sam() -> Sam:
+    return build_tiny_sam(weights_path()).cuda()
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.filterwarnings("ignore:Please use the new API")
+@pytest.mark.parametrize("crop_n_layers", [0, 1])
+def test_generate__same_as_sams_on_cuda(
+    cuda_sam: Sam, image: np.ndarray, crop_n_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 throughout: cuDNN would compute SAM's transposed convolutions, ours are none, in TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    settings = replace(GENERATOR_SETTINGS, crop_n_layers=crop_n_layers)
+    assert assert_same_as_sams(cuda_sam, settings, image) > 3
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_generate__bf16_agrees_with_fp32_on_cuda(cuda_sam: Sam) -> None:
+    exact = MaskGenerator(cuda_sam, GENERATOR_SETTINGS, precision="fp32")
+    half = MaskGenerator(cuda_sam, GENERATOR_SETTINGS)
+    assert half.precision == "bf16"
+    best_ious, counts = [], np.zeros(2)
+    for index in range(16):
+        photograph = make_scene("sam_check", 0, index).image
+        expected, candidates = exact.generate(0, photograph), half.generate(0, photograph)
+        counts += expected.num_masks, candidates.num_masks
+        masks, others = expected.masks()[:, None], candidates.masks()[None]
+        ious = (masks & others).sum((2, 3)) / np.maximum(1, (masks | others).sum((2, 3)))
+        best_ious.extend(ious.max(axis=1))
+    assert np.mean(best_ious) >= 0.99
+    assert abs(counts[1] / counts[0] - 1) <= 0.02
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_generate__out_of_memory_halves_the_batch_on_cuda(
+    cuda_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(GENERATOR_SETTINGS, points_per_batch=36)
+    expected = MaskGenerator(cuda_sam, settings, precision="fp32").generate(0, image)
+    generator = MaskGenerator(cuda_sam, settings, precision="fp32")
+    decode = generator._decode
+
+    def decode_few(shared: Any, tokens: torch.Tensor, attended: torch.Tensor) -> Any:
+        if len(tokens) > 9:
+            torch.empty(2**46, dtype=torch.uint8, device="cuda")  # 64 TiB
+        return decode(shared, tokens, attended)
+
+    monkeypatch.setattr(generator, "_decode", decode_few)
+    assert_equal_candidates(generator.generate(0, image), expected)
+    assert generator.points_per_batch == 9
 
 
 def test_generator__unknown_precision(random_sam: Sam) -> None:

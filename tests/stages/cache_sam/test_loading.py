@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -188,3 +190,17 @@ def test_load_ahead__close_does_not_wait_for_a_read_that_hangs(monkeypatch: pyte
     ahead.close()
     assert time.monotonic() - began < 2
     go_on.set()
+
+
+def test_load_ahead__a_read_that_hangs_does_not_keep_the_process() -> None:
+    program = """
+import time
+from pathlib import Path
+from semires.stages.cache_sam import loading
+from semires.stages.cache_sam.sources import ImageSource
+loading.decode = lambda source: time.sleep(0 if source.image_id == 0 else 600)
+ahead = loading.load_ahead([ImageSource(image_id=n, path=Path("a")) for n in range(3)], 1)
+next(ahead)
+ahead.close()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -10,10 +10,12 @@ from PIL import Image
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.stages.cache_sam.filling import CacheReport
-from semires.stages.cache_sam.generator import GeneratorSettings, MaskGenerator
+from semires.stages.cache_sam.generator import MaskGenerator
 from semires.stages.cache_sam.run import cache_images
 from semires.stages.cache_sam.sam import LoadedSam
+from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, folder_images, image_id_of, train_images
+from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image
 from semires.stages.data.refer import ReferDataset
 
@@ -219,3 +221,75 @@ def test_cache_images__a_folder_of_photographs(
     cache_images(images, tmp_path / "s.zarr", split="photos", loaded=loaded, settings=open_settings)
     candidates = CandidateStore(tmp_path / "s.zarr")[image_id_of(Path("a.jpg"))]
     assert (candidates.height, candidates.width) == (6, 8)
+
+
+@pytest.mark.parametrize("size", [(300, 1), (1, 300)])
+def test_cache_images__too_thin_for_the_sam(
+    tmp_path: Path, loaded: LoadedSam, open_settings: GeneratorSettings, size: tuple[int, int]
+) -> None:
+    save_photograph(tmp_path / "photos" / "a.png")
+    Image.new("RGB", size).save(tmp_path / "photos" / "b.png")
+    Image.new("RGB", (200, 1)).save(tmp_path / "photos" / "c.png")
+    images = folder_images(tmp_path / "photos")
+    report = cache_images(images, tmp_path / "s.zarr", split="photos", loaded=loaded, settings=open_settings)
+    assert report.num_added == 2
+    (reason,) = report.failed.values()
+    assert reason.startswith("b.png: expected sides of at least a pixel when the longer has 128, found ")
+    # Of a single row of pixels no 2 x 2 crops can be made.
+    report = cache_images(
+        images, tmp_path / "t.zarr", split="photos", loaded=loaded, settings=replace(open_settings, crop_n_layers=1)
+    )
+    assert (report.num_added, len(report.failed)) == (1, 2)
+
+
+def test_cache_images__out_of_memory_at_one_prompt(
+    tmp_path: Path,
+    sources: list[ImageSource],
+    loaded: LoadedSam,
+    open_settings: GeneratorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = MaskGenerator.generate
+    at_once: list[int] = []
+
+    def generate(self: MaskGenerator, image_id: int, image: np.ndarray) -> object:
+        at_once.append(self.points_per_batch)
+        if image_id == 2:
+            self.points_per_batch = 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, image_id, image)
+
+    monkeypatch.setattr(MaskGenerator, "generate", generate)
+    report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
+    assert (report.num_added, list(report.failed)) == (2, [2])
+    assert "expected memory on the device" in report.failed[2]
+    assert at_once == [64, 64, 64]  # the images after it are not slower for it
+
+
+def test_cache_images__no_compiler(
+    tmp_path: Path,
+    sources: list[ImageSource],
+    loaded: LoadedSam,
+    open_settings: GeneratorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(self: MaskGenerator, height: int, width: int) -> float:
+        raise error
+
+    monkeypatch.setattr(MaskGenerator, "warm_up", fail)
+
+    def cache() -> CacheReport:
+        return cache_images(
+            sources[:1], tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings, compile=True
+        )
+
+    error: Exception = TorchDynamoException("\nNo working C++ compiler found\nin g++")
+    with pytest.raises(
+        InputError, match=r"^--compile: expected .*, found: No working C.. compiler found; leave it out$"
+    ):
+        cache()
+    error = RuntimeError("device lost")
+    with pytest.raises(RuntimeError, match="device lost"):
+        cache()

@@ -11,13 +11,13 @@ from semires.stages.cache_sam.selection import Frame, boxes_of, masks_at_once, p
 from semires.stages.cache_sam.settings import GeneratorSettings
 
 
-def frame_of(crop: Crop, image_size: tuple[int, int], padded_size: int = 128) -> Frame:
+def frame_of(crop: Crop, image_size: tuple[int, int], padded_size: int = 128, low_side: int = 64) -> Frame:
     input_size = ResizeLongestSide.get_preprocess_shape(*crop.size, padded_size)
-    return Frame(crop=crop, image_size=image_size, input_size=input_size, padded_size=padded_size)
+    return Frame(crop=crop, image_size=image_size, input_size=input_size, padded_size=padded_size, low_side=low_side)
 
 
-def whole(height: int, width: int, padded_size: int = 128) -> Frame:
-    return frame_of(Crop(x0=0, y0=0, x1=width, y1=height, layer=0), (height, width), padded_size)
+def whole(height: int, width: int, padded_size: int = 128, low_side: int = 64) -> Frame:
+    return frame_of(Crop(x0=0, y0=0, x1=width, y1=height, layer=0), (height, width), padded_size, low_side)
 
 
 SIZES = [(96, 128), (128, 128), (61, 150), (150, 61), (1, 1), (3, 200), (300, 257), (40, 31), (127, 128), (8, 8)]
@@ -30,12 +30,14 @@ def test_upsample__bit_equal_to_sams(random_sam: Sam, size: tuple[int, int]) -> 
     expected = random_sam.postprocess_masks(logits[:, None], frame.input_size, size)[:, 0]
     assert torch.equal(upsample(logits, frame), expected)
     assert torch.equal(upsample(logits[2:3], frame), expected[2:3])
+    rows, columns = frame.low_size
+    assert torch.equal(upsample(logits[:, :rows, :columns], frame), expected)
 
 
 @pytest.mark.parametrize("low", [48, 37])
 def test_upsample__input_no_multiple_of_the_logits(random_sam: Sam, low: int) -> None:
     logits = torch.randn(2, low, low, generator=torch.Generator().manual_seed(0))
-    frame = whole(90, 70)
+    frame = whole(90, 70, low_side=low)
     expected = random_sam.postprocess_masks(logits[:, None], frame.input_size, (90, 70))[:, 0]
     assert torch.equal(upsample(logits, frame), expected)
 

@@ -30,6 +30,12 @@ def test_settings__defaults_are_sams() -> None:
         ("stability_score_thresh", -0.1),
         ("box_nms_thresh", float("nan")),
         ("crop_nms_thresh", 2),
+        ("crop_overlap_ratio", 1.0),
+        ("crop_overlap_ratio", -0.1),
+        ("crop_overlap_ratio", float("nan")),
+        ("stability_score_offset", -1.0),
+        ("stability_score_offset", float("inf")),
+        ("stability_score_offset", float("nan")),
     ],
 )
 def test_settings__out_of_range(name: str, value: float) -> None:

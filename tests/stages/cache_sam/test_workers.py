@@ -6,7 +6,7 @@ import pytest
 import torch.distributed as dist
 
 from semires.stages.cache_sam import workers
-from semires.stages.cache_sam.workers import WorkerGroup, is_restarted
+from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError
 
 
@@ -189,9 +189,30 @@ def test_count__the_store_is_gone() -> None:
     group.leave()  # nothing left to wait for
 
 
-def test_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not is_restarted()
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert not is_restarted()
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
-    assert is_restarted()
+def test_has_failed__told_by_rank_0_to_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_PAUSE", 0.01)
+    monkeypatch.setattr(workers, "_FAREWELL", 0.1)
+    store = dist.HashStore()
+    WorkerGroup(store, 1, 2).leave(failed=True)
+    WorkerGroup(store, 0, 2).leave()
+    assert not WorkerGroup(store, 0, 2).has_failed()
+    WorkerGroup(store, 0, 2).leave(failed=True)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert WorkerGroup(store, 1, 2).has_failed()
+
+
+def test_leave__each_start_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_PAUSE", 0.01)
+    store = dist.HashStore()
+    waiting = in_thread(WorkerGroup(store, 1, 2).leave)
+    WorkerGroup(store, 0, 2).leave()
+    waiting()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    order: list[str] = []
+    second = WorkerGroup(store, 1, 2)
+    waiting = in_thread(lambda: (second.leave(), order.append("second")))
+    time.sleep(0.1)
+    order.append("first")
+    WorkerGroup(store, 0, 2).leave()
+    waiting()
+    assert order == ["first", "second"]

@@ -1,7 +1,10 @@
 """Matching on packed bits against the dense reference, and the cases the paper leaves open."""
 
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,12 +14,17 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.matching import MatchConfig, match, pack_bits
+from semires.stages.train.matching import MatchConfig, MatchResult, backend_of, match, pack_bits
+from semires.stages.train.matching_cpu import match_cpu
 from semires.stages.train.matching_dense import match_dense
 from semires.stages.train.matching_reference import match_reference
 from semires.stages.train.matching_torch import match_torch
 
 STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
+# What Triton's interpreter does in a few seconds.
+NUM_INTERPRETED = 120
+# Those that run on CPU tensors. match itself takes the CPU's; Triton's are in test_matching_triton.py.
+BACKENDS = {"cpu": match_cpu, "torch": match_torch, "dense": match_dense}
 # The shares that small counts hit exactly: 1/2, 2/3-like neighbours, 7/10, 3/4, both ends.
 THRESHOLDS = (0.0, 0.25, 0.3, 0.5, 0.6, 0.7, 0.75, 0.9, 1.0)
 
@@ -78,17 +86,24 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
     strategy=st.sampled_from(STRATEGIES),
     rates=st.tuples(*[st.sampled_from(THRESHOLDS)] * 3),
     is_packed=st.booleans(),
+    name=st.sampled_from(sorted(BACKENDS)),
 )
 def test_match__equals_the_reference(
-    batch: tuple[Tensor, Tensor, Tensor], strategy: str, rates: tuple[float, float, float], is_packed: bool
+    batch: tuple[Tensor, Tensor, Tensor],
+    strategy: str,
+    rates: tuple[float, float, float],
+    is_packed: bool,
+    name: str,
 ) -> None:
     candidates, offsets, labels = batch
+    size = labels.shape[1]
     config = MatchConfig(strategy=strategy, iou_rate=rates[0], inter1=rates[1], inter2=rates[2])  # type: ignore[arg-type]
     expected = match_reference(candidates, offsets, labels, config)
-    if is_packed:
-        result = match(pack_bits(candidates), offsets, pack_bits(labels), config, size=labels.shape[1])
+    given_labels = pack_bits(labels) if is_packed else labels
+    if name == "cpu" or len(candidates) == 0:  # the other backends leave no candidates to match
+        result = match(pack_bits(candidates), offsets, given_labels, config, size=size)
     else:
-        result = match(pack_bits(candidates), offsets, labels, config)
+        result = BACKENDS[name](pack_bits(candidates), offsets, given_labels, size, config, False)
     assert result.refined.dtype == result.matched.dtype == torch.bool
     assert result.chosen.dtype == torch.int64
     assert torch.equal(result.refined, expected.refined)
@@ -153,6 +168,34 @@ def test_match__unaligned_candidates_are_read_right() -> None:
     buffer[1:] = pack_bits(torch.stack([row(9, size=8), row(*range(6), size=8)])).flatten()
     result = match(buffer[1:].view(2, 8), torch.tensor([0, 2]), label[None], MatchConfig())
     assert torch.equal(result.refined[0], row(*range(6), size=8))
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """The same values, every second element of each dimension of a larger tensor."""
+    larger = tensor.new_ones([2 * length + 1 for length in tensor.shape])
+    spread = larger[tuple(slice(1, None, 2) for _ in tensor.shape)]
+    spread.copy_(tensor)
+    return spread
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", sorted(BACKENDS))
+@pytest.mark.parametrize("num_samples", [1, 3])
+@pytest.mark.parametrize("size", [5, 8, 16])
+def test_match__any_strides(strategy: str, name: str, num_samples: int, size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    labels = torch.rand(num_samples, size, size, generator=generator) < 0.5
+    candidates = labels.repeat_interleave(2, 0) ^ (torch.rand(2 * num_samples, size, size, generator=generator) < 0.2)
+    packed, packed_labels, offsets = pack_bits(candidates), pack_bits(labels), 2 * torch.arange(num_samples + 1)
+    config = MatchConfig(strategy=strategy, iou_rate=0.5, inter1=0.6, inter2=0.6)  # type: ignore[arg-type]
+    expected = match_reference(candidates, offsets, labels, config)
+    assert expected.matched.any()
+    for given_labels in (strided(labels), labels.mT.contiguous().mT, strided(packed_labels)):
+        found = BACKENDS[name](strided(packed), strided(offsets), given_labels, size, config, True)
+        assert torch.equal(found.refined, expected.refined)
+        assert torch.equal(found.matched, expected.matched)
+        assert torch.equal(found.chosen, expected.chosen)
+    assert torch.equal(match(strided(packed), strided(offsets), strided(labels), config).refined, expected.refined)
 
 
 def test_match__leaves_its_inputs_alone() -> None:
@@ -221,6 +264,72 @@ def test_match__every_backend_equals_the_reference_in_hundreds_of_batches(strate
         num_matched += int(expected.matched.sum())
         num_samples += len(labels)
     assert 0.1 * num_samples < num_matched < 0.9 * num_samples
+
+
+def seeded_case(random: np.random.Generator, number: int) -> tuple[Tensor, Tensor, Tensor, MatchConfig]:
+    """A `seeded_batch` with at least one candidate, and one of few configurations: Triton compiles for each."""
+    batch = seeded_batch(random)
+    while len(batch[0]) == 0:
+        batch = seeded_batch(random)
+    rate = (0.0, 0.5, 0.7)[number // len(STRATEGIES) % 3]
+    strategy = STRATEGIES[number % len(STRATEGIES)]
+    return *batch, MatchConfig(strategy=strategy, iou_rate=rate, inter1=rate, inter2=rate)  # type: ignore[arg-type]
+
+
+def assert_equal(found: MatchResult, expected: MatchResult) -> None:
+    assert torch.equal(found.refined.cpu(), expected.refined)
+    assert torch.equal(found.matched.cpu(), expected.matched)
+    assert torch.equal(found.chosen.cpu(), expected.chosen)
+
+
+INTERPRET = """
+import sys, torch
+from semires.stages.train.matching_triton import match_triton
+cases = torch.load(sys.argv[1], weights_only=False)
+torch.save([match_triton(*case) for case in cases], sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton, which torch's CUDA build brings")
+def test_match__triton_interpreted_equals_the_reference(tmp_path: Path) -> None:
+    """Every second case with strided inputs."""
+    random = np.random.default_rng(0)
+    cases = [seeded_case(random, number) for number in range(NUM_INTERPRETED)]
+    given = []
+    for number, (candidates, offsets, labels, config) in enumerate(cases):
+        tensors = [pack_bits(candidates), offsets, labels]
+        if number % 2:
+            tensors = [strided(tensor) for tensor in tensors]
+        given.append((*tensors, labels.shape[1], config, False))
+    torch.save(given, tmp_path / "cases.pt")
+    # A process of its own: Triton reads the setting when it is imported.
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", INTERPRET, str(tmp_path / "cases.pt"), str(tmp_path / "found.pt")],
+        env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results = torch.load(tmp_path / "found.pt", weights_only=False)
+    for (candidates, offsets, labels, config), found in zip(cases, results, strict=True):
+        assert_equal(found, match_reference(candidates, offsets, labels, config))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_match__cuda_equals_the_reference_in_thousands_of_batches() -> None:
+    """Every second case with strided inputs, every third with offsets on the device."""
+    random = np.random.default_rng(0)
+    for number in range(2400):
+        candidates, offsets, labels, config = seeded_case(random, number)
+        expected = match_reference(candidates, offsets, labels, config)
+        tensors = [pack_bits(candidates).cuda(), offsets.cuda() if number % 3 == 0 else offsets, labels.cuda()]
+        if number % 2:
+            tensors = [strided(tensor) for tensor in tensors]
+        for backend in {backend_of("cuda"), match_torch}:
+            assert_equal(backend(*tensors, labels.shape[1], config, False), expected)
 
 
 def test_match__scores_are_what_was_compared() -> None:

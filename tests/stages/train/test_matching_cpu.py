@@ -59,6 +59,20 @@ def test_match_cpu__counts_are_exact_at_4096(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_match_cpu__a_row_longer_than_a_block(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are cut as well, so that the buffers never hold more than a block."""
+    monkeypatch.setattr(matching_cpu, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(matching_cpu, "_BUFFERS", matching_cpu._Buffers())
+    labels = torch.ones(1, 32, 32, dtype=torch.bool)
+    candidates = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.8
+    config = MatchConfig(strategy=strategy)  # type: ignore[arg-type]
+    packed, offsets = pack_bits(candidates), torch.tensor([0, 4])
+    found = match(packed, offsets, labels, config, return_scores=True)
+    assert_equal(found, match_dense(packed, offsets, labels, 32, config, True))
+    assert len(matching_cpu._BUFFERS._counts) == len(matching_cpu._BUFFERS._words) == 8
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_match_cpu__memory_beside_the_candidates(strategy: str) -> None:
     """At most 1.2 times the packed candidates, the returned refined label counted in."""
     size = 480
