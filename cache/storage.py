@@ -359,7 +359,10 @@ def _holds_group(location: str) -> bool:
         raise
     except FileNotFoundError:
         # A local folder may be there, made by hand and empty; with files in it, it is somebody's own.
-        if not is_url(location) and os.path.isdir(location) and not all(map(_is_debris, os.listdir(location))):
+        names = os.listdir(location) if not is_url(location) and os.path.isdir(location) else []
+        if _METADATA in names:  # another writer created the store between the two looks
+            return True
+        if not all(map(_is_debris, names)):
             raise StoreError(
                 f"{location}: expected a candidate store, an empty folder or nothing, found other files; "
                 "choose another location"

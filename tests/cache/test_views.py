@@ -174,7 +174,7 @@ def test_view__foreign_attributes(location: Path) -> None:
     metadata = json.loads((location / "views" / "8" / "zarr.json").read_text())
     metadata["attributes"]["size"] = 9
     (location / "views" / "8" / "zarr.json").write_text(json.dumps(metadata))
-    with pytest.raises(StoreError, match="delete this view and derive it anew"):
+    with pytest.raises(StoreError, match=r"cache verify .* --repair"):
         len(CandidateView(location, 8))
 
 
