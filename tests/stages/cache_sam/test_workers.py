@@ -148,8 +148,11 @@ def test_leave__nobody_before_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_leave__does_not_wait_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_PAUSE", 0.01)
     monkeypatch.setattr(workers, "_FAREWELL", 0.1)
-    pair()[0].leave()
-    pair()[1].leave()
+    for rank in (0, 1):
+        group = pair()[rank]
+        began = time.monotonic()
+        group.leave()
+        assert 0.1 <= time.monotonic() - began < 10
 
 
 def test_join__alone_without_torchrun() -> None:

@@ -49,11 +49,12 @@ for code in range(4):
 for is_iom in (True, False):
     compiled(kernels._write_refined, "*u8 *u8 *i64 *fp64 *i32 *u8 *u8 *i64 i32 i32", IS_IOM=is_iom, IOU_RATE=0.7,
              SCORES=256, PIXELS=4096)
+print("compiled")
 """
 
 
-def run_script(script: str, *arguments: Path, **environment: str) -> None:
-    """Python in a process of its own: Triton reads its settings from the environment when it is imported."""
+def run_script(script: str, *arguments: Path, **environment: str) -> str:
+    """What Python prints in a process of its own: Triton reads its settings from the environment when imported."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
         env=os.environ | environment,
@@ -63,6 +64,7 @@ def run_script(script: str, *arguments: Path, **environment: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def batch(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,7 +129,7 @@ def test_match_triton__interpreted_equals_the_cpu_at_many_sizes(tmp_path: Path) 
 @pytest.mark.slow
 def test_match_triton__compiles_for_hopper(tmp_path: Path) -> None:
     """To machine code, without a GPU; counts by the instruction, divides and compares in float64."""
-    run_script(COMPILE, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+    assert run_script(COMPILE, TRITON_CACHE_DIR=str(tmp_path / "cache")) == "compiled\n"
 
 
 @pytest.mark.gpu
