@@ -1,4 +1,4 @@
-"""A Zarr v3 hierarchy at a location: the only module that talks to zarr.
+"""A Zarr v3 hierarchy at a location: with columns.py and shards.py all that talks to zarr.
 
 A location is a local path or any URL that fsspec understands. Columns are sharded arrays, compressed (see codec.py) and
 crc32c checked, each written at once and never changed. Groups are written after their columns: metadata of a group is
@@ -30,9 +30,9 @@ from zarr.storage import LocalStore, StorePath
 
 from semires.cache.access import damaged, listing, writing
 from semires.cache.codec import DEFAULT_CODEC, Codec
+from semires.cache.columns import Column, shard_key
 from semires.cache.errors import StoreError
 from semires.cache.remote import is_url, zarr_store
-from semires.cache.shards import LocalShards
 
 _METADATA = "zarr.json"
 # Enough for an object store's latency; a local store is read without any of this.
@@ -247,7 +247,7 @@ class Storage:
             ) from error
         # zarr reads a missing shard as zeros; masks that silently vanish would spoil a training run.
         rows_per_shard = (array.shards or array.chunks)[0]
-        keys = [_shard_key(array, index) for index in range(-(-array.shape[0] // rows_per_shard))]
+        keys = [shard_key(array, index) for index in range(-(-array.shape[0] // rows_per_shard))]
         if isinstance(self._store, LocalStore):  # a turn of zarr's event loop costs more than all the rest
             with listing(self._name(path)):
                 exist = [(self._store.root / key).exists() for key in keys]
@@ -294,56 +294,10 @@ class Storage:
         return f"{self.location}/{path}".rstrip("/")
 
 
-class Column:
-    """One array of the hierarchy, read by plain slices along axis 0 (fancy indexing is ten times slower in zarr 3)."""
-
-    def __init__(self, path: str, array: zarr.Array[Any]) -> None:
-        self._path = path
-        self._array = array
-        self._shards = LocalShards.of(array)
-
-    def __len__(self) -> int:
-        return self._array.shape[0]
-
-    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows `start` to `stop` (all rows by default); StoreError where bytes are damaged or rows are missing."""
-        stop = len(self) if stop is None else stop
-        if not 0 <= start <= stop <= len(self):
-            raise damaged(self._path, IndexError(f"rows {start} to {stop} asked, {len(self)} there"))
-        try:
-            if self._shards is not None:
-                return self._shards.read(start, stop)
-            rows = np.asarray(self._array[start:stop])
-            self._check_shards(rows, start)
-            return rows
-        except (OSError, ValueError, RuntimeError) as error:
-            raise damaged(self._path, error) from error
-
-    def _check_shards(self, rows: NDArray[Any], start: int) -> None:
-        """Raise FileNotFoundError where a shard vanished after the column was opened: zarr reads it as zeros.
-
-        A repair or an overwrite deletes parts under a running reader. Only zeros are suspicious, so only they cost a
-        look.
-        """
-        rows_per_shard = (self._array.shards or self._array.chunks)[0]
-        stop = start + len(rows)
-        for index in range(start // rows_per_shard, -(-stop // rows_per_shard)):
-            first, last = max(start, index * rows_per_shard), min(stop, (index + 1) * rows_per_shard)
-            if first < last and not rows[first - start : last - start].any():
-                key = _shard_key(self._array, index)
-                if not sync(self._array.store.exists(key)):
-                    raise FileNotFoundError(f"{key} is missing")
-
-
 def _present(path: str, document: bytes | None) -> bytes:
     if document is None:
         raise damaged(path, FileNotFoundError(f"{_METADATA} is missing"))
     return document
-
-
-def _shard_key(array: zarr.Array[Any], index: int) -> str:
-    """Key in the array's store of its shard `index` along axis 0; other axes are never divided."""
-    return f"{array.path}/c/{index}{'/0' * (array.ndim - 1)}"
 
 
 def _is_debris(name: str) -> bool:

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from semires.cache.access import writing
 from semires.cache.bits import packed_length, resize_nearest_packed
 from semires.cache.codec import DEFAULT_CODEC, Codec
+from semires.cache.columns import Column
 from semires.cache.errors import StoreError
 from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import PartIndex, check_columns, read_indices
 from semires.cache.schema import PARTS, SCHEMA_VERSION, VIEWS, Manifest
-from semires.cache.storage import Column, Storage, normalize_location
+from semires.cache.storage import Storage, normalize_location
 
 # Reading 100 masks of 480x480 takes 1.9 ms at 32 masks a chunk, 2.0 at 16 (1 % larger files), 2.4 at 64 (more of other
 # images).

@@ -1,0 +1,59 @@
+"""A column of a part: one array of the Zarr hierarchy, opened for reading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+
+from semires.cache.access import damaged
+from semires.cache.shards import LocalShards
+
+
+class Column:
+    """One array of the hierarchy, read by plain slices along axis 0 (fancy indexing is ten times slower in zarr 3)."""
+
+    def __init__(self, path: str, array: zarr.Array[Any]) -> None:
+        self._path = path
+        self._array = array
+        self._shards = LocalShards.of(array)
+
+    def __len__(self) -> int:
+        return self._array.shape[0]
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows `start` to `stop` (all rows by default); StoreError where bytes are damaged or rows are missing."""
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop <= len(self):
+            raise damaged(self._path, IndexError(f"rows {start} to {stop} asked, {len(self)} there"))
+        try:
+            if self._shards is not None:
+                return self._shards.read(start, stop)
+            rows = np.asarray(self._array[start:stop])
+            self._check_shards(rows, start)
+            return rows
+        except (OSError, ValueError, RuntimeError) as error:
+            raise damaged(self._path, error) from error
+
+    def _check_shards(self, rows: NDArray[Any], start: int) -> None:
+        """Raise FileNotFoundError where a shard vanished after the column was opened: zarr reads it as zeros.
+
+        A repair or an overwrite deletes parts under a running reader. Only zeros are suspicious, so only they cost a
+        look.
+        """
+        rows_per_shard = (self._array.shards or self._array.chunks)[0]
+        stop = start + len(rows)
+        for index in range(start // rows_per_shard, -(-stop // rows_per_shard)):
+            first, last = max(start, index * rows_per_shard), min(stop, (index + 1) * rows_per_shard)
+            if first < last and not rows[first - start : last - start].any():
+                key = shard_key(self._array, index)
+                if not sync(self._array.store.exists(key)):
+                    raise FileNotFoundError(f"{key} is missing")
+
+
+def shard_key(array: zarr.Array[Any], index: int) -> str:
+    """Key in the array's store of its shard `index` along axis 0; other axes are never divided."""
+    return f"{array.path}/c/{index}{'/0' * (array.ndim - 1)}"
