@@ -133,3 +133,28 @@ def generate_bench(
     )
     prepare(json_file)
     show(bench_generate(config), json_file)
+
+
+@app.command("handout")
+def handout_bench(
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Number of workers; may be given again (default 1 2 4 8 16).")
+    ] = None,
+    images_per_worker: Annotated[int | None, typer.Option(min=1, help="Images a worker (default 20).")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="Sleep an image (default 1).")] = None,
+    images_at_once: Annotated[int | None, typer.Option(min=1, help="Images a worker takes together (1).")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Stage one's hand-out to 1 to 16 workers, with a sleep in place of the device's work."""
+    from semires.pipeline.bench.handout import HandoutBenchConfig, bench_handout
+
+    config = HandoutBenchConfig(
+        **given(
+            workers=tuple(workers) if workers else None,
+            images_per_worker=images_per_worker,
+            seconds=seconds,
+            images_at_once=images_at_once,
+        )
+    )
+    prepare(json_file)
+    show(bench_handout(config), json_file)

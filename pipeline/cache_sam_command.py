@@ -27,7 +27,9 @@ def cache_sam(
     coco_images: CocoImages = None,
     device: Device = None,
     points_per_side: Annotated[int | None, typer.Option(help="Prompts in each direction (SAM: 32).")] = None,
-    points_per_batch: Annotated[int | None, typer.Option(help="Prompts decoded at once (SAM: 64).")] = None,
+    points_per_batch: Annotated[
+        int | None, typer.Option(help="Prompts decoded at once (SAM: 64). Default: 256 on CUDA.")
+    ] = None,
     pred_iou_thresh: Annotated[float | None, typer.Option(help="Lowest predicted IoU kept (SAM: 0.88).")] = None,
     stability_score_thresh: Annotated[float | None, typer.Option(help="Lowest stability kept (SAM: 0.95).")] = None,
     stability_score_offset: Annotated[
@@ -97,7 +99,7 @@ def cache_sam(
     if images is not None and sam == "tiny" and group.reports:
         console.print("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
     settings = dataclasses.replace(
-        generator_settings(sam),
+        generator_settings(sam).on(chosen_device),
         **given(
             points_per_side=points_per_side,
             points_per_batch=points_per_batch,

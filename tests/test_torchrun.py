@@ -37,13 +37,16 @@ from semires.stages.cache_sam.workers import WorkerGroup
 
 photos, store, notes, seconds = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
 
-def generate(image_id, image):
+def make(image_id, image):
     with open(notes / f"{os.environ.get('RANK', 'alone')}-{os.getpid()}", "a") as file:
         print(image_id, file=file)
     time.sleep(seconds)
     masks = np.stack([image[:, :, channel] > 99 for channel in range(3)])
     means = image.reshape(-1, 3).mean(axis=0) / 255
     return Candidates.from_masks(image_id, masks, means, 1 - means, np.stack([means, means], axis=1))
+
+def generate(image_ids, images):
+    return [make(image_id, image) for image_id, image in zip(image_ids, images, strict=True)]
 
 group = WorkerGroup.join()
 # All of them are there before one begins, so that the one to be killed has work.
@@ -58,6 +61,26 @@ except StopRequested as stop:
 if group.reports:
     print("REPORT", report.num_present, report.num_added, report.num_masks, len(report.failed), flush=True)
 group.leave()
+"""
+# The command itself, which notes every image that the SAM is through with, and then waits to be killed.
+COMMAND = """
+import os, sys, time
+from pathlib import Path
+from semires.pipeline.cli import main
+from semires.stages.cache_sam.generator import MaskGenerator
+
+notes, seconds = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
+generate_batch = MaskGenerator.generate_batch
+
+def generate_and_note(self, image_ids, images):
+    candidates = generate_batch(self, image_ids, images)
+    with open(notes / f"{os.environ['RANK']}-{os.getpid()}", "a") as file:
+        print(*image_ids, file=file)
+    time.sleep(seconds)
+    return candidates
+
+MaskGenerator.generate_batch = generate_and_note
+main()
 """
 
 
@@ -191,23 +214,33 @@ def test_workers__one_killed_and_the_next_run_goes_on(
     assert_same_stores(tmp_path / "s.zarr", tmp_path / "alone.zarr")
 
 
+def cache_sam_command(folder: Path, photos: Path) -> list[object]:
+    """`semires cache-sam` with a random tiny SAM and four prompts an image, but for the store's name at the end."""
+    torch.manual_seed(0)
+    save_file(build_tiny_sam().state_dict(), folder / "sam.safetensors")
+    sam = ["--sam", "tiny", "--sam-checkpoint", folder / "sam.safetensors", "--device", "cpu"]
+    thresholds = ["--points-per-side", 2, "--pred-iou-thresh", 0, "--stability-score-thresh", 0]
+    return ["cache-sam", "--images", photos, *sam, *thresholds, "--store"]
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, *command: object) -> object:
+    """Run `semires COMMAND` in this process; returns its exit code."""
+    monkeypatch.setattr("sys.argv", ["semires", *map(str, command)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
 def test_cache_sam__two_workers(
     tmp_path: Path,
     photos: Path,
     start: Callable[..., subprocess.Popen[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    torch.manual_seed(0)
-    save_file(build_tiny_sam().state_dict(), tmp_path / "sam.safetensors")
     (photos / "bad.png").write_bytes((photos / "00.png").read_bytes()[:60])
-    program = ("-m", "semires.pipeline.cli", "cache-sam", "--images", photos, "--sam", "tiny", "--device", "cpu")
-    program = (*program, "--sam-checkpoint", tmp_path / "sam.safetensors", "--points-per-side", 2)
-    program = (*program, "--pred-iou-thresh", 0, "--stability-score-thresh", 0, "--store")
-    together = start(*torchrun("--max-restarts=1"), *program, "s.zarr")
-    monkeypatch.setattr("sys.argv", ["semires", *map(str, program[2:]), str(tmp_path / "alone.zarr")])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 1
+    command = cache_sam_command(tmp_path, photos)
+    together = start(*torchrun("--max-restarts=1"), "-m", "semires.pipeline.cli", *command, "s.zarr")
+    assert run_here(monkeypatch, *command, tmp_path / "alone.zarr") == 1
     out, err = together.communicate(timeout=SECONDS)
     # Rank 0 reports, once; the other worker says at most what it set aside.
     assert out.count("images added") == 1
@@ -218,3 +251,25 @@ def test_cache_sam__two_workers(
     assert_same_stores(tmp_path / "s.zarr", tmp_path / "alone.zarr")
     (reason,) = CandidateStore(tmp_path / "s.zarr").failed.values()
     assert reason.startswith("bad.png: expected an image")
+
+
+@pytest.mark.slow
+def test_cache_sam__one_killed_and_the_command_typed_again(
+    tmp_path: Path,
+    photos: Path,
+    start: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = cache_sam_command(tmp_path, photos)
+    (tmp_path / "command.py").write_text(COMMAND)
+    (tmp_path / "notes").mkdir()
+    together = start(*torchrun(), tmp_path / "command.py", tmp_path / "notes", 1.0, *command, "s.zarr")
+    assert run_here(monkeypatch, *command, tmp_path / "alone.zarr") == 0
+    kill_one(tmp_path / "notes", 8, "0")
+    together.communicate(timeout=SECONDS)
+    # torchrun stops the other one, which commits what it has finished; what the dead one had is not in the store.
+    assert together.returncode == 1
+    num_stored = len(CandidateStore(tmp_path / "s.zarr"))
+    assert num_stored < NUM_IMAGES
+    assert run_here(monkeypatch, *command, tmp_path / "s.zarr") == 0
+    assert_same_stores(tmp_path / "s.zarr", tmp_path / "alone.zarr")

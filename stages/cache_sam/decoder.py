@@ -73,7 +73,7 @@ class PromptDecoder:
 
     def share(self, embedding: Tensor) -> SharedTokens:
         """What all prompts on an image with this embedding, [C, grid, grid], share; in float32 until projected."""
-        tokens_NC = embedding.float().flatten(1).T + self._no_mask
+        tokens_NC = (embedding.float().flatten(1).T + self._no_mask).contiguous()
         placed = tokens_NC + self._position_NC
         block = self._blocks[0]
         return SharedTokens(

@@ -2,10 +2,12 @@
 
 Three threads overlap: images are decoded ahead of the device, the device works in the main thread, and parts are
 compressed and written behind it. What each may hold is bounded, so memory does not grow with the number of images.
+Several images may go to the device at once; which ones changes nothing in the store but what rounding does.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +20,15 @@ from semires.cache.schema import Manifest
 from semires.cache.storage import Storage, normalize_location
 from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam.commits import CommitThread
-from semires.stages.cache_sam.loading import LoadedImage, load_ahead
+from semires.stages.cache_sam.loading import IMAGES_AHEAD, LoadedImage, load_ahead
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.stopping import StopSignals
 from semires.stages.cache_sam.workers import WorkerGroup
 
-# Decoded images that wait for the device. More would hide longer hiccups of a disk, and at the end keep them from
-# workers that have nothing left to do.
-IMAGES_AHEAD = 2
+Generate = Callable[[Sequence[int], Sequence[NDArray[np.uint8]]], list[Candidates]]
+"""Candidates of RGB images uint8 [H, W, 3] of any sizes under these image ids, as `MaskGenerator.generate_batch`.
 
-
-Generate = Callable[[int, NDArray[np.uint8]], Candidates]
-"""Candidates of an RGB image uint8 [H, W, 3] under an image id, as `MaskGenerator.generate`.
-
-UnfitImage where this image can have none."""
+UnfitImage where one of these images can have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +53,7 @@ def fill_store(
     *,
     group: WorkerGroup | None = None,
     overwrite: bool = False,
+    images_at_once: int = 1,
     images_per_part: int = 256,
     on_progress: Callable[[int, int], None] | None = None,
     on_set_aside: Callable[[ImageSource, str], None] | None = None,
@@ -68,6 +66,9 @@ def fill_store(
     or has not the recorded size, or that `generate` finds unfit: it is listed in the store and tried again by the next
     run. `overwrite` first empties a store that was made with another manifest; one made with this manifest is
     completed like any other: it may be what this very job did before torchrun started it again, or a run stopped.
+
+    `generate` is given up to `images_at_once` images; fewer where they are large, and where the workers come to share
+    the last ones. Where it fails, it is given each of them alone, so that one image's error is that image's only.
 
     A part is committed every `images_per_part` images, and on the way out of any error. SIGTERM and SIGINT commit what
     is finished and raise `StopRequested`. StoreError and InputError as their modules say.
@@ -84,7 +85,7 @@ def fill_store(
                 group.count("present", len(sources) - len(missing))
                 group.count("masks_present", _num_masks(location, sources))
             group.follow()
-            _Filling(sources, writer, generate, group, stop, on_progress, on_set_aside).run()
+            _Filling(sources, writer, generate, images_at_once, group, stop, on_progress, on_set_aside).run()
             failures = writer.failures()
     num_present = group.count("present", 0)
     failed = {image.image_id: failures[image.image_id] for image in sources if image.image_id in failures}
@@ -119,6 +120,7 @@ class _Filling:
         sources: list[ImageSource],
         writer: StoreWriter,
         generate: Generate,
+        images_at_once: int,
         group: WorkerGroup,
         stop: StopSignals,
         on_progress: Callable[[int, int], None] | None,
@@ -127,6 +129,7 @@ class _Filling:
         self._sources = sources
         self._writer = writer
         self._generate = generate
+        self._images_at_once = images_at_once
         self._group = group
         self._stop = stop
         self._on_progress = on_progress
@@ -134,6 +137,8 @@ class _Filling:
         self._done_before = group.count("done", 0)
         self._total = 0
         self._shown = -1
+        # Images of the round that nobody had claimed when this worker last claimed one.
+        self._num_unclaimed = 0
 
     def run(self) -> None:
         """Walk rounds until every image is settled; see workers.py."""
@@ -156,16 +161,15 @@ class _Filling:
 
     def _walk(self, round_number: int, missing: set[int]) -> None:
         commits = CommitThread(self._writer, lambda images: self._group.settle(round_number, images))
-        loaded = load_ahead(self._claims(round_number, missing), IMAGES_AHEAD)
+        self._num_unclaimed = len(missing)
+        loaded = load_ahead(self._claims(round_number, missing), self._images_at_once, self._may_hold)
         try:
             while True:
                 with self._stop.interruptible():
-                    image = next(loaded, None)
-                if image is None:
+                    batch = next(loaded, None)
+                if batch is None:
                     break
-                self._process(image, commits)
-                self._group.count("done")
-                self._show()
+                self._process(batch, commits)
         finally:
             loaded.close()
             commits.close()
@@ -173,28 +177,52 @@ class _Filling:
     def _claims(self, round_number: int, missing: set[int]) -> Iterator[ImageSource]:
         """The images that fall to this worker, but for those stored before, which it settles on the way."""
         num_present = 0
+        missing_before = list(accumulate((image.image_id in missing for image in self._sources), initial=0))
         for position in self._group.positions(round_number, len(self._sources)):
             source = self._sources[position]
             if source.image_id in missing:
+                self._num_unclaimed = len(missing) - missing_before[position + 1]
                 yield source
             else:
                 num_present += 1
         self._group.settle(round_number, num_present)
 
-    def _process(self, image: LoadedImage, commits: CommitThread) -> None:
-        reason = image.reason
-        if image.pixels is not None:
+    def _may_hold(self) -> int:
+        """Images that this worker may have claimed and not begun: a batch and one more behind it.
+
+        Towards the end its share of what is left, so that it keeps none from workers that have nothing left to do.
+        """
+        most = self._images_at_once + max(self._images_at_once, IMAGES_AHEAD)
+        return most if self._group.world_size == 1 else min(most, self._num_unclaimed // self._group.world_size)
+
+    def _process(self, batch: list[LoadedImage], commits: CommitThread) -> None:
+        found: dict[int, Candidates] = {}
+        fit = [image for image in batch if image.pixels is not None]
+        if len(fit) > 1:
             try:
-                with self._stop.interruptible():
-                    candidates = self._generate(image.source.image_id, image.pixels)
-            except UnfitImage as error:
-                reason = str(error)
+                found = {candidates.image_id: candidates for candidates in self._candidates(fit)}
+            except Exception:  # raised again by the image that it is due to, after those before it are safe
+                found = {}
+        for image in batch:
+            reason, candidates = image.reason, found.pop(image.source.image_id, None)
+            if image.pixels is not None and candidates is None:
+                try:
+                    (candidates,) = self._candidates([image])
+                except UnfitImage as error:
+                    reason = str(error)
+            if candidates is None:
+                commits.set_aside(image.source.image_id, f"{image.source.path.name}: {reason}")
+                if self._on_set_aside is not None:
+                    self._on_set_aside(image.source, reason)
             else:
                 commits.add(candidates)
-                return
-        commits.set_aside(image.source.image_id, f"{image.source.path.name}: {reason}")
-        if self._on_set_aside is not None:
-            self._on_set_aside(image.source, reason)
+            self._group.count("done")
+            self._show()
+
+    def _candidates(self, images: list[LoadedImage]) -> list[Candidates]:
+        with self._stop.interruptible():
+            ids = [image.source.image_id for image in images]
+            return self._generate(ids, [image.pixels for image in images if image.pixels is not None])
 
     def _show(self, all_done: bool = False) -> None:
         if self._on_progress is not None and self._group.reports:

@@ -28,11 +28,13 @@ from semires.stages.cache_sam.encoder import ImageEncoder
 from semires.stages.cache_sam.prompts import Crop, PromptGrid, Prompts, crops_of
 from semires.stages.cache_sam.selection import Frame, boxes_of, masks_at_once, pack, select, suppress, upsample
 from semires.stages.cache_sam.settings import PRECISIONS, GeneratorSettings, precision_of
-from semires.stages.cache_sam.timing import PhaseTimer
+from semires.stages.cache_sam.threads import BatchThreads
+from semires.stages.cache_sam.timing import PHASES, PhaseTimer
 from semires.stages.data.errors import InputError
 
-# Bytes of one prompt batch's image tokens on CPU: above it the decoder waits for memory.
-_CPU_BYTES_OF_TOKENS = 2**20
+# Bytes of one prompt batch's image tokens on CPU: above it the decoder waits for memory, from about 1.5 MiB on also for
+# fresh pages, since glibc gives a thread's back after each batch. The tiny SAM's 144 prompts make 8 batches of it.
+_CPU_BYTES_OF_TOKENS = 9 * 2**17
 
 _T = TypeVar("_T")
 
@@ -91,7 +93,10 @@ class MaskGenerator:
         self._sam = sam
         self._settings = settings
         self._compiled = compile
+        self._profile = profile
         self._timer = PhaseTimer(sam.device, enabled=profile)
+        # What torch.compile makes has threads of its own.
+        self._threads = BatchThreads(enabled=sam.device.type == "cpu" and not compile)
         dtype = PRECISIONS[self.precision]
         self._encoder = ImageEncoder(sam, dtype, compiled=compile)
         self._decoder = PromptDecoder(sam, dtype)
@@ -118,7 +123,7 @@ class MaskGenerator:
         return self.generate_batch([image_id], [image])[0]
 
     def generate_batch(self, image_ids: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Candidates]:
-        """Candidates of several RGB images of any sizes, which are encoded together; see `generate`."""
+        """Candidates of several RGB images of any sizes, encoded together or, on CPU, side by side; see `generate`."""
         if not images:
             return []
         with torch.inference_mode():
@@ -133,6 +138,8 @@ class MaskGenerator:
 
         def encode() -> list[Tensor]:
             with self._timer.phase("encode"):
+                if self._threads.enabled:
+                    return self._threads.map(self._encode_one, images, small=self._encoder.is_small)
                 return list(self._encode(self._encoder.load(images)))
 
         embeddings = _unless_out_of_memory(encode, may_fail=len(images) > 1)
@@ -140,6 +147,9 @@ class MaskGenerator:
             half = len(images) // 2
             embeddings = self._encode_all(images[:half]) + self._encode_all(images[half:])
         return embeddings
+
+    def _encode_one(self, image: NDArray[np.uint8]) -> Tensor:
+        return self._encode(self._encoder.load([image]))[0]
 
     def _candidates(self, image_id: int, image: NDArray[np.uint8], embedding: Tensor) -> Candidates:
         found = None
@@ -199,19 +209,29 @@ class MaskGenerator:
         with self._timer.phase("decode"):
             prompts = self._prompts.of_crop(crop.size, crop.layer)
             shared = self._decoder.share(embedding)
-        parts = [self._nothing(image_size)]
         at_once = self._prompts_at_once(shared)
-        for start in range(0, len(prompts), at_once):
-            parts.extend(self._search_batch(shared, prompts[start : start + at_once], frame, at_once))
+
+        def search(start: int) -> tuple[list[_Found], PhaseTimer]:
+            timer = PhaseTimer(embedding.device, enabled=self._profile)
+            return self._search_batch(shared, prompts[start : start + at_once], frame, at_once, timer), timer
+
+        starts = range(0, len(prompts), at_once)
+        parts = [self._nothing(image_size)]
+        for found_in_batch, timer in self._threads.map(search, starts):
+            parts.extend(found_in_batch)
+            for name in PHASES:  # the image waits for its share of what was done side by side
+                self._timer.milliseconds[name] += timer.milliseconds[name] / self._threads.side_by_side(len(starts))
         with self._timer.phase("select"):
             found = _Found.joined(parts)
             found = found[suppress(found.boxes_xyxy, found.iou, self._settings.box_nms_thresh)]
             corner = torch.tensor([crop.x0, crop.y0] * 2, device=embedding.device)
             return replace(found, boxes_xyxy=found.boxes_xyxy + corner, points_xy=found.points_xy + corner[:2])
 
-    def _search_batch(self, shared: SharedTokens, prompts: Prompts, frame: Frame, at_once: int) -> list[_Found]:
+    def _search_batch(
+        self, shared: SharedTokens, prompts: Prompts, frame: Frame, at_once: int, timer: PhaseTimer
+    ) -> list[_Found]:
         """Masks of one batch of prompts on one crop that pass all thresholds, in parts, before NMS."""
-        with self._timer.phase("decode"):
+        with timer.phase("decode"):
             num_prompts = len(prompts)
             rows: slice | Tensor = slice(None)
             if self._compiled and num_prompts < at_once:  # another shape would be compiled anew: repeat the last one
@@ -232,11 +252,11 @@ class MaskGenerator:
         found = []
         num_masks = masks_at_once(frame, logits.device)
         for start in range(0, len(logits), num_masks):
-            with self._timer.phase("select"):
+            with timer.phase("select"):
                 upsampled = upsample(logits[start : start + num_masks], frame)
                 chosen = select(upsampled, frame, self._settings, self._sam.mask_threshold)
                 kept = chosen.kept + start
-            with self._timer.phase("pack"):
+            with timer.phase("pack"):
                 bits = pack(chosen.masks, frame)
             found.append(
                 _Found(

@@ -1,6 +1,6 @@
-"""Images read and decoded ahead of the device, in a thread."""
+"""Images read and decoded ahead of the device, in a thread, and handed to it several at once."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -12,6 +12,12 @@ from semires.stages.cache_sam.sources import ImageSource
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image
 
+# Decoded images that wait for the device, whatever their size. More would hide longer hiccups of a disk.
+IMAGES_AHEAD = 2
+# Pixels of the images of a batch, and of those that wait behind it: 54 of COCO's size, one of 16 megapixels. What is
+# found in an image grows with its size as well.
+MAX_PIXELS = 2**24
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedImage:
@@ -21,27 +27,50 @@ class LoadedImage:
     pixels: NDArray[np.uint8] | None = None
     reason: str = ""
 
+    @property
+    def num_pixels(self) -> int:
+        """Height times width; 0 where it could not be decoded."""
+        return 0 if self.pixels is None else self.pixels.shape[0] * self.pixels.shape[1]
 
-def load_ahead(sources: Iterable[ImageSource], depth: int) -> Generator[LoadedImage, None, None]:
-    """The sources in their order, decoded; at most `depth` beyond the one given out are held or being read.
 
-    `sources` is drawn from as late as that allows, in the calling thread: with several workers each draw is a claim.
+def load_ahead(
+    sources: Iterable[ImageSource], at_once: int, may_hold: Callable[[], int]
+) -> Generator[list[LoadedImage], None, None]:
+    """The sources in their order, decoded, in batches of 1 to `at_once`; while one is worked on the next is decoded.
+
+    `sources` is drawn from in the calling thread, before a batch is given out: with several workers each draw is a
+    claim. It goes on while fewer than `may_hold()` images are held, that batch among them, or none is; a batch takes no
+    more than half of them while there are more to draw, so that some are left to decode. Large images are held and
+    given out in smaller numbers (`MAX_PIXELS`).
     """
     asked: SimpleQueue[ImageSource | None] = SimpleQueue()
     answers: SimpleQueue[LoadedImage | BaseException] = SimpleQueue()
     # A daemon, and never waited for: a read that hangs on a network must not keep a stopped run from committing, nor
     # the process from ending, as a thread of concurrent.futures would.
     Thread(target=_decode_all, args=(asked, answers), name="load", daemon=True).start()
-    num_pending = 0
+    undrawn = iter(sources)
+    num_held, all_drawn, largest = 0, False, 1
     try:
-        for source in sources:
-            asked.put(source)
-            num_pending += 1
-            if num_pending > depth:
-                num_pending -= 1
-                yield _image_of(answers.get())
-        for _ in range(num_pending):
-            yield _image_of(answers.get())
+        while True:
+            # The sizes of what is not decoded are not known: as large as those of the last batch.
+            most = max(1 + IMAGES_AHEAD, 2 * MAX_PIXELS // largest)
+            while not all_drawn and (num_held == 0 or num_held < min(most, may_hold())):
+                source = next(undrawn, None)
+                if source is None:
+                    all_drawn = True
+                else:
+                    asked.put(source)
+                    num_held += 1
+            if num_held == 0:
+                return
+            num_wanted = min(at_once, num_held if all_drawn else (num_held + 1) // 2)
+            batch, error = _collect(answers, num_wanted)
+            num_held -= len(batch)
+            largest = max((image.num_pixels for image in batch), default=0) or 1
+            if batch:
+                yield batch
+            if error is not None:
+                raise error
     finally:
         try:
             while True:
@@ -50,18 +79,28 @@ def load_ahead(sources: Iterable[ImageSource], depth: int) -> Generator[LoadedIm
             asked.put(None)
 
 
+def _collect(
+    answers: "SimpleQueue[LoadedImage | BaseException]", number: int
+) -> tuple[list[LoadedImage], BaseException | None]:
+    """Up to `number` images, fewer where they are large, or up to the first error, which then comes with them."""
+    batch: list[LoadedImage] = []
+    num_pixels = largest = 0
+    while len(batch) < number and (not batch or num_pixels + largest <= MAX_PIXELS):
+        answer = answers.get()
+        if isinstance(answer, BaseException):
+            return batch, answer
+        batch.append(answer)
+        num_pixels += answer.num_pixels
+        largest = max(largest, answer.num_pixels)
+    return batch, None
+
+
 def _decode_all(asked: "SimpleQueue[ImageSource | None]", answers: "SimpleQueue[LoadedImage | BaseException]") -> None:
     while (source := asked.get()) is not None:
         try:
             answers.put(decode(source))
         except BaseException as error:  # raised where the image is waited for
             answers.put(error)
-
-
-def _image_of(answer: LoadedImage | BaseException) -> LoadedImage:
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 def decode(source: ImageSource) -> LoadedImage:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from semires.cache.candidates import Candidates
@@ -18,6 +19,12 @@ from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError
+
+# Images that a CUDA device is given together: of a SAM for photographs, and of a small one, whose images alone do not
+# fill the chip.
+_AT_ONCE = 4
+_AT_ONCE_SMALL = 16
+_LARGE_SIDE = 1024  # pixels; SAMs for photographs have 4,096 tokens an image
 
 
 def cache_images(
@@ -41,7 +48,7 @@ def cache_images(
     Workers, signals, images that cannot be decoded, and what the functions given are told: see there. `precision` and
     `compile` are `MaskGenerator`'s; the manifest records the precision that was used. `on_compiled(seconds)` is called
     once, after the warm-up, which begins when the first image is there: a store that lacks none compiles nothing.
-    InputError where torch cannot compile here.
+    InputError where torch cannot compile here. The generator is given `images_at_once(...)` images.
 
     An image is set aside whose shorter side is nothing at SAM's size (with 1,024 pixels: 2,048 times shorter than the
     longer), or that the device has no memory for, one prompt at a time.
@@ -49,17 +56,19 @@ def cache_images(
     generator = MaskGenerator(loaded.sam, settings, precision=precision, compile=compile)
     is_warm = not compile
 
-    def generate(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+    def generate(image_ids: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Candidates]:
         nonlocal is_warm
-        height, width = image.shape[:2]
-        _check_fits(height, width, loaded, settings)
+        for image in images:
+            height, width = image.shape[:2]
+            _check_fits(height, width, loaded, settings)
         try:
             if not is_warm:
+                height, width = images[0].shape[:2]
                 seconds = _warm_up(generator, height, width)
                 is_warm = True
                 if on_compiled is not None:
                     on_compiled(seconds)
-            return generator.generate(image_id, image)
+            return generator.generate_batch(image_ids, images)
         except torch.OutOfMemoryError:
             pass
         # Outside of the handler, where the error no longer holds the memory. What this image took is not for all.
@@ -82,10 +91,22 @@ def cache_images(
         generate,
         group=group,
         overwrite=overwrite,
+        images_at_once=images_at_once(loaded.sam, compiled=compile),
         images_per_part=images_per_part,
         on_progress=on_progress,
         on_set_aside=on_set_aside,
     )
+
+
+def images_at_once(sam: Sam, *, compiled: bool) -> int:
+    """Images that the generator is given together, so that on CUDA the encoder has work enough.
+
+    On a CPU one: encoding more at once gains the tiny SAM 4% and moves scores by rounding, and a run that is stopped
+    gives up those in hand, which may have taken minutes.
+    """
+    if sam.device.type != "cuda" or compiled:  # another number of images would be compiled anew
+        return 1
+    return _AT_ONCE if sam.image_encoder.img_size >= _LARGE_SIDE else _AT_ONCE_SMALL
 
 
 def _check_fits(height: int, width: int, loaded: LoadedSam, settings: GeneratorSettings) -> None:

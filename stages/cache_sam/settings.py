@@ -1,12 +1,14 @@
 """Settings of the mask generator, and in which precision it computes."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from semires.stages.data.errors import InputError
 
+# Prompts that fill a CUDA chip; SAM's 64 do not. Memory that this does not fit is met with half as many.
+POINTS_ON_CUDA = 256
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -56,6 +58,13 @@ class GeneratorSettings:
         settings = asdict(self)
         del settings["points_per_batch"]
         return settings
+
+    def on(self, device: torch.device) -> "GeneratorSettings":
+        """These settings with as many prompts at once as `device` works well with; the candidates are the same.
+
+        On a CPU they stay as they are: there the generator goes by its cache.
+        """
+        return replace(self, points_per_batch=POINTS_ON_CUDA) if device.type == "cuda" else self
 
 
 def precision_of(name: str | None, device: torch.device) -> str:

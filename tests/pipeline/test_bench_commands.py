@@ -6,7 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from semires.cache.errors import StoreError
-from semires.pipeline.bench import cache, generate
+from semires.pipeline.bench import cache, generate, handout
 from semires.pipeline.bench.report import Bench
 from semires.pipeline.cli import app
 from semires.stages.data.errors import InputError
@@ -43,7 +43,7 @@ def test_bench_cache__defaults_are_the_configs(asked: list[cache.CacheBenchConfi
     assert asked == [cache.CacheBenchConfig()]
 
 
-@pytest.mark.parametrize("command", ["cache", "match", "generate"])
+@pytest.mark.parametrize("command", ["cache", "match", "generate", "handout"])
 def test_bench__a_file_that_cannot_be_written(
     asked: list[cache.CacheBenchConfig], tmp_path: Path, command: str
 ) -> None:
@@ -88,3 +88,19 @@ def test_bench_generate__options_reach_the_config(monkeypatch: pytest.MonkeyPatc
         repeats=2,
     )
     assert configs == [given, generate.GenerateBenchConfig()]
+
+
+def test_bench_handout__options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[handout.HandoutBenchConfig] = []
+
+    def bench_handout(config: handout.HandoutBenchConfig) -> Bench:
+        configs.append(config)
+        return Bench(title="T", machine={}, rows=[{"workers": 2, "of linear": 0.97}])
+
+    monkeypatch.setattr(handout, "bench_handout", bench_handout)
+    options = ["--workers", "2", "--workers", "8", "--images-per-worker", "3", "--seconds", "0.5"]
+    result = CliRunner().invoke(app, ["bench", "handout", *options, "--images-at-once", "4"], catch_exceptions=False)
+    assert "0.97" in result.output
+    assert CliRunner().invoke(app, ["bench", "handout"], catch_exceptions=False).exit_code == 0
+    asked = handout.HandoutBenchConfig(workers=(2, 8), images_per_worker=3, seconds=0.5, images_at_once=4)
+    assert configs == [asked, handout.HandoutBenchConfig()]

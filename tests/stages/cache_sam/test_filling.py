@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
-from semires.stages.cache_sam import commits, workers
-from semires.stages.cache_sam.filling import CacheReport, fill_store
+from semires.stages.cache_sam import commits, loading, workers
+from semires.stages.cache_sam.filling import CacheReport, Generate, fill_store
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.stopping import StopRequested
 from semires.stages.cache_sam.workers import WorkerGroup
@@ -25,10 +26,21 @@ from semires.stages.cache_sam.workers import WorkerGroup
 MANIFEST = Manifest(split="photos", sam="none", sam_sha256="0" * 64)
 
 
-def generate(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+Pixels = NDArray[np.uint8]
+
+
+def make(image_id: int, image: Pixels) -> Candidates:
     """Two masks, which depend on the pixels only."""
     masks = np.stack([image[:, :, 0] > 99, image[:, :, 1] > 99])
     return Candidates.from_masks(image_id, masks, np.ones(2), np.ones(2), np.full((2, 2), image.mean()))
+
+
+def each(make_one: Callable[[int, Pixels], Candidates]) -> Generate:
+    """What makes the candidates of several images from what makes those of one."""
+    return lambda ids, images: [make_one(image_id, image) for image_id, image in zip(ids, images, strict=True)]
+
+
+generate = each(make)
 
 
 @pytest.fixture
@@ -88,15 +100,15 @@ def test_fill_store__the_same_image_twice(tmp_path: Path, images: list[ImageSour
 def test_fill_store__a_signal_commits_what_is_finished(
     tmp_path: Path, images: list[ImageSource], signum: int, code: int
 ) -> None:
-    def until_asked_to_stop(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+    def until_asked_to_stop(image_id: int, image: Pixels) -> Candidates:
         if image_id == 5:
             os.kill(os.getpid(), signum)
             time.sleep(20)  # an image takes minutes on a CPU: it is given up
-        return generate(image_id, image)
+        return make(image_id, image)
 
     began = time.monotonic()
     with pytest.raises(StopRequested) as caught:
-        fill_store(images, tmp_path / "s", MANIFEST, until_asked_to_stop)
+        fill_store(images, tmp_path / "s", MANIFEST, each(until_asked_to_stop))
     assert caught.value.exit_code == code
     assert time.monotonic() - began < 15
     assert stored(tmp_path / "s") == [1, 2, 3, 4]
@@ -115,13 +127,13 @@ def test_fill_store__a_signal_between_images(tmp_path: Path, images: list[ImageS
 
 
 def test_fill_store__an_error_of_the_generator(tmp_path: Path, images: list[ImageSource]) -> None:
-    def fail(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+    def fail(image_id: int, image: Pixels) -> Candidates:
         if image_id == 3:
             raise RuntimeError("device lost")
-        return generate(image_id, image)
+        return make(image_id, image)
 
     with pytest.raises(RuntimeError, match="device lost"):
-        fill_store(images, tmp_path / "s", MANIFEST, fail)
+        fill_store(images, tmp_path / "s", MANIFEST, each(fail))
     assert stored(tmp_path / "s") == [1, 2]
 
 
@@ -231,14 +243,14 @@ def test_fill_store__overwrite_where_no_store_is(tmp_path: Path, images: list[Im
 
 
 def test_fill_store__unfit_images_are_set_aside(tmp_path: Path, images: list[ImageSource]) -> None:
-    def choose(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+    def choose(image_id: int, image: Pixels) -> Candidates:
         if image_id == 2:
             raise UnfitImage("too thin")
-        return generate(image_id, image)
+        return make(image_id, image)
 
     told: list[str] = []
     report = fill_store(
-        images, tmp_path / "s", MANIFEST, choose, on_set_aside=lambda source, reason: told.append(reason)
+        images, tmp_path / "s", MANIFEST, each(choose), on_set_aside=lambda source, reason: told.append(reason)
     )
     assert (report.num_added, report.failed) == (7, {2: "2.png: too thin"})
     assert told == ["too thin"]
@@ -248,13 +260,13 @@ def test_fill_store__unfit_images_are_set_aside(tmp_path: Path, images: list[Ima
 def test_fill_store__counts_the_masks_that_a_dead_worker_committed(tmp_path: Path, images: list[ImageSource]) -> None:
     fill_store(images[:1], tmp_path / "s", MANIFEST, generate)
 
-    def also_by_another(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+    def also_by_another(image_id: int, image: Pixels) -> Candidates:
         if image_id == 2:  # committed by one that dies before it says so
             with StoreWriter(tmp_path / "s", MANIFEST) as writer:
-                writer.add(generate(3, np.zeros((8, 11, 3), np.uint8)))
-        return generate(image_id, image)
+                writer.add(make(3, np.zeros((8, 11, 3), np.uint8)))
+        return make(image_id, image)
 
-    report = fill_store(images[:3], tmp_path / "s", MANIFEST, also_by_another)
+    report = fill_store(images[:3], tmp_path / "s", MANIFEST, each(also_by_another))
     assert (report.num_present, report.num_added, report.num_masks) == (1, 2, 4)
 
 
@@ -264,7 +276,7 @@ def test_fill_store__memory_is_flat(tmp_path: Path, images: list[ImageSource], m
     many = [ImageSource(image_id=number, path=images[number % 8].path) for number in range(1000)]
     resident: list[int] = []
 
-    def measure(image_id: int, image: NDArray[np.uint8]) -> Candidates:
+    def measure(image_id: int, image: Pixels) -> Candidates:
         if image_id in (100, 500, 999):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
@@ -281,6 +293,138 @@ def test_fill_store__memory_is_flat(tmp_path: Path, images: list[ImageSource], m
             points_xy=np.ones((16, 2), np.float32),
         )
 
-    fill_store(many, tmp_path / "s", MANIFEST, measure, images_per_part=50)
+    fill_store(many, tmp_path / "s", MANIFEST, each(measure), images_per_part=50)
     assert len(CandidateStore(tmp_path / "s")) == 1000
     assert max(resident) - resident[0] < 30_000_000
+
+
+def noting(batches: list[list[int]]) -> Generate:
+    """`generate`, which notes the ids of every batch; image 3 is unfit."""
+
+    def generate_and_note(ids: Sequence[int], images: Sequence[Pixels]) -> list[Candidates]:
+        batches.append(list(ids))
+        if 3 in ids:
+            raise UnfitImage("too thin")
+        return generate(ids, images)
+
+    return generate_and_note
+
+
+def test_fill_store__several_images_at_once(tmp_path: Path, images: list[ImageSource]) -> None:
+    images[4].path.write_bytes(b"")
+    batches: list[list[int]] = []
+    seen: list[tuple[int, int]] = []
+    told: list[int] = []
+    report = fill_store(
+        images,
+        tmp_path / "s",
+        MANIFEST,
+        noting(batches),
+        images_at_once=4,
+        on_progress=lambda *counts: seen.append(counts),
+        on_set_aside=lambda source, reason: told.append(source.image_id),
+    )
+    # Whose the error is shows image by image; what cannot be decoded is not asked for.
+    assert batches == [[1, 2, 3, 4], [1], [2], [3], [4], [6, 7, 8]]
+    assert seen == [(done, 8) for done in range(9)]
+    assert (report.num_added, told, list(report.failed)) == (6, [3, 5], [3, 5])
+    assert report.failed[3] == "3.png: too thin"
+
+    fill_store(images, tmp_path / "t", MANIFEST, noting([]))
+    left, right = CandidateStore(tmp_path / "s"), CandidateStore(tmp_path / "t")
+    assert stored(tmp_path / "s") == stored(tmp_path / "t") == [1, 2, 4, 6, 7, 8]
+    assert left.failed == right.failed
+    assert all(np.array_equal(left[image_id].bits, right[image_id].bits) for image_id in (1, 2, 4, 6, 7, 8))
+
+
+def test_fill_store__an_error_costs_its_batch_nothing(tmp_path: Path, images: list[ImageSource]) -> None:
+    def fail(image_id: int, image: Pixels) -> Candidates:
+        if image_id == 6:
+            raise RuntimeError("device lost")
+        return make(image_id, image)
+
+    with pytest.raises(RuntimeError, match="device lost"):
+        fill_store(images, tmp_path / "s", MANIFEST, each(fail), images_at_once=8)
+    assert stored(tmp_path / "s") == [1, 2, 3, 4, 5]
+
+
+def test_fill_store__a_signal_gives_up_the_batch_in_hand(tmp_path: Path, images: list[ImageSource]) -> None:
+    def until_asked_to_stop(image_id: int, image: Pixels) -> Candidates:
+        if image_id == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        return make(image_id, image)
+
+    began = time.monotonic()
+    with pytest.raises(StopRequested):
+        fill_store(images, tmp_path / "s", MANIFEST, each(until_asked_to_stop), images_at_once=3)
+    assert time.monotonic() - began < 15
+    assert stored(tmp_path / "s") == [1, 2, 3]
+
+
+def test_fill_store__workers_share_the_last_images(
+    tmp_path: Path, images: list[ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is busy has claimed no more than its share of what was left."""
+    monkeypatch.setattr(workers, "_PAUSE", 0.01)
+    many = [ImageSource(image_id=number, path=images[number % 8].path) for number in range(24)]
+    store = dist.HashStore()
+    begun, others_done = threading.Event(), threading.Event()
+    taken: dict[int, list[int]] = {0: [], 1: []}
+
+    def work(rank: int) -> None:
+        def generate_and_note(ids: Sequence[int], pixels: Sequence[Pixels]) -> list[Candidates]:
+            taken[rank].append(len(ids))
+            if rank == 0:
+                begun.set()
+                assert others_done.wait(30)
+            elif sum(taken[1]) == num_free:
+                others_done.set()
+            return generate(ids, pixels)
+
+        if rank == 1:
+            assert begun.wait(30)
+        group = WorkerGroup(store, rank, 2)
+        fill_store(many, tmp_path / "s", MANIFEST, generate_and_note, group=group, images_at_once=8)
+
+    # Rank 0 claims until it holds half of what nobody has: 8 of 24, works on the first 4 of them, and is stuck.
+    num_free = 16
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert others_done.is_set()
+    assert stored(tmp_path / "s") == list(range(24))
+    assert (taken[0], sum(taken[1])) == ([4, 4], 16)
+    assert taken[1] == sorted(taken[1], reverse=True)
+
+
+def test_fill_store__loading_device_and_commits_overlap(
+    tmp_path: Path, images: list[ImageSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the device has the second batch, the third is being decoded and the first being written."""
+    decoded = {image.image_id: threading.Event() for image in images}
+    writing, go_on = threading.Event(), threading.Event()
+    decode, commit = loading.decode, StoreWriter.commit
+
+    def note_decoded(source: ImageSource) -> loading.LoadedImage:
+        decoded[source.image_id].set()
+        return decode(source)
+
+    def note_writing(self: StoreWriter) -> None:
+        writing.set()
+        assert go_on.wait(30)
+        commit(self)
+
+    def work(ids: Sequence[int], pixels: Sequence[Pixels]) -> list[Candidates]:
+        if ids[0] == 3:
+            assert decoded[5].wait(30)
+            assert writing.wait(30)
+            go_on.set()
+        return generate(ids, pixels)
+
+    monkeypatch.setattr(loading, "decode", note_decoded)
+    monkeypatch.setattr(StoreWriter, "commit", note_writing)
+    report = fill_store(images, tmp_path / "s", MANIFEST, work, images_at_once=2, images_per_part=2)
+    assert report.num_added == 8

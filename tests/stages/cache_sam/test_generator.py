@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any
@@ -52,6 +52,14 @@ def assert_same_as_sams(sam: Sam, settings: GeneratorSettings, image: np.ndarray
             # SAM's boxes end at the last pixel, ours behind it; both are zero for an empty mask.
             assert box.tolist() == ([x, y, x + width + 1, y + height + 1] if record["area"] else [0, 0, 0, 0])
     return len(records)
+
+
+@pytest.fixture
+def set_num_threads() -> Iterator[Callable[[int], None]]:
+    """torch.set_num_threads for the length of a test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -311,8 +319,9 @@ def test_generate__compiled_is_the_same(shipped_sam: Sam, image: np.ndarray, mon
 
 
 def test_generate__out_of_memory_halves_the_batch(
-    shipped_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    shipped_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, set_num_threads: Callable[[int], None]
 ) -> None:
+    set_num_threads(1)  # with more the next batch may have begun before the first one fails
     settings = replace(GENERATOR_SETTINGS, points_per_side=5, points_per_batch=12)
     expected = MaskGenerator(shipped_sam, settings).generate(0, image)
     generator = MaskGenerator(shipped_sam, settings)
@@ -329,6 +338,40 @@ def test_generate__out_of_memory_halves_the_batch(
     assert (batch_sizes[:3], generator.points_per_batch) == ([12, 6, 3], 3)
     generator.generate(0, image)
     assert max(batch_sizes[3:]) == 3  # the lower value stays
+
+
+def test_generate__same_bits_with_any_number_of_threads(
+    shipped_sam: Sam, image: np.ndarray, set_num_threads: Callable[[int], None]
+) -> None:
+    settings = replace(GENERATOR_SETTINGS, points_per_side=6, points_per_batch=7)
+    generator = MaskGenerator(shipped_sam, settings, profile=True)
+    set_num_threads(1)
+    expected = generator.generate(0, image)
+    assert expected.num_masks > 3
+    set_num_threads(2)
+    for candidates in [generator.generate(0, image), *generator.generate_batch([0, 0], [image, image])]:
+        assert_equal_candidates(candidates, expected)
+    assert torch.get_num_threads() == 2
+    assert min(generator.timings.values()) > 0
+
+
+def test_generate__out_of_memory_with_threads(
+    shipped_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, set_num_threads: Callable[[int], None]
+) -> None:
+    set_num_threads(2)
+    settings = replace(GENERATOR_SETTINGS, points_per_side=5, points_per_batch=12)
+    expected = MaskGenerator(shipped_sam, settings).generate(0, image)
+    generator = MaskGenerator(shipped_sam, settings)
+    decode = generator._decode
+
+    def decode_few(shared: Any, tokens: torch.Tensor, attended: torch.Tensor) -> Any:
+        if len(tokens) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(shared, tokens, attended)
+
+    monkeypatch.setattr(generator, "_decode", decode_few)
+    assert_equal_candidates(generator.generate(0, image), expected)
+    assert generator.points_per_batch == 3
 
 
 def test_generate__out_of_memory_with_one_prompt(
@@ -357,6 +400,7 @@ def test_generate_batch__out_of_memory_encodes_fewer_images(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(pixels)
 
+    monkeypatch.setattr(generator._threads, "enabled", False)  # as on CUDA: all images at once
     monkeypatch.setattr(generator, "_encode", encode_one)
     for candidates in generator.generate_batch([1, 1, 1], [image] * 3):
         assert_equal_candidates(candidates, expected)

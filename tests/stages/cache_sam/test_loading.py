@@ -115,6 +115,14 @@ def sources(number: int) -> list[ImageSource]:
     return [ImageSource(image_id=image_id, path=Path(f"{image_id}.jpg")) for image_id in range(number)]
 
 
+def holding(number: int) -> Callable[[], int]:
+    return lambda: number
+
+
+def photograph(source: ImageSource, num_pixels: int = 4) -> LoadedImage:
+    return LoadedImage(source=source, pixels=np.broadcast_to(np.uint8(0), (1, num_pixels, 3)))
+
+
 def test_load_ahead__in_order_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = set()
 
@@ -123,10 +131,11 @@ def test_load_ahead__in_order_in_another_thread(monkeypatch: pytest.MonkeyPatch)
         return LoadedImage(source=source)
 
     monkeypatch.setattr(loading, "decode", note)
-    assert [image.source for image in load_ahead(sources(7), 2)] == sources(7)
+    batches = [[image.source for image in batch] for batch in load_ahead(sources(7), 3, holding(6))]
+    assert batches == [sources(7)[:3], sources(7)[3:6], sources(7)[6:]]
     assert len(threads) == 1
     assert threading.current_thread() not in threads
-    assert list(load_ahead([], 2)) == []
+    assert list(load_ahead([], 2, holding(4))) == []
 
 
 def test_load_ahead__draws_no_more_than_it_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +147,50 @@ def test_load_ahead__draws_no_more_than_it_may_hold(monkeypatch: pytest.MonkeyPa
             yield source
 
     monkeypatch.setattr(loading, "decode", lambda source: LoadedImage(source=source))
-    ahead = load_ahead(draw(), 2)
+    ahead = load_ahead(draw(), 1, holding(3))
     for taken in range(1, 6):
         next(ahead)
         assert len(drawn) == taken + 2
     ahead.close()
     assert len(drawn) == 7
+
+
+@pytest.mark.parametrize(
+    ("may_hold", "batches"),
+    [([6] * 9, [3, 3, 2]), ([6, 6, 6, 6, 6, 6, 6, 2, 2, 1], [3, 2, 1, 1, 1]), ([0] * 20, [1] * 8)],
+)
+def test_load_ahead__smaller_batches_where_it_may_hold_less(
+    monkeypatch: pytest.MonkeyPatch, may_hold: list[int], batches: list[int]
+) -> None:
+    """As towards the end of a run with several workers."""
+    monkeypatch.setattr(loading, "decode", lambda source: LoadedImage(source=source))
+    allowed = iter(may_hold)
+    found = [len(batch) for batch in load_ahead(sources(8), 3, lambda: next(allowed, may_hold[-1]))]
+    assert found == batches
+
+
+def test_load_ahead__large_images_are_held_in_small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def draw() -> Iterator[ImageSource]:
+        for source in sources(40):
+            drawn.append(source.image_id)
+            yield source
+
+    monkeypatch.setattr(loading, "MAX_PIXELS", 100)
+    monkeypatch.setattr(loading, "decode", lambda source: photograph(source, 60 if source.image_id < 20 else 30))
+    ahead = load_ahead(draw(), 8, holding(16))
+    found, held = [], []
+    for batch in ahead:
+        found.append([image.source.image_id for image in batch])
+        held.append(len(drawn) - batch[0].source.image_id)
+        assert sum(image.num_pixels for image in batch) <= 100
+    assert [image_id for ids in found for image_id in ids] == list(range(40))
+    assert found[-2:] == [[34, 35, 36], [37, 38, 39]]
+    # The first batch could not know; then one is in work, and two wait.
+    assert held[0] == 16
+    assert set(held[14:18]) == {3}
+    assert max(held[20:]) == 6
 
 
 def test_load_ahead__loads_while_the_caller_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,23 +201,24 @@ def test_load_ahead__loads_while_the_caller_works(monkeypatch: pytest.MonkeyPatc
         return LoadedImage(source=source)
 
     monkeypatch.setattr(loading, "decode", note)
-    ahead = load_ahead(sources(4), 1)
-    next(ahead)
-    # Both are read although only one was asked for.
-    assert loaded.acquire(timeout=5)
-    assert loaded.acquire(timeout=5)
+    ahead = load_ahead(sources(8), 2, holding(4))
+    assert len(next(ahead)) == 2
+    # Four are read although only two were asked for.
+    for _ in range(4):
+        assert loaded.acquire(timeout=5)
     ahead.close()
 
 
 def test_load_ahead__errors_surface(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(source: ImageSource) -> LoadedImage:
-        if source.image_id == 1:
+        if source.image_id == 2:
             raise MemoryError("no room")
         return LoadedImage(source=source)
 
     monkeypatch.setattr(loading, "decode", fail)
-    ahead = load_ahead(sources(4), 2)
-    assert next(ahead).source.image_id == 0
+    ahead = load_ahead(sources(6), 3, holding(6))
+    # What was decoded before it is not lost.
+    assert [image.source.image_id for image in next(ahead)] == [0, 1]
     with pytest.raises(MemoryError, match="no room"):
         next(ahead)
 
@@ -184,7 +232,7 @@ def test_load_ahead__close_does_not_wait_for_a_read_that_hangs(monkeypatch: pyte
         return LoadedImage(source=source)
 
     monkeypatch.setattr(loading, "decode", hang)
-    ahead = load_ahead(sources(3), 1)
+    ahead = load_ahead(sources(3), 1, holding(2))
     next(ahead)
     began = time.monotonic()
     ahead.close()
@@ -198,8 +246,8 @@ import time
 from pathlib import Path
 from semires.stages.cache_sam import loading
 from semires.stages.cache_sam.sources import ImageSource
-loading.decode = lambda source: time.sleep(0 if source.image_id == 0 else 600)
-ahead = loading.load_ahead([ImageSource(image_id=n, path=Path("a")) for n in range(3)], 1)
+loading.decode = lambda source: time.sleep(0 if source.image_id == 0 else 600) or loading.LoadedImage(source=source)
+ahead = loading.load_ahead([ImageSource(image_id=n, path=Path("a")) for n in range(3)], 1, lambda: 2)
 next(ahead)
 ahead.close()
 """

@@ -1,6 +1,9 @@
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +12,10 @@ from PIL import Image
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
+from semires.stages.cache_sam import run
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator import MaskGenerator
-from semires.stages.cache_sam.run import cache_images
+from semires.stages.cache_sam.run import cache_images, images_at_once
 from semires.stages.cache_sam.sam import LoadedSam
 from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, folder_images, image_id_of, train_images
@@ -41,6 +45,39 @@ def test_cache_images__candidates_are_the_generators(
     assert report.num_masks > 3
 
 
+def test_cache_images__several_at_once(
+    tmp_path: Path,
+    sources: list[ImageSource],
+    loaded: LoadedSam,
+    open_settings: GeneratorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An image that the SAM cannot take costs the others nothing; encoded together they are what they are alone."""
+    Image.new("RGB", (300, 1)).save(tmp_path / "thin.png")
+    images = [*sources, ImageSource(image_id=4, path=tmp_path / "thin.png")]
+    for number in (1, 4):
+        monkeypatch.setattr(run, "images_at_once", lambda sam, compiled, number=number: number)
+        report = cache_images(
+            images, tmp_path / f"{number}.zarr", split="refshapes", loaded=loaded, settings=open_settings
+        )
+        assert report.num_added == 3
+    left, right = CandidateStore(tmp_path / "1.zarr"), CandidateStore(tmp_path / "4.zarr")
+    assert left.image_ids.tolist() == right.image_ids.tolist() == [1, 2, 3]
+    assert list(left.failed) == list(right.failed) == [4]
+    for image_id in (1, 2, 3):
+        assert np.array_equal(left[image_id].bits, right[image_id].bits)
+
+
+def test_images_at_once__by_device() -> None:
+    def sam_on(device: str, side: int) -> Any:
+        return SimpleNamespace(device=torch.device(device), image_encoder=SimpleNamespace(img_size=side))
+
+    assert images_at_once(sam_on("cuda", 1024), compiled=False) == 4
+    assert images_at_once(sam_on("cuda", 128), compiled=False) == 16
+    assert images_at_once(sam_on("cuda", 1024), compiled=True) == 1
+    assert images_at_once(sam_on("cpu", 128), compiled=False) == 1
+
+
 def test_cache_images__manifest(
     tmp_path: Path, sources: list[ImageSource], loaded: LoadedSam, open_settings: GeneratorSettings
 ) -> None:
@@ -62,13 +99,13 @@ def test_cache_images__adds_only_what_is_missing(
     cache_images(sources[1:2], location, split="refshapes", loaded=loaded, settings=open_settings)
 
     generated: list[int] = []
-    original = MaskGenerator.generate
+    original = MaskGenerator.generate_batch
 
-    def spy(self: MaskGenerator, image_id: int, image: np.ndarray) -> object:
-        generated.append(image_id)
-        return original(self, image_id, image)
+    def spy(self: MaskGenerator, image_ids: Sequence[int], images: Sequence[np.ndarray]) -> object:
+        generated.extend(image_ids)
+        return original(self, image_ids, images)
 
-    monkeypatch.setattr(MaskGenerator, "generate", spy)
+    monkeypatch.setattr(MaskGenerator, "generate_batch", spy)
     progress: list[tuple[int, int]] = []
     report = cache_images(
         sources,
@@ -242,28 +279,32 @@ def test_cache_images__too_thin_for_the_sam(
     assert (report.num_added, len(report.failed)) == (1, 2)
 
 
+@pytest.mark.parametrize(("num_images", "batches"), [(1, [1, 1, 1]), (2, [2, 1, 1, 1])])
 def test_cache_images__out_of_memory_at_one_prompt(
+    num_images: int,
+    batches: list[int],
     tmp_path: Path,
     sources: list[ImageSource],
     loaded: LoadedSam,
     open_settings: GeneratorSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = MaskGenerator.generate
-    at_once: list[int] = []
+    original = MaskGenerator.generate_batch
+    at_once: list[tuple[int, int]] = []
 
-    def generate(self: MaskGenerator, image_id: int, image: np.ndarray) -> object:
-        at_once.append(self.points_per_batch)
-        if image_id == 2:
+    def generate(self: MaskGenerator, image_ids: Sequence[int], images: Sequence[np.ndarray]) -> object:
+        at_once.append((len(image_ids), self.points_per_batch))
+        if 2 in image_ids:
             self.points_per_batch = 1
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(self, image_id, image)
+        return original(self, image_ids, images)
 
-    monkeypatch.setattr(MaskGenerator, "generate", generate)
+    monkeypatch.setattr(MaskGenerator, "generate_batch", generate)
+    monkeypatch.setattr(run, "images_at_once", lambda sam, compiled: num_images)
     report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
     assert (report.num_added, list(report.failed)) == (2, [2])
     assert "expected memory on the device" in report.failed[2]
-    assert at_once == [64, 64, 64]  # the images after it are not slower for it
+    assert at_once == [(number, 64) for number in batches]  # the images after it are not slower for it
 
 
 def test_cache_images__no_compiler(

@@ -51,6 +51,13 @@ def test_recorded__all_that_changes_a_candidate() -> None:
     assert recorded != replace(settings, points_per_side=16).recorded()
 
 
+def test_on__fills_the_device_and_changes_no_candidate() -> None:
+    settings = GeneratorSettings(points_per_side=5, points_per_batch=36)
+    assert settings.on(torch.device("cpu")) == settings
+    assert settings.on(torch.device("cuda:1")) == replace(settings, points_per_batch=256)
+    assert settings.on(torch.device("cuda")).recorded() == settings.recorded()
+
+
 @pytest.mark.parametrize(
     ("name", "device", "expected"),
     [(None, "cpu", "fp32"), (None, "cuda", "bf16"), ("fp16", "cpu", "fp16"), ("fp32", "cuda", "fp32")],
