@@ -11,7 +11,7 @@ popcount, a union over candidates is OR, and only the refined label is unpacked.
 
 The device of the candidates chooses the backend, and each is held equal to ``matching_reference`` by property tests:
 
-    matching_cpu      CPU        numpy's popcount in cache-sized blocks, on torch's number of threads
+    matching_cpu      CPU        one loop compiled by numba, on torch's number of threads
     matching_triton   CUDA       three kernels, no host synchronisation
     matching_torch    CUDA       torch's integer operators where Triton is missing; no host synchronisation either
     matching_dense    the rest   dense boolean masks, one image at a time (MPS)

@@ -1,36 +1,39 @@
-"""Matching on the CPU: AND and popcount in blocks that stay in cache, on torch's number of threads.
+"""Matching on the CPU: one compiled loop over the packed candidates, on torch's number of threads.
 
-Three passes over packed words, each reading no more than its answer needs:
+A candidate is compared with its label only between the label's first and last set byte; its area is counted right
+after, while its bytes are in cache, and only where the strategy asks for one and the candidate shares a pixel with the
+label. The refined label is then a copy of the best candidate, or the OR of those that qualified.
 
-1. intersections, from the words between the label's first and last set pixel;
-2. areas, of the candidates whose area can still decide (none for cpi-u);
-3. the refined label: a copy of the best candidate, or the OR of those that qualified.
+numba compiles the loop when this module is imported, which `match` does at its first call on the CPU, and keeps it on
+disk, in `__pycache__` or its user cache; where neither can be written each process compiles anew. In seconds of one
+core of an AMD EPYC (Zen 3): importing numba 0.25, compiling 1.1, loading what is on disk 0.4.
 
-numpy has one operator at a time, so a whole pass would write its AND and its counts to memory and read them back.
-Blocks of `_BLOCK_BYTES` through buffers that a thread keeps from call to call hold both in cache. Measured on one core
-of an AMD EPYC (Zen 3), 100 candidates at 480x480: `numpy.bitwise_count` over the packed bytes 0.15 ms, a copy of them
-0.10 to 0.13 ms; with the candidates out of cache the intersections 0.5 ms, and 0.8 ms where the allocator takes the
-buffers' pages anew from the system. Smaller blocks lose more to numpy's calls than they win in cache.
+Measured there beside a memory-cold copy of the candidates, 100 at 480x480, of 0.25 to 0.4 ms: the loop 0.2 to 0.27 ms,
+as long as only reading them takes; around it, labels, result and code come from memory too.
 """
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
 from semires.stages.train.matching_config import MatchConfig, MatchResult
-from semires.stages.train.packed import as_words, pack_bits, unpack_bits
+from semires.stages.train.packed import pack_bits, unpack_bits
 
-Words = NDArray[np.uint64]
+Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 
-_BLOCK_BYTES = 1 << 20
+# Strategies as the compiled loop knows them.
+_STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
+_IOM, _CPI, _CPI_U, _CPI_O = range(4)
+
 # Below this many bytes of candidates for each thread, starting the thread costs more than it saves.
 _BYTES_PER_THREAD = 4 << 20
 
@@ -40,190 +43,148 @@ def match_cpu(
 ) -> MatchResult:
     """Match on the CPU; arguments as `matching.match` has checked them, M and B at least 1.
 
-    Needs, beside the result, one block of words and counts a thread (1.2 MB), which the calling thread keeps for its
-    next call; the packed labels; and where P is no multiple of 8 a copy of the candidates (`packed.as_words`).
+    Needs, beside the result, the packed labels twice and some numbers for each candidate; candidates that are not
+    contiguous are copied.
     """
-    # Unsigned: numpy counts the bits of a negative number's absolute value.
-    candidates_MW: Words = as_words(candidates).numpy().view(np.uint64)
-    packed = pack_bits(labels) if labels.dtype == torch.bool else labels
-    labels_BW: Words = as_words(packed).numpy().view(np.uint64)
-    bounds = offsets.tolist()
-    num_threads = max(1, min(torch.get_num_threads(), candidates_MW.nbytes // _BYTES_PER_THREAD))
-    sample_M = np.repeat(np.arange(len(labels_BW)), np.diff(bounds))
+    candidates_MP: Bytes = candidates.contiguous().numpy()
+    labels_BP: Bytes = (pack_bits(labels) if labels.dtype == torch.bool else labels.contiguous()).numpy()
+    scores, qualified = _judge(candidates_MP, labels_BP, offsets.contiguous().numpy(), config)
 
-    label_areas = np.bitwise_count(labels_BW).sum(axis=1, dtype=np.int64)[sample_M]
-    inters = _intersections(candidates_MW, bounds, labels_BW, num_threads)
-    needed = _rows_whose_area_decides(inters, label_areas, config, return_scores)
-    areas = _areas(candidates_MW, needed, num_threads)
-    scores, qualified = _judge(inters, areas, needed, label_areas, config)
-
-    refined_BW = labels_BW.copy()
-    matched = np.zeros(len(labels_BW), dtype=bool)
-    chosen = np.full(len(labels_BW), config.no_choice)
-    for b, (low, high) in enumerate(pairwise(bounds)):
+    refined_BP = labels_BP.copy()
+    matched = np.zeros(len(labels_BP), dtype=bool)
+    chosen = np.full(len(labels_BP), config.no_choice)
+    for b, (low, high) in enumerate(pairwise(offsets.tolist())):
         rows = low + np.flatnonzero(qualified[low:high])
         if len(rows) == 0:
             continue
         matched[b] = True
         if config.strategy == "iom":
             chosen[b] = scores[low:high].argmax()  # the first of equals
-            refined_BW[b] = candidates_MW[low + chosen[b]]
+            refined_BP[b] = candidates_MP[low + chosen[b]]
         else:
             chosen[b] = len(rows)
-            refined_BW[b] = candidates_MW[rows[0]]
+            refined_BP[b] = candidates_MP[rows[0]]
             for row in rows[1:]:
-                np.bitwise_or(refined_BW[b], candidates_MW[row], out=refined_BW[b])
+                np.bitwise_or(refined_BP[b], candidates_MP[row], out=refined_BP[b])
     return MatchResult(
-        refined=unpack_bits(torch.from_numpy(refined_BW.view(np.uint8)), size),
+        refined=unpack_bits(torch.from_numpy(refined_BP), size),
         matched=torch.from_numpy(matched),
         chosen=torch.from_numpy(chosen),
         scores=torch.from_numpy(scores) if return_scores else None,
     )
 
 
-def _rows_whose_area_decides(
-    inters: Counts, label_areas: Counts, config: MatchConfig, return_scores: bool
-) -> NDArray[np.bool_]:
-    """The candidates, bool [M], whose area can change the answer.
-
-    cpi-u asks for none. A candidate that shares no pixel with the label scores 0 whatever its area. IOM's union is at
-    least the label, so an intersection over the label alone that does not pass the rate rules a candidate out;
-    rounding keeps that order, for division in floating point is monotone.
-    """
-    if config.strategy == "cpi-u":
-        return np.zeros(len(inters), dtype=bool)
-    if config.strategy == "iom" and not return_scores:
-        return inters / np.maximum(label_areas, 1) > config.iou_rate
-    return inters > 0
-
-
 def _judge(
-    inters: Counts, areas: Counts, needed: NDArray[np.bool_], label_areas: Counts, config: MatchConfig
+    candidates_MP: Bytes, labels_BP: Bytes, offsets: Counts, config: MatchConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Score, float64 [M], and whether it qualifies, bool [M]."""
-    # Empty denominators go with empty intersections, so the clamps stand in for eq. 7's epsilon: score 0, no match.
-    if config.strategy == "iom":
-        # A row whose area was left out cannot pass, so 0 may stand for its IoU; computed with area 0 it could.
-        ious = np.where(needed, inters / np.maximum(label_areas + areas - inters, 1), 0.0)
-        return ious, ious > config.iou_rate
-    s1 = inters / np.maximum(label_areas, 1)
-    if config.strategy == "cpi-u":
-        return s1, s1 > config.inter1
-    s2 = inters / np.maximum(areas, 1)
-    if config.strategy == "cpi-o":
-        return s2, s2 > config.inter2
-    return np.maximum(s1, s2), (s1 > config.inter1) | (s2 > config.inter2)
-
-
-def _intersections(candidates_MW: Words, bounds: list[int], labels_BW: Words, num_threads: int) -> Counts:
-    """|S_k and P| of each candidate with its sample's label, int64 [M]."""
-    inters: Counts = np.zeros(len(candidates_MW), dtype=np.int64)
-    blocks = []
-    for b, (low, high) in enumerate(pairwise(bounds)):
-        filled = np.flatnonzero(labels_BW[b])
-        if len(filled):
-            words = slice(int(filled[0]), int(filled[-1]) + 1)
-            label_W = labels_BW[b, words]
-            step = _rows_per_block(len(label_W))
-            for first in range(low, high, step):
-                rows = slice(first, min(first + step, high))
-                blocks.append(partial(_count_and, candidates_MW[rows, words], label_W, inters[rows]))
-    _run(blocks, num_threads)
-    return inters
-
-
-def _areas(candidates_MW: Words, needed: NDArray[np.bool_], num_threads: int) -> Counts:
-    """|S_k| of the needed candidates, int64 [M]; 0 for the others."""
-    areas: Counts = np.zeros(len(candidates_MW), dtype=np.int64)
-    step = _rows_per_block(candidates_MW.shape[1])
-    blocks = []
-    for first in range(0, len(needed), step):
-        rows = first + np.flatnonzero(needed[first : first + step])
-        if len(rows):
-            blocks.append(partial(_count_rows, candidates_MW, rows, areas))
-    _run(blocks, num_threads)
-    return areas
-
-
-def _rows_per_block(num_words: int) -> int:
-    """How many rows of 64-bit words a block holds; at least one, which `_column_blocks` cuts where it is longer."""
-    return max(1, _BLOCK_BYTES // (8 * num_words))
-
-
-def _column_blocks(num_words: int) -> list[slice]:
-    """Where to cut rows of so many words: nowhere, unless a single one is longer than a block."""
-    step = max(1, _BLOCK_BYTES // 8)
-    return [slice(first, min(first + step, num_words)) for first in range(0, num_words, step)]
-
-
-class _Buffers(threading.local):
-    """The words and counts of one block, each thread's own and kept: fresh pages would cost half as much again."""
-
-    def __init__(self) -> None:
-        self._words: Words = np.empty(0, dtype=np.uint64)
-        self._counts: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
-
-    def words(self, shape: tuple[int, int]) -> Words:
-        """Room for words of that shape, not initialised."""
-        num = shape[0] * shape[1]
-        if len(self._words) < num:
-            self._words = np.empty(num, dtype=np.uint64)
-        return self._words[:num].reshape(shape)
-
-    def count(self, words: Words, out: Counts) -> None:
-        """Add the set bits of each row of words [N, W] to out, int64 [N]."""
-        if len(self._counts) < words.size:
-            self._counts = np.empty(words.size, dtype=np.uint8)
-        counts = self._counts[: words.size].reshape(words.shape)
-        np.bitwise_count(words, out=counts)
-        # Bytes are summed twice as fast in uint32 as in int64; a block's bits fit.
-        out += np.add.reduce(counts, axis=1, dtype=np.uint32)
-
-
-_BUFFERS = _Buffers()
-
-Block = Callable[[], None]
-
-
-def _count_and(candidates_NW: Words, label_W: Words, out: Counts) -> None:
-    """Add the bits that each candidate shares with the label to out."""
-    for columns in _column_blocks(len(label_W)):
-        words = _BUFFERS.words((len(candidates_NW), columns.stop - columns.start))
-        np.bitwise_and(candidates_NW[:, columns], label_W[columns], out=words)
-        _BUFFERS.count(words, out)
-
-
-def _count_rows(candidates_MW: Words, rows: Counts, areas: Counts) -> None:
-    """Add the bits of the candidates of those rows, which lie within one block, to their areas."""
-    first, last = int(rows[0]), int(rows[-1])
-    num_words = candidates_MW.shape[1]
-    if last - first + 1 == len(rows):
-        for columns in _column_blocks(num_words):
-            _BUFFERS.count(candidates_MW[first : last + 1, columns], areas[first : last + 1])
-        return
-    # Several rows to a block: none is longer than one.
-    words = _BUFFERS.words((len(rows), num_words))
-    # mode: with the default, numpy would gather into a copy of the buffer first.
-    np.take(candidates_MW, rows, axis=0, out=words, mode="clip")
-    counted: Counts = np.zeros(len(rows), dtype=np.int64)
-    _BUFFERS.count(words, counted)
-    areas[rows] = counted
-
-
-def _run(blocks: Sequence[Block], num_threads: int) -> None:
-    """Work through the blocks, dealt out to threads: numpy lets go of the interpreter lock inside an operator.
+    """Score, float64 [M], and whether it qualifies, bool [M].
 
     The threads live as long as the call. A pool kept for later would be dead in a process forked meanwhile, as data
     loaders fork theirs, and would hang it.
     """
-    num_threads = min(num_threads, len(blocks))
+    num_candidates = len(candidates_MP)
+    scores = np.zeros(num_candidates)
+    qualified = np.zeros(num_candidates, dtype=bool)
+    strategy = _STRATEGIES.index(config.strategy)
+    limits = (config.iou_rate, config.inter1, config.inter2)
+
+    def judge(low: int, high: int) -> None:
+        _judge_rows(candidates_MP, labels_BP, offsets, strategy, *limits, low, high, scores, qualified)
+
+    num_threads = min(torch.get_num_threads(), candidates_MP.nbytes // _BYTES_PER_THREAD, num_candidates)
     if num_threads <= 1:
-        _run_blocks(blocks)
-        return
-    with ThreadPoolExecutor(num_threads) as pool:
-        list(pool.map(_run_blocks, [blocks[t::num_threads] for t in range(num_threads)]))
+        judge(0, num_candidates)
+    else:
+        cuts = [num_candidates * thread // num_threads for thread in range(num_threads + 1)]
+        with ThreadPoolExecutor(num_threads) as pool:
+            list(pool.map(judge, cuts[:-1], cuts[1:]))
+    return scores, qualified
 
 
-def _run_blocks(blocks: Sequence[Block]) -> None:
-    for block in blocks:
-        block()
+def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile a function for that signature now, or load what an earlier process compiled."""
+
+    def compile_now(function: Callable[..., None]) -> Callable[..., None]:
+        try:
+            return njit(signature, nogil=True, cache=True)(function)
+        except (RuntimeError, OSError):  # nowhere to write, or the disk filled up
+            return njit(signature, nogil=True)(function)
+
+    return compile_now
+
+
+@intrinsic
+def _popcount(typing: Any, value: Any) -> Any:
+    """The set bits of an integer; LLVM counts those of a whole vector where it is in a loop."""
+    return value(value), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+@intrinsic
+def _word_at(typing: Any, row: Any, index: Any) -> Any:
+    """Bytes index .. index + 7 of a contiguous row as one word, wherever the row begins."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        word_pointer = context.get_value_type(types.uint64).as_pointer()
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), word_pointer)
+        # Rows of P bytes begin at any address.
+        return builder.load(pointer, align=1)
+
+    return types.uint64(row, types.intp), generate
+
+
+@njit
+def _shared_bits(a_P: Bytes, b_P: Bytes) -> np.uint64:
+    """The bits that two rows share."""
+    count = np.uint64(0)
+    num_in_words = len(a_P) // 8 * 8
+    for start in range(0, num_in_words, 8):
+        count += _popcount(_word_at(a_P, start) & _word_at(b_P, start))
+    for index in range(num_in_words, len(a_P)):
+        count += np.uint64(_popcount(a_P[index] & b_P[index]))
+    return count
+
+
+@_compiled(
+    "void(uint8[:, ::1], uint8[:, ::1], int64[::1], int64, float64, float64, float64, int64, int64, "
+    "float64[::1], boolean[::1])"
+)
+def _judge_rows(
+    candidates_MP: Bytes,
+    labels_BP: Bytes,
+    offsets: Counts,
+    strategy: int,
+    iou_rate: float,
+    inter1: float,
+    inter2: float,
+    low: int,
+    high: int,
+    scores: NDArray[np.float64],
+    qualified: NDArray[np.bool_],
+) -> None:
+    """`_judge` for candidates low .. high - 1; scores and qualified come in as zeros."""
+    for b in range(len(labels_BP)):
+        first, last = max(low, offsets[b]), min(high, offsets[b + 1])
+        if first >= last:
+            continue
+        label_P = labels_BP[b]
+        start, stop = 0, len(label_P)
+        while start < stop and label_P[start] == 0:
+            start += 1
+        while start < stop and label_P[stop - 1] == 0:
+            stop -= 1
+        span_P = label_P[start:stop]
+        label_area = _shared_bits(span_P, span_P)
+        for m in range(first, last):
+            inter = _shared_bits(candidates_MP[m, start:stop], span_P)
+            if inter == 0:  # no score and no match; below, no denominator is 0
+                continue
+            area = _shared_bits(candidates_MP[m], candidates_MP[m]) if strategy != _CPI_U else inter
+            if strategy == _IOM:
+                scores[m] = inter / (label_area + area - inter)
+                qualified[m] = scores[m] > iou_rate
+                continue
+            s1 = inter / label_area if strategy != _CPI_O else 0.0
+            s2 = inter / area if strategy != _CPI_U else 0.0
+            scores[m] = max(s1, s2)
+            qualified[m] = s1 > inter1 or s2 > inter2

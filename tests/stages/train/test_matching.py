@@ -373,7 +373,7 @@ def test_match__nothing_at_all(strategy: str) -> None:
 def test_match__is_light_to_import() -> None:
     script = (
         "import sys, semires.stages.train.matching\n"
-        "heavy = {'transformers', 'zarr', 'torchvision', 'segment_anything', 'triton', 'typer', 'PIL'}\n"
+        "heavy = {'transformers', 'zarr', 'torchvision', 'segment_anything', 'triton', 'typer', 'PIL', 'numba'}\n"
         "from semires.stages.train.matching import match\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
