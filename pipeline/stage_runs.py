@@ -113,6 +113,26 @@ def _holds_all(store: str | Path, images: list[ImageSource]) -> bool:
     return all(image.image_id in held for image in images)
 
 
+def prepare(
+    config: TrainConfig,
+    paths: Paths,
+    run: Path,
+    on_progress: OnProgress,
+    *,
+    store: str | Path | None = None,
+    burn_in: Path | None = None,
+) -> tuple[ReferDataset, str | Path | None]:
+    """What the run of `config` in the folder `run` needs, made where it is missing: its data set and, for semires, its
+    candidate store. InputError for what `check_run` refuses."""
+    dataset = load_dataset(paths, config.split, on_progress)
+    # Before the candidates, which may take hours.
+    check_run(config, dataset, run, burn_in)
+    if config.method == "semires":
+        store = store or paths.store(config.split)
+        prepare_candidates(paths, dataset, LAVT_SIZES[config.model].image_size, store, on_progress)
+    return dataset, store
+
+
 def train(
     config: TrainConfig,
     paths: Paths,
@@ -124,10 +144,5 @@ def train(
     burn_in: Path | None = None,
 ) -> dict[str, Any]:
     """Stage two: the run of `config` in the folder `run`; returns its result."""
-    dataset = load_dataset(paths, config.split, on_progress)
-    # Before the candidates, which may take hours.
-    check_run(config, dataset, run, burn_in)
-    if config.method == "semires":
-        store = store or paths.store(config.split)
-        prepare_candidates(paths, dataset, LAVT_SIZES[config.model].image_size, store, on_progress)
+    dataset, store = prepare(config, paths, run, on_progress, store=store, burn_in=burn_in)
     return train_run(config, dataset, run, device, store=store, burn_in=burn_in, on_progress=on_progress)

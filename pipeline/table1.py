@@ -20,9 +20,11 @@ from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
 from semires.pipeline.report import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
-from semires.pipeline.stage_runs import train
+from semires.pipeline.side_by_side import Job, num_side_by_side, train_side_by_side
+from semires.pipeline.stage_runs import prepare, train
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import Method, TrainConfig
+from semires.stages.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +101,14 @@ def run_table1(
             continue
         of_split = shares or TABLE1_SHARES[split]
         measured = []
-        for run in plan_grid(split, of_split, num_seeds, paths.runs / "table1"):
-            console.print(f"{split} {run.config.labeled * 100:g}% seed {run.seed}: {METHODS[run.config.method]}")
-            train(run.config, paths, run.folder, device, on_progress, burn_in=run.burn_in)
-            measured.append(Measured(seed=run.seed, scores=evaluate_run(run.folder, paths, device, on_progress)))
+        for first, *others in _groups(plan_grid(split, of_split, num_seeds, paths.runs / "table1")):
+            for together in ([first], others):
+                names = " and ".join(METHODS[run.config.method] for run in together)
+                console.print(f"{split} {first.config.labeled * 100:g}% seed {first.seed}: {names}")
+                _train_all(together, paths, device, on_progress)
+                for run in together:
+                    scores = evaluate_run(run.folder, paths, device, on_progress)
+                    measured.append(Measured(seed=run.seed, scores=scores))
         tables.append(split_table(split, of_split, measured))
         runs += measured
     paths.reports.mkdir(parents=True, exist_ok=True)
@@ -111,3 +117,23 @@ def run_table1(
     for table in tables:
         console.print(as_rich(table))
     console.print(f"written: {paths.reports / 'table1.md'}, {paths.reports / 'table1.json'}", soft_wrap=True)
+
+
+def _groups(runs: Sequence[GridRun]) -> list[Sequence[GridRun]]:
+    """The methods of each share and seed: the burn-in, then those that start from it."""
+    num_methods = len(get_args(Method))
+    return [runs[start : start + num_methods] for start in range(0, len(runs), num_methods)]
+
+
+def _train_all(runs: Sequence[GridRun], paths: Paths, device: torch.device, on_progress: OnProgress) -> None:
+    """Train runs that do not need each other, side by side where that is faster."""
+    num_unfinished = sum(not RunFolder(run.folder).is_finished for run in runs)
+    if num_unfinished < 2 or num_side_by_side(len(runs), device) < len(runs):
+        for run in runs:
+            train(run.config, paths, run.folder, device, on_progress, burn_in=run.burn_in)
+        return
+    jobs = []
+    for run in runs:
+        _, store = prepare(run.config, paths, run.folder, on_progress, burn_in=run.burn_in)
+        jobs.append(Job(config=run.config, folder=run.folder, store=store, burn_in=run.burn_in))
+    train_side_by_side(jobs, paths, on_progress)

@@ -160,3 +160,20 @@ def test_run_table1__shares_are_checked_before_anything_is_done(tmp_path: Path) 
 def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:
     for split, shares in TABLE1_SHARES.items():
         assert len(plan_grid(split, shares, 1, tmp_path)) == 3 * len(shares)
+
+
+def test_run_table1__methods_of_a_burn_in_side_by_side(tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of one thread leave what one process of one thread leaves."""
+    monkeypatch.setattr(table1, "num_side_by_side", lambda num_runs, device: num_runs)
+    seen: set[str] = set()
+    run_table1(tiny_grid, CPU, lambda what, done, total: seen.add(what), splits=["refshapes"], shares=[0.25])
+    assert {*METHODS, "evaluation of baseline", "evaluation of semires"} <= seen
+    monkeypatch.setattr(table1, "num_side_by_side", lambda num_runs, device: 1)
+    one_by_one = dataclasses.replace(tiny_grid, runs=tiny_grid.runs.parent / "one_by_one")
+    run_table1(one_by_one, CPU, ignore, splits=["refshapes"], shares=[0.25])
+    for method in METHODS[1:]:
+        found, expected = (
+            json.loads((paths.runs / "table1" / "refshapes" / "0.25" / "seed0" / method / "scores.json").read_text())
+            for paths in (tiny_grid, one_by_one)
+        )
+        assert found == expected

@@ -1,0 +1,129 @@
+"""Training runs side by side, a process each: on a CPU two runs of one thread are done before two of two in turn.
+
+A training step is a thousand short operators, and at the end of each torch's threads wait for each other; processes do
+not.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from threading import Thread
+
+import torch
+
+from semires.cache.errors import StoreError
+from semires.pipeline.paths import Paths
+from semires.pipeline.progress import OnProgress
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import ReferDataset
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run import train_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run whose data, and candidates in `store` with their view, are there; arguments as `train_run` has them."""
+
+    config: TrainConfig
+    folder: Path
+    store: str | Path | None
+    burn_in: Path | None
+
+
+def num_side_by_side(num_jobs: int, device: torch.device) -> int:
+    """How many runs to train at a time: on a CPU as many as torch has threads, on an accelerator one after another."""
+    return max(1, min(num_jobs, torch.get_num_threads())) if device.type == "cpu" else 1
+
+
+def train_side_by_side(jobs: Sequence[Job], paths: Paths, on_progress: OnProgress) -> None:
+    """Train the jobs on the CPU all at once, each in a process of its own with its share of torch's threads.
+
+    `on_progress` is told of each under its method's name. The first error of one ends the others, which go on from
+    their last evaluation when asked again; so does the end of this process, however it comes.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads
+    num_threads = max(1, torch.get_num_threads() // len(jobs))
+    processes, readers = [], []
+    try:
+        for job in jobs:
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_train, args=(job, paths, num_threads, writer), daemon=True)
+            with _interrupts_ignored():
+                process.start()
+            writer.close()  # the process has its own: the pipe ends with it
+            processes.append(process)
+            readers.append(reader)
+        _follow(readers, on_progress)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """What is started meanwhile never sees Ctrl-C, which goes to every process of a terminal: its parent ends it."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _follow(readers: Sequence[Connection], on_progress: OnProgress) -> None:
+    """Pass on what the processes tell until each has said that it is done; raises the error that one tells."""
+    pending = list(readers)
+    while pending:
+        for reader in wait(pending):
+            assert isinstance(reader, Connection)
+            try:
+                message = reader.recv()
+            except EOFError:
+                raise RuntimeError(
+                    "a training process ended without a word: was it killed, or out of memory?"
+                ) from None
+            if message is None:
+                pending.remove(reader)
+            elif isinstance(message, InputError | StoreError):
+                raise message
+            else:
+                on_progress(*message)
+
+
+def _train(job: Job, paths: Paths, num_threads: int, writer: Connection) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(num_threads)
+    try:
+        dataset = ReferDataset.load(paths.data, job.config.split, paths.images_of(job.config.split))
+        train_run(
+            job.config,
+            dataset,
+            job.folder,
+            torch.device("cpu"),
+            store=job.store,
+            burn_in=job.burn_in,
+            on_progress=_telling(writer, job.config.method),
+        )
+        writer.send(None)
+    except (InputError, StoreError) as error:
+        writer.send(error)
+
+
+def _end_with_parent() -> None:
+    """Killed, the parent ends nothing, and the command typed again would train in the same folder."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _telling(writer: Connection, method: str) -> OnProgress:
+    def tell(what: str, done: int, total: int) -> None:
+        writer.send((what if what == method else f"{what} of {method}", done, total))
+
+    return tell

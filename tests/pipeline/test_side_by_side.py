@@ -1,0 +1,80 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from semires.pipeline.paths import Paths
+from semires.pipeline.recipes import train_recipe
+from semires.pipeline.side_by_side import Job, num_side_by_side, train_side_by_side
+from semires.stages.data.errors import InputError
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from semires.pipeline import side_by_side
+
+def never_ends(job, paths, num_threads, writer):
+    from threading import Thread
+    import os
+    Thread(target=side_by_side._end_with_parent, daemon=True).start()
+    writer.send((str(os.getpid()), 1, 1))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    side_by_side._train = never_ends
+    show = lambda what, done, total: print(what, flush=True)
+    side_by_side.train_side_by_side([None, None], None, show)
+"""
+
+
+def ignore(what: str, done: int, total: int) -> None:
+    pass
+
+
+def test_num_side_by_side__threads_of_a_cpu_and_one_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert [num_side_by_side(n, torch.device("cpu")) for n in (1, 2, 3)] == [1, 2, 2]
+    assert num_side_by_side(2, torch.device("cuda")) == 1
+
+
+def test_train_side_by_side__error_of_one_process_is_raised_here(tmp_path: Path) -> None:
+    job = Job(config=train_recipe("refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
+    jobs = [job, dataclasses.replace(job, folder=tmp_path / "other")]
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(InputError, match="refcoco"):
+        train_side_by_side(jobs, Paths(data=tmp_path), ignore)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A dead process whose new parent has not looked yet is a zombie.
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_train_side_by_side__ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        children = [int(parent.stdout.readline()) for _ in range(2)]
+        assert all(map(is_alive, children))
+        parent.send_signal(number)
+        parent.wait(60)
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, children))
