@@ -8,8 +8,8 @@ The public SemiRES code keeps SAM's masks in `anns/<data set>/sam_rle_mask/<ref_
 whose starts count from 1 along the columns of the image (column-major) and whose runs are the set pixels. Scores,
 points and the image id are not in it, and refs of one image repeat its masks.
 
-The decoder, the limits and the errors here serve coco.py as well. The files are somebody else's: whatever is wrong
-with one is a StoreError that names it, raised before anything of it is stored.
+The decoder, the limits and the errors here serve coco.py and coco_document.py as well. The files are somebody else's:
+whatever is wrong with one is a StoreError that names it, raised before anything of it is stored.
 """
 
 from __future__ import annotations

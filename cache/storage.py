@@ -1,4 +1,4 @@
-"""A Zarr v3 hierarchy at a location: with columns.py and shards.py all that talks to zarr.
+"""A Zarr v3 hierarchy at a location: groups and columns, written, listed and opened.
 
 A location is a local path or any URL that fsspec understands. Columns are sharded arrays, compressed (see codec.py) and
 crc32c checked, each written at once and never changed. Groups are written after their columns: metadata of a group is

@@ -7,10 +7,11 @@ not.
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 
@@ -35,20 +36,23 @@ class Job:
     burn_in: Path | None
 
 
-def num_side_by_side(num_jobs: int, device: torch.device) -> int:
-    """How many runs to train at a time: on a CPU as many as torch has threads, on an accelerator one after another."""
-    return max(1, min(num_jobs, torch.get_num_threads())) if device.type == "cpu" else 1
+def is_worth_it(num_jobs: int, device: torch.device) -> bool:
+    """Whether so many runs are done sooner side by side: on a CPU with a thread of torch's for each."""
+    return device.type == "cpu" and torch.get_num_threads() >= num_jobs
 
 
 def train_side_by_side(jobs: Sequence[Job], paths: Paths, on_progress: OnProgress) -> None:
     """Train the jobs on the CPU all at once, each in a process of its own with its share of torch's threads.
 
     `on_progress` is told of each under its method's name. The first error of one ends the others, which go on from
-    their last evaluation when asked again; so does the end of this process, however it comes.
+    their last evaluation when asked again; so does the end of this process, however it comes. InputError and StoreError
+    as `train_run` raises them, RuntimeError where a process ended otherwise; its own words are on stderr then.
+
+    To be called in the main thread, of a script under ``if __name__ == "__main__"``: the processes import it.
     """
     context = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads
     num_threads = max(1, torch.get_num_threads() // len(jobs))
-    processes, readers = [], []
+    running: dict[Connection, tuple[Job, BaseProcess]] = {}
     try:
         for job in jobs:
             reader, writer = context.Pipe(duplex=False)
@@ -56,11 +60,10 @@ def train_side_by_side(jobs: Sequence[Job], paths: Paths, on_progress: OnProgres
             with _interrupts_ignored():
                 process.start()
             writer.close()  # the process has its own: the pipe ends with it
-            processes.append(process)
-            readers.append(reader)
-        _follow(readers, on_progress)
+            running[reader] = job, process
+        _follow(running, on_progress)
     finally:
-        for process in processes:
+        for _, process in running.values():
             process.terminate()
             process.join()
 
@@ -75,17 +78,19 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _follow(readers: Sequence[Connection], on_progress: OnProgress) -> None:
+def _follow(running: Mapping[Connection, tuple[Job, BaseProcess]], on_progress: OnProgress) -> None:
     """Pass on what the processes tell until each has said that it is done; raises the error that one tells."""
-    pending = list(readers)
+    pending = list(running)
     while pending:
         for reader in wait(pending):
             assert isinstance(reader, Connection)
             try:
                 message = reader.recv()
             except EOFError:
+                job, process = running[reader]
+                process.join()
                 raise RuntimeError(
-                    "a training process ended without a word: was it killed, or out of memory?"
+                    f"training in {job.folder} ended with exit code {process.exitcode}; what it had to say is above"
                 ) from None
             if message is None:
                 pending.remove(reader)

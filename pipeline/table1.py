@@ -20,7 +20,7 @@ from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
 from semires.pipeline.report import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
-from semires.pipeline.side_by_side import Job, num_side_by_side, train_side_by_side
+from semires.pipeline.side_by_side import Job, is_worth_it, train_side_by_side
 from semires.pipeline.stage_runs import prepare, train
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import Method, TrainConfig
@@ -128,7 +128,7 @@ def _groups(runs: Sequence[GridRun]) -> list[Sequence[GridRun]]:
 def _train_all(runs: Sequence[GridRun], paths: Paths, device: torch.device, on_progress: OnProgress) -> None:
     """Train runs that do not need each other, side by side where that is faster."""
     num_unfinished = sum(not RunFolder(run.folder).is_finished for run in runs)
-    if num_unfinished < 2 or num_side_by_side(len(runs), device) < len(runs):
+    if num_unfinished < 2 or not is_worth_it(len(runs), device):
         for run in runs:
             train(run.config, paths, run.folder, device, on_progress, burn_in=run.burn_in)
         return

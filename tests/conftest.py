@@ -1,5 +1,6 @@
 """What tests of several modules share: a RefShapes of a few scenes and a store of their true masks."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +64,13 @@ def refshapes_store(
 
 def _is_part_of_composite(part_owner: np.ndarray) -> np.ndarray:
     return np.bincount(part_owner)[part_owner] > 1
+
+
+@pytest.fixture(autouse=True)
+def heard_interrupts() -> Iterator[None]:
+    """SIGINT as at a terminal: a suite started in a shell's background inherits it ignored, and its children too."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +19,7 @@ from segment_anything.modeling import Sam
 
 from semires.pipeline.bench.memory import peak_memory
 from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.run import images_at_once
 from semires.stages.cache_sam.settings import GeneratorSettings
 
 SAMS_OWN = "segment-anything"
@@ -44,6 +45,21 @@ class Contestant:
         if self.precision is None:
             return SamsGenerator(sam, **asdict(settings))
         return MaskGenerator(sam, settings, precision=self.precision, compile=self.compiled)
+
+    def at_once(self, sam: Sam) -> int:
+        """Images that it is given together: as many as the run of stage one gives ours, one of SAM's own."""
+        return 1 if self.precision is None else images_at_once(sam, compiled=self.compiled)
+
+
+def generate_all(generator: Any, images: Sequence[NDArray[np.uint8]], at_once: int) -> list[Any]:
+    """What a contestant's generator finds in each image, so many given to it at once."""
+    if not isinstance(generator, MaskGenerator):
+        return [generator.generate(image) for image in images]
+    found: list[Any] = []
+    for start in range(0, len(images), at_once):
+        some = range(start, min(start + at_once, len(images)))
+        found += generator.generate_batch(some, images[some.start : some.stop])
+    return found
 
 
 class SamsGenerator(SamAutomaticMaskGenerator):
@@ -86,7 +102,8 @@ def network_milliseconds(sam: Sam) -> Iterator[dict[str, float]]:
 def resident_memory(
     contestant: Contestant, sam_file: Path, settings: GeneratorSettings, image: NDArray[np.uint8]
 ) -> float:
-    """Peak resident megabytes on the CPU over those of a process that has loaded the SAM, generating for `image` once.
+    """Peak resident megabytes on the CPU over those of a process that has loaded the SAM, generating for `image`,
+    as often as it is given images at once.
 
     `sam_file` is a whole `Sam` that `torch.save` wrote. Measured in a process of its own: what another contestant
     gave back to the allocator would else be had for nothing.
@@ -102,7 +119,8 @@ def _generate_once(
     sam = torch.load(sam_file, weights_only=False)  # our own file, written a moment ago
     start = _start_peak()
     generator = contestant.build(sam, settings)
-    _ = generator.generate(0, image) if isinstance(generator, MaskGenerator) else generator.generate(image)
+    at_once = contestant.at_once(sam)
+    generate_all(generator, [image] * at_once, at_once)
     return peak_memory() - start
 
 

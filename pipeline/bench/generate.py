@@ -1,6 +1,7 @@
 """`semires bench generate`: our mask generator beside the installed `SamAutomaticMaskGenerator`.
 
-Same SAM, settings and images in the same run; at every image the contestants take turns. The masks are compared before
+Same SAM, settings and images in the same run; at every image, or as many as ours is given at once, the contestants take
+turns. The masks are compared before
 anything is timed.
 """
 
@@ -25,7 +26,13 @@ from segment_anything.modeling import Sam
 from semires.cache.candidates import Candidates
 from semires.cache.writer import StoreWriter
 from semires.pipeline.bench.agreement import Masks, agreement
-from semires.pipeline.bench.contestants import SAMS_OWN, Contestant, network_milliseconds, resident_memory
+from semires.pipeline.bench.contestants import (
+    SAMS_OWN,
+    Contestant,
+    generate_all,
+    network_milliseconds,
+    resident_memory,
+)
 from semires.pipeline.bench.memory import bench_manifest
 from semires.pipeline.bench.random_sam import MIN_MASKS, random_sam, settings_for
 from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
@@ -97,7 +104,7 @@ def bench_generate(config: GenerateBenchConfig) -> Bench:
     first = [
         f"{len(images)} images of {sizes}{', ...' if len(heights_widths) > 3 else ''}, "
         f"{settings.points_per_side}x{settings.points_per_side} points, on {config.device}; per image the median of "
-        f"{config.repeats} turns",
+        f"{config.repeats} turns; ours is given as many images at once as cache-sam gives it",
         "equal masks, best IoU: against the masks of segment-anything's generator; peak memory: over that of the "
         "loaded SAM, on CPU at the largest image",
         "load to commit: an image, measured apart; select of segment-anything's generator is all but the two networks",
@@ -142,20 +149,21 @@ class _Measurement:
                 torch.cuda.reset_peak_memory_stats(self._config.device)
                 start = torch.cuda.memory_allocated(self._config.device)
             generator = generators[name] = contestant.build(self._sam, self._settings)
+            if contestant.compiled:
+                seconds = generator.warm_up(*self._images[0].shape[:2])
+                notes.append(f"{name}: compiled in {seconds:.1f} s, which count nowhere else")
+            found = generate_all(generator, self._images, contestant.at_once(self._sam))
             if isinstance(generator, MaskGenerator):
-                if contestant.compiled:
-                    seconds = generator.warm_up(*self._images[0].shape[:2])
-                    notes.append(f"{name}: compiled in {seconds:.1f} s, which count nowhere else")
-                candidates[name] = [generator.generate(*each) for each in enumerate(self._images)]
-                masks[name] = [each.masks() for each in candidates[name]]
+                candidates[name] = found
+                masks[name] = [each.masks() for each in found]
             else:
-                masks[name] = [_stack(generator.generate(image), image) for image in self._images]
+                masks[name] = [_stack(each, image) for each, image in zip(found, self._images, strict=True)]
             if self._is_cuda:
                 peak = torch.cuda.max_memory_allocated(self._config.device)
                 megabytes[name] = (peak - start) / 1e6
         if not self._is_cuda:
             megabytes = self._memory_on_cpu(contestants)
-        milliseconds = self._time(generators)
+        milliseconds = self._time(contestants, generators)
         load_ms = _median_ms([partial(load_image, path) for path in paths], self._config.repeats)
 
         columns: dict[str, dict[str, Cell]] = {}
@@ -187,18 +195,18 @@ class _Measurement:
             )
         return rows, notes
 
-    def _time(self, generators: dict[str, Any]) -> dict[str, float]:
+    def _time(self, contestants: Sequence[Contestant], generators: dict[str, Any]) -> dict[str, float]:
         """Milliseconds an image by contestant; all have seen every image already."""
         sums = dict.fromkeys(generators, 0.0)
 
-        def turn(generator: Any, image: Pixels) -> Callable[[], object]:
-            if isinstance(generator, MaskGenerator):
-                return lambda: generator.generate(0, image)
-            return lambda: generator.generate(image)
-
         # Either ends with masks on the host, so there is nothing left on the device to wait for.
-        for image in self._images:
-            functions = {name: turn(generator, image) for name, generator in generators.items()}
+        at_once = {contestant.name: contestant.at_once(self._sam) for contestant in contestants}
+        in_turn = max(at_once.values())
+        for start in range(0, len(self._images), in_turn):
+            images = self._images[start : start + in_turn]
+            functions = {
+                name: partial(generate_all, generator, images, at_once[name]) for name, generator in generators.items()
+            }
             for name, value in interleaved_medians(functions, repeats=self._config.repeats, warmup=0).items():
                 sums[name] += value / len(self._images)
         return sums

@@ -34,8 +34,7 @@ Tables: TypeAlias = tuple[Tensor, Tensor]
 class ImageEncoder:
     """Images to embeddings, in float32 or under autocast to `dtype`; weights are read here and must not change.
 
-    `compiled` says that `encode` will be handed to torch.compile. `is_small`: its operators are too short for several
-    threads of torch's.
+    `compiled` says that `encode` will be handed to torch.compile.
     """
 
     def __init__(self, sam: Sam, dtype: torch.dtype, *, compiled: bool = False) -> None:
@@ -45,7 +44,6 @@ class ImageEncoder:
         self._many = attention_in_rows if dtype == torch.float32 and sam.device.type == "cpu" else attention_augmented
         self._few = attention_masked if sam.device.type == "cpu" else attention_augmented
         grid = sam.image_encoder.img_size // sam.image_encoder.patch_embed.proj.stride[0]
-        self.is_small = grid**2 < _MANY_TOKENS
         if compiled and grid**2 >= _MANY_TOKENS and self._many is attention_in_rows:
             # Its Python loops would be unrolled into thousands of operations.
             self._many = torch.compiler.disable(attention_in_rows)

@@ -68,7 +68,7 @@ def fill_store(
     completed like any other: it may be what this very job did before torchrun started it again, or a run stopped.
 
     `generate` is given up to `images_at_once` images; fewer where they are large, and where the workers come to share
-    the last ones. Where it fails, it is given each of them alone, so that one image's error is that image's only.
+    the last ones. Where it fails, it is given each of them alone, so that those before the one at fault are stored.
 
     A part is committed every `images_per_part` images, and on the way out of any error. SIGTERM and SIGINT commit what
     is finished and raise `StopRequested`. StoreError and InputError as their modules say.
@@ -197,12 +197,13 @@ class _Filling:
 
     def _process(self, batch: list[LoadedImage], commits: CommitThread) -> None:
         found: dict[int, Candidates] = {}
+        failure: Exception | None = None
         fit = [image for image in batch if image.pixels is not None]
         if len(fit) > 1:
             try:
                 found = {candidates.image_id: candidates for candidates in self._candidates(fit)}
-            except Exception:  # raised again by the image that it is due to, after those before it are safe
-                found = {}
+            except Exception as error:  # raised again by the image that it is due to, when those before it are safe
+                failure = error
         for image in batch:
             reason, candidates = image.reason, found.pop(image.source.image_id, None)
             if image.pixels is not None and candidates is None:
@@ -218,6 +219,8 @@ class _Filling:
                 commits.add(candidates)
             self._group.count("done")
             self._show()
+        if failure is not None and not isinstance(failure, UnfitImage):
+            raise failure  # due to none of them: what all batches would fail with is not to pass unseen
 
     def _candidates(self, images: list[LoadedImage]) -> list[Candidates]:
         with self._stop.interruptible():

@@ -70,8 +70,9 @@ class MaskGenerator:
     to the host).
 
     The weights of `sam` are read and rearranged at construction and must not change afterwards.
-    `settings.points_per_batch` bounds memory; out of memory on the device it is halved and stays so (`points_per_batch`
-    tells). InputError where the settings need OpenCV and it is not installed, and for an unknown precision.
+    `settings.points_per_batch` bounds memory, on CPU that of each of torch's threads; out of memory on CUDA it is
+    halved and stays so (`points_per_batch` tells). InputError where the settings need OpenCV and it is not installed,
+    and for an unknown precision.
     """
 
     def __init__(
@@ -123,9 +124,15 @@ class MaskGenerator:
         return self.generate_batch([image_id], [image])[0]
 
     def generate_batch(self, image_ids: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Candidates]:
-        """Candidates of several RGB images of any sizes, encoded together or, on CPU, side by side; see `generate`."""
+        """Candidates of several RGB images of any sizes; see `generate`.
+
+        On CPU each torch thread has an image to itself (not with `profile`, whose phases are those of one image at a
+        time); elsewhere the images are encoded together.
+        """
         if not images:
             return []
+        if not self._profile and self._threads.side_by_side(len(images)) > 1:
+            return self._threads.map(lambda each: self.generate(*each), list(zip(image_ids, images, strict=True)))
         with torch.inference_mode():
             embeddings = self._encode_all(list(images))
             return [
@@ -138,8 +145,6 @@ class MaskGenerator:
 
         def encode() -> list[Tensor]:
             with self._timer.phase("encode"):
-                if self._threads.enabled:
-                    return self._threads.map(self._encode_one, images, small=self._encoder.is_small)
                 return list(self._encode(self._encoder.load(images)))
 
         embeddings = _unless_out_of_memory(encode, may_fail=len(images) > 1)
@@ -147,9 +152,6 @@ class MaskGenerator:
             half = len(images) // 2
             embeddings = self._encode_all(images[:half]) + self._encode_all(images[half:])
         return embeddings
-
-    def _encode_one(self, image: NDArray[np.uint8]) -> Tensor:
-        return self._encode(self._encoder.load([image]))[0]
 
     def _candidates(self, image_id: int, image: NDArray[np.uint8], embedding: Tensor) -> Candidates:
         found = None

@@ -41,7 +41,7 @@ def load_ahead(
     `sources` is drawn from in the calling thread, before a batch is given out: with several workers each draw is a
     claim. It goes on while fewer than `may_hold()` images are held, that batch among them, or none is; a batch takes no
     more than half of them while there are more to draw, so that some are left to decode. Large images are held and
-    given out in smaller numbers (`MAX_PIXELS`).
+    given out in smaller numbers (`MAX_PIXELS`) from the second batch on.
     """
     asked: SimpleQueue[ImageSource | None] = SimpleQueue()
     answers: SimpleQueue[LoadedImage | BaseException] = SimpleQueue()

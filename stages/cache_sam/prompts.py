@@ -4,8 +4,8 @@ Every point is one prompt; it becomes T = 7 tokens of C channels (the decoder's 
 point, and the padding that stands where a box would be).
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -77,17 +77,11 @@ class PromptGrid:
         self._unit_grids = build_all_layer_point_grids(
             settings.points_per_side, settings.crop_n_layers, settings.crop_n_points_downscale_factor
         )
-        self._known: OrderedDict[tuple[tuple[int, int], int], Prompts] = OrderedDict()
+        self._known = lru_cache(_MAX_GRIDS)(self._embed)  # asked by several threads
 
     def of_crop(self, size: tuple[int, int], layer: int) -> Prompts:
         """The prompts of a crop of `size` (height, width) in `layer`."""
-        key = (size, layer)
-        if key not in self._known:
-            self._known[key] = self._embed(size, layer)
-            if len(self._known) > _MAX_GRIDS:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+        return self._known(size, layer)
 
     def _embed(self, size: tuple[int, int], layer: int) -> Prompts:
         height, width = size

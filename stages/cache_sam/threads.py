@@ -1,8 +1,8 @@
-"""Images and batches of prompts side by side on CPU: threads of Python in place of torch's own.
+"""Images, or one image's batches of prompts, side by side on CPU: threads of Python in place of torch's own.
 
 The operators of one batch take tenths of a millisecond, and torch's threads meet at the end of each: two cores gain
-little over one, and wait for each other where other processes want them too. Here a core has an image to itself while
-it is encoded, then a batch of prompts from its tokens to packed masks.
+little over one, and wait for each other where other processes want them too. Here a core has a small SAM's image to
+itself from its pixels to its packed masks, or a batch of prompts where one image is all there is to do.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,40 +24,51 @@ class BatchThreads:
     """
 
     def __init__(self, *, enabled: bool) -> None:
-        self.enabled = enabled
+        self._enabled = enabled
         self._pool: ThreadPoolExecutor | None = None
         self._num_threads = 0
 
     def side_by_side(self, num_items: int) -> int:
-        """How many of so many items are worked on at a time, 1 or more."""
-        return max(1, min(num_items, torch.get_num_threads())) if self.enabled else 1
+        """How many of so many items are worked on at a time, 1 or more; 1 inside of `map`."""
+        return max(1, min(num_items, torch.get_num_threads())) if self._enabled else 1
 
-    def map(self, function: Callable[[_A], _B], items: Sequence[_A], *, small: bool = False) -> list[_B]:
+    def map(self, function: Callable[[_A], _B], items: Sequence[_A]) -> list[_B]:
         """What `function` makes of each item under inference_mode, in their order; the first error is raised.
 
-        An only item has all threads of torch's, unless it is too `small` for more than one. Other modes of torch that
-        belong to a thread, such as autocast, are not the caller's in `function`.
+        After an error, or an interrupt, what has begun is finished in the background and nothing else is begun. Other
+        modes of torch that belong to a thread, such as autocast, are not the caller's in `function`.
         """
-        is_split = self.side_by_side(len(items)) == 1 and not small
-        if is_split or not self.enabled or torch.get_num_threads() == 1:
-            with torch.inference_mode():
-                return [function(item) for item in items]
 
         def infer(item: _A) -> _B:
             with torch.inference_mode():
                 return function(item)
 
-        # After an error, or an interrupt, map takes back what has not begun.
-        return list(self._started().map(infer, items))
+        if self.side_by_side(len(items)) == 1:
+            return list(map(infer, items))
+        pool = self._started()
+        try:
+            return list(pool.map(infer, items))
+        except BaseException:
+            # The pool's own map takes nothing back while it is still handing out.
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+            raise
 
     def _started(self) -> ThreadPoolExecutor:
         num_threads = torch.get_num_threads()
         if self._pool is None or self._num_threads != num_threads:
-            self._pool, self._num_threads = ThreadPoolExecutor(num_threads, thread_name_prefix="prompts"), num_threads
+            pool = ThreadPoolExecutor(num_threads, thread_name_prefix="candidates")
             together = Barrier(num_threads)
-            list(self._pool.map(_take_one_thread, [together] * num_threads))
-            # set_num_threads is for the thread that calls, but also for all that torch first sees later: put it back.
-            torch.set_num_threads(num_threads)
+            try:
+                list(pool.map(_take_one_thread, [together] * num_threads))
+            except BaseException:
+                together.abort()  # a thread that waits for one that never comes would keep the process from ending
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            finally:
+                # set_num_threads is for the thread that calls, but also for all that torch first sees later.
+                torch.set_num_threads(num_threads)
+            self._pool, self._num_threads = pool, num_threads
         return self._pool
 
 

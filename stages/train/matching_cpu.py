@@ -5,8 +5,9 @@ after, while its bytes are in cache, and only where the strategy asks for one an
 label. The refined label is then a copy of the best candidate, or the OR of those that qualified.
 
 numba compiles the loop when this module is imported, which `match` does at its first call on the CPU, and keeps it on
-disk, in `__pycache__` or its user cache; where neither can be written each process compiles anew. In seconds of one
-core of an AMD EPYC (Zen 3): importing numba 0.25, compiling 1.1, loading what is on disk 0.4.
+disk, in `__pycache__` or its user cache; where neither can be written each process compiles anew. Machines with
+different processors that share these folders: set NUMBA_CACHE_DIR to a local one. In seconds of one idle core of an
+AMD EPYC (Zen 3): importing numba 0.25, compiling 1.1, loading what is on disk 0.4.
 
 Measured there beside a memory-cold copy of the candidates, 100 at 480x480, of 0.25 to 0.4 ms: the loop 0.2 to 0.27 ms,
 as long as only reading them takes; around it, labels, result and code come from memory too.
@@ -47,7 +48,8 @@ def match_cpu(
     contiguous are copied.
     """
     candidates_MP: Bytes = candidates.contiguous().numpy()
-    labels_BP: Bytes = (pack_bits(labels) if labels.dtype == torch.bool else labels.contiguous()).numpy()
+    # Packing keeps an order of axes other than the rows'.
+    labels_BP: Bytes = (pack_bits(labels) if labels.dtype == torch.bool else labels).contiguous().numpy()
     scores, qualified = _judge(candidates_MP, labels_BP, offsets.contiguous().numpy(), config)
 
     refined_BP = labels_BP.copy()
@@ -107,7 +109,7 @@ def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., N
     def compile_now(function: Callable[..., None]) -> Callable[..., None]:
         try:
             return njit(signature, nogil=True, cache=True)(function)
-        except (RuntimeError, OSError):  # nowhere to write, or the disk filled up
+        except Exception:  # nowhere to write, the disk filled up, or what lies there is damaged
             return njit(signature, nogil=True)(function)
 
     return compile_now

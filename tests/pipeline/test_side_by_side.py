@@ -11,7 +11,7 @@ import torch
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.recipes import train_recipe
-from semires.pipeline.side_by_side import Job, num_side_by_side, train_side_by_side
+from semires.pipeline.side_by_side import Job, is_worth_it, train_side_by_side
 from semires.stages.data.errors import InputError
 
 PARENT = """
@@ -37,10 +37,10 @@ def ignore(what: str, done: int, total: int) -> None:
     pass
 
 
-def test_num_side_by_side__threads_of_a_cpu_and_one_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_worth_it__with_a_thread_for_each_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert [num_side_by_side(n, torch.device("cpu")) for n in (1, 2, 3)] == [1, 2, 2]
-    assert num_side_by_side(2, torch.device("cuda")) == 1
+    assert [is_worth_it(n, torch.device("cpu")) for n in (1, 2, 3)] == [True, True, False]
+    assert not is_worth_it(2, torch.device("cuda"))
 
 
 def test_train_side_by_side__error_of_one_process_is_raised_here(tmp_path: Path) -> None:
@@ -64,17 +64,36 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_train_side_by_side__ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
-    script = tmp_path / "parent.py"
+    """Killed, the parent alone hears of it; Ctrl-C goes to all, and the parent alone speaks."""
+    script, errors = tmp_path / "parent.py", tmp_path / "stderr"
     script.write_text(PARENT)
-    with subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as parent:
-        assert parent.stdout is not None
-        children = [int(parent.stdout.readline()) for _ in range(2)]
-        assert all(map(is_alive, children))
-        parent.send_signal(number)
-        parent.wait(60)
-    deadline = time.monotonic() + 60
-    while any(map(is_alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_alive, children))
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, script], stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+        ) as parent,
+    ):
+        try:
+            assert parent.stdout is not None
+            children = [int(parent.stdout.readline()) for _ in range(2)]
+            assert all(map(is_alive, children))
+            if number == signal.SIGINT:
+                os.killpg(parent.pid, number)
+            else:
+                parent.send_signal(number)
+            parent.wait(60)
+            deadline = time.monotonic() + 60
+            while any(map(is_alive, children)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not any(map(is_alive, children))
+        finally:
+            parent.kill()
+    if number == signal.SIGINT:
+        assert errors.read_text().count("KeyboardInterrupt") == 1
+
+
+def test_train_side_by_side__names_the_run_that_died(tmp_path: Path) -> None:
+    job = Job(config=train_recipe("refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
+    broken = dataclasses.replace(job, config=None)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=f"training in {tmp_path / 'run'} ended with exit code 1"):
+        train_side_by_side([broken], Paths(data=tmp_path), ignore)

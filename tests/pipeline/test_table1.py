@@ -164,11 +164,11 @@ def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:
 
 def test_run_table1__methods_of_a_burn_in_side_by_side(tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes of one thread leave what one process of one thread leaves."""
-    monkeypatch.setattr(table1, "num_side_by_side", lambda num_runs, device: num_runs)
+    monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: True)
     seen: set[str] = set()
     run_table1(tiny_grid, CPU, lambda what, done, total: seen.add(what), splits=["refshapes"], shares=[0.25])
     assert {*METHODS, "evaluation of baseline", "evaluation of semires"} <= seen
-    monkeypatch.setattr(table1, "num_side_by_side", lambda num_runs, device: 1)
+    monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: False)
     one_by_one = dataclasses.replace(tiny_grid, runs=tiny_grid.runs.parent / "one_by_one")
     run_table1(one_by_one, CPU, ignore, splits=["refshapes"], shares=[0.25])
     for method in METHODS[1:]:

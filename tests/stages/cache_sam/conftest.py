@@ -1,5 +1,4 @@
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -110,13 +109,3 @@ def balance_masks(sam: Sam) -> None:
         last = network.layers[-1]
         last.weight.sub_(torch.outer(direction, direction @ last.weight)).mul_(6)
         last.bias.sub_(direction * (direction @ last.bias))
-
-
-@pytest.fixture(autouse=True)
-def heard_interrupts() -> Iterator[None]:
-    """SIGINT as at a terminal: a suite started in a shell's background inherits it ignored, and its children too."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)

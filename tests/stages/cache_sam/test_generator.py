@@ -349,29 +349,12 @@ def test_generate__same_bits_with_any_number_of_threads(
     expected = generator.generate(0, image)
     assert expected.num_masks > 3
     set_num_threads(2)
-    for candidates in [generator.generate(0, image), *generator.generate_batch([0, 0], [image, image])]:
+    assert_equal_candidates(generator.generate(0, image), expected)
+    assert min(generator.timings.values()) > 0
+    plain = MaskGenerator(shipped_sam, settings)
+    for candidates in [plain.generate(0, image), *plain.generate_batch([0, 0, 0], [image, image, image])]:
         assert_equal_candidates(candidates, expected)
     assert torch.get_num_threads() == 2
-    assert min(generator.timings.values()) > 0
-
-
-def test_generate__out_of_memory_with_threads(
-    shipped_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, set_num_threads: Callable[[int], None]
-) -> None:
-    set_num_threads(2)
-    settings = replace(GENERATOR_SETTINGS, points_per_side=5, points_per_batch=12)
-    expected = MaskGenerator(shipped_sam, settings).generate(0, image)
-    generator = MaskGenerator(shipped_sam, settings)
-    decode = generator._decode
-
-    def decode_few(shared: Any, tokens: torch.Tensor, attended: torch.Tensor) -> Any:
-        if len(tokens) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return decode(shared, tokens, attended)
-
-    monkeypatch.setattr(generator, "_decode", decode_few)
-    assert_equal_candidates(generator.generate(0, image), expected)
-    assert generator.points_per_batch == 3
 
 
 def test_generate__out_of_memory_with_one_prompt(
@@ -400,7 +383,7 @@ def test_generate_batch__out_of_memory_encodes_fewer_images(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(pixels)
 
-    monkeypatch.setattr(generator._threads, "enabled", False)  # as on CUDA: all images at once
+    monkeypatch.setattr(generator._threads, "_enabled", False)  # as on CUDA: all images at once
     monkeypatch.setattr(generator, "_encode", encode_one)
     for candidates in generator.generate_batch([1, 1, 1], [image] * 3):
         assert_equal_candidates(candidates, expected)

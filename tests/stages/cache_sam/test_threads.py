@@ -1,5 +1,9 @@
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread, get_ident
+from threading import enumerate as enumerate_threads
+from time import sleep
+from typing import Any
 
 import pytest
 import torch
@@ -78,8 +82,40 @@ def test_map__in_the_calling_thread(enabled: bool, num_items: int) -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("enabled", "num_threads"), [(True, 1), (False, 2)])
-def test_map__only_item_that_is_small(enabled: bool, num_threads: int) -> None:
-    threads = BatchThreads(enabled=enabled)
-    assert threads.map(lambda item: torch.get_num_threads(), [0], small=True) == [num_threads]
+def test_map__inside_of_map_in_the_same_thread() -> None:
+    threads = BatchThreads(enabled=True)
+    seen = threads.map(lambda item: (get_ident(), threads.map(lambda inner: get_ident(), range(3))), range(2))
+    assert all(inner == [outer] * 3 for outer, inner in seen)
+
+
+class Interrupted(BaseException):
+    """Stands for Ctrl-C."""
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("interrupted_at", [0, 1, 2, 30])
+def test_map__interrupted_while_handing_out(monkeypatch: pytest.MonkeyPatch, interrupted_at: int) -> None:
+    """The first two calls start the threads; nothing may wait for ever, and what has not begun never does."""
+    submit, count, ran = ThreadPoolExecutor.submit, iter(range(1000)), []
+
+    def submit_some(self: ThreadPoolExecutor, *args: Any, **kwargs: Any) -> Any:
+        if next(count) == interrupted_at:
+            raise Interrupted
+        return submit(self, *args, **kwargs)
+
+    def work(item: int) -> None:
+        ran.append(item)
+        sleep(0.02)
+
+    threads = BatchThreads(enabled=True)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_some)
+    with pytest.raises(Interrupted):
+        threads.map(work, range(100))
+    monkeypatch.undo()
     assert torch.get_num_threads() == 2
+    for thread in enumerate_threads():
+        if thread.name.startswith("candidates"):
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+    assert len(ran) < 10
+    assert threads.map(str, range(3)) == ["0", "1", "2"]

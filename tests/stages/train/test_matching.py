@@ -190,7 +190,8 @@ def test_match__any_strides(strategy: str, name: str, num_samples: int, size: in
     config = MatchConfig(strategy=strategy, iou_rate=0.5, inter1=0.6, inter2=0.6)  # type: ignore[arg-type]
     expected = match_reference(candidates, offsets, labels, config)
     assert expected.matched.any()
-    for given_labels in (strided(labels), labels.mT.contiguous().mT, strided(packed_labels)):
+    innermost = labels.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # the samples' axis
+    for given_labels in (strided(labels), labels.mT.contiguous().mT, innermost, strided(packed_labels)):
         found = BACKENDS[name](strided(packed), strided(offsets), given_labels, size, config, True)
         assert torch.equal(found.refined, expected.refined)
         assert torch.equal(found.matched, expected.matched)

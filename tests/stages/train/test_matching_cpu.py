@@ -144,6 +144,16 @@ def test_compiled__where_no_cache_can_be_written(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.rglob("*.nbi")) == []
 
 
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_compiled__where_the_cache_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    matching_cpu._compiled("int64(int64)")(shares_of_ten)
+    (file,) = tmp_path.rglob(f"*.{suffix}")
+    file.write_bytes(b"")
+    compiled: Any = matching_cpu._compiled("int64(int64)")(shares_of_ten)
+    assert compiled(50) == 5
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_match_cpu__in_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a data loader's workers are, after their parent matched on several threads."""
