@@ -1,8 +1,8 @@
 """Matching on the CPU: one compiled loop over the packed candidates, on torch's number of threads.
 
 A candidate is compared with its label only between the label's first and last set byte; its area is counted right
-after, while its bytes are in cache, and only where the strategy asks for one and the candidate shares a pixel with the
-label. The refined label is then a copy of the best candidate, or the OR of those that qualified.
+after, while its bytes are in cache, and only where it can change the answer. The refined label is then a copy of the
+best candidate, or the OR of those that qualified.
 
 numba compiles the loop when this module is imported, which `match` does at its first call on the CPU, and keeps it on
 disk, in `__pycache__` or its user cache; where neither can be written each process compiles anew. Machines with
@@ -47,10 +47,10 @@ def match_cpu(
     Needs, beside the result, the packed labels twice and some numbers for each candidate; candidates that are not
     contiguous are copied.
     """
-    candidates_MP: Bytes = candidates.contiguous().numpy()
+    candidates_MP: Bytes = np.ascontiguousarray(candidates.numpy())
     # Packing keeps an order of axes other than the rows'.
-    labels_BP: Bytes = (pack_bits(labels) if labels.dtype == torch.bool else labels).contiguous().numpy()
-    scores, qualified = _judge(candidates_MP, labels_BP, offsets.contiguous().numpy(), config)
+    labels_BP: Bytes = np.ascontiguousarray((pack_bits(labels) if labels.dtype == torch.bool else labels).numpy())
+    scores, qualified = _judge(candidates_MP, labels_BP, np.ascontiguousarray(offsets.numpy()), config, return_scores)
 
     refined_BP = labels_BP.copy()
     matched = np.zeros(len(labels_BP), dtype=bool)
@@ -77,9 +77,9 @@ def match_cpu(
 
 
 def _judge(
-    candidates_MP: Bytes, labels_BP: Bytes, offsets: Counts, config: MatchConfig
+    candidates_MP: Bytes, labels_BP: Bytes, offsets: Counts, config: MatchConfig, every_score: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Score, float64 [M], and whether it qualifies, bool [M].
+    """Score, float64 [M], and whether it qualifies, bool [M]; not `every_score`: 0 for some that do not qualify.
 
     The threads live as long as the call. A pool kept for later would be dead in a process forked meanwhile, as data
     loaders fork theirs, and would hang it.
@@ -91,7 +91,7 @@ def _judge(
     limits = (config.iou_rate, config.inter1, config.inter2)
 
     def judge(low: int, high: int) -> None:
-        _judge_rows(candidates_MP, labels_BP, offsets, strategy, *limits, low, high, scores, qualified)
+        _judge_rows(candidates_MP, labels_BP, offsets, strategy, *limits, every_score, low, high, scores, qualified)
 
     num_threads = min(torch.get_num_threads(), candidates_MP.nbytes // _BYTES_PER_THREAD, num_candidates)
     if num_threads <= 1:
@@ -148,7 +148,7 @@ def _shared_bits(a_P: Bytes, b_P: Bytes) -> np.uint64:
 
 
 @_compiled(
-    "void(uint8[:, ::1], uint8[:, ::1], int64[::1], int64, float64, float64, float64, int64, int64, "
+    "void(uint8[:, ::1], uint8[:, ::1], int64[::1], int64, float64, float64, float64, boolean, int64, int64, "
     "float64[::1], boolean[::1])"
 )
 def _judge_rows(
@@ -159,6 +159,7 @@ def _judge_rows(
     iou_rate: float,
     inter1: float,
     inter2: float,
+    every_score: bool,
     low: int,
     high: int,
     scores: NDArray[np.float64],
@@ -180,6 +181,9 @@ def _judge_rows(
         for m in range(first, last):
             inter = _shared_bits(candidates_MP[m, start:stop], span_P)
             if inter == 0:  # no score and no match; below, no denominator is 0
+                continue
+            # The union is the label at least: what misses the rate over the label alone misses it.
+            if strategy == _IOM and not every_score and inter / label_area <= iou_rate:
                 continue
             area = _shared_bits(candidates_MP[m], candidates_MP[m]) if strategy != _CPI_U else inter
             if strategy == _IOM:

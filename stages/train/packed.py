@@ -45,9 +45,10 @@ def popcount_by_shifts(words: Tensor) -> Tensor:
 
 def pack_bits(masks: Tensor) -> Tensor:
     """Pack masks, bool [N, S, S] -> uint8 [N, ceil(S * S / 8)], as numpy.packbits does with each mask laid flat."""
+    if masks.device.type == "cpu":
+        # numpy alone: for one mask at 480x480 torch's own calls would take as long as the packing.
+        return torch.from_numpy(np.packbits(masks.numpy().reshape(len(masks), masks.shape[1:].numel()), axis=1))
     flat = masks.flatten(1)
-    if flat.device.type == "cpu":
-        return torch.from_numpy(np.packbits(flat.numpy(), axis=1))
     octets = F.pad(flat, (0, -flat.shape[1] % 8)).unflatten(1, (-1, 8))
     return (octets.to(torch.uint8) << _bit_shifts(flat.device)).sum(dim=2, dtype=torch.uint8)
 
@@ -56,10 +57,10 @@ def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """Unpack masks, uint8 [N, P] with P >= ceil(S * S / 8) -> bool [N, S, S], S = size; surplus bytes are ignored."""
     num_pixels = size * size
     if packed.device.type == "cpu":
-        bits = torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=num_pixels)).view(torch.bool)
-    else:
-        bits = ((packed[..., None] >> _bit_shifts(packed.device)) & 1).bool().flatten(1)[:, :num_pixels]
-    return bits.reshape(-1, size, size)
+        bits = np.unpackbits(packed.numpy(), axis=1, count=num_pixels).view(np.bool_)
+        return torch.from_numpy(bits.reshape(len(packed), size, size))
+    flat = ((packed[..., None] >> _bit_shifts(packed.device)) & 1).bool().flatten(1)
+    return flat[:, :num_pixels].reshape(len(packed), size, size)
 
 
 def _bit_shifts(device: torch.device) -> Tensor:
