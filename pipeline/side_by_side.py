@@ -62,6 +62,8 @@ def train_side_by_side(jobs: Sequence[Job], paths: Paths, on_progress: OnProgres
             writer.close()  # the process has its own: the pipe ends with it
             running[reader] = job, process
         _follow(running, on_progress)
+        for _, process in running.values():
+            process.join()  # it says that it is done before it has cleaned up
     finally:
         for _, process in running.values():
             process.terminate()

@@ -1,4 +1,4 @@
-"""What a benchmark found, on which machine; as a terminal table, JSON or Markdown. And how contestants are timed."""
+"""What a benchmark found, on which machine; as a terminal table or as JSON. And how contestants are timed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def machine() -> dict[str, str | int]:
         "cores": _usable_cores(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "numpy", "zarr", "numcodecs")},
+        **{package: version(package) for package in ("torch", "numpy", "numba", "zarr", "numcodecs")},
         "cuda_device": cuda,
     }
 
@@ -84,15 +84,6 @@ def as_rich(bench: Bench) -> Table:
 def as_json(bench: Bench) -> str:
     """The whole result as JSON with keys title, machine, rows, notes; numbers in full."""
     return json.dumps(asdict(bench), indent=2) + "\n"
-
-
-def as_markdown(bench: Bench) -> str:
-    """Title, table, machine and notes, as a README quotes them."""
-    columns = list(bench.rows[0]) if bench.rows else []
-    lines = [f"**{bench.title}**", "", f"| {' | '.join(columns)} |"]
-    lines.append("|" + "|".join(" --- " if index == 0 else " ---: " for index in range(len(columns))) + "|")
-    lines += [f"| {' | '.join(map(_format_cell, row.values()))} |" for row in bench.rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in footnotes(bench))]) + "\n"
 
 
 def footnotes(bench: Bench) -> list[str]:

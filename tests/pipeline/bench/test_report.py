@@ -9,7 +9,6 @@ from rich.console import Console
 from semires.pipeline.bench.report import (
     Bench,
     as_json,
-    as_markdown,
     as_rich,
     footnotes,
     interleaved_medians,
@@ -65,18 +64,6 @@ def test_as_json__keeps_every_number() -> None:
     assert document["rows"] == example().rows
     assert document["machine"]["cpu"] == "some core"
     assert document["notes"] == ["5 rounds"]
-
-
-def test_as_markdown__table_then_machine_and_notes() -> None:
-    lines = as_markdown(example()).splitlines()
-    assert lines[0] == "**Stores**"
-    assert lines[2:6] == [
-        "| contestant | ms | bytes |",
-        "| --- | ---: | ---: |",
-        "| plain | 123 | 79,012 |",
-        "| ours | 0.988 | - |",
-    ]
-    assert lines[7:] == ["- cpu some core, cores 2", "- 5 rounds"]
 
 
 def test_as_rich__draws_every_cell() -> None:
