@@ -56,7 +56,7 @@ def train_side_by_side(jobs: Sequence[Job], paths: Paths, on_progress: OnProgres
     try:
         for job in jobs:
             reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_train, args=(job, paths, num_threads, writer), daemon=True)
+            process: BaseProcess = context.Process(target=_train, args=(job, paths, num_threads, writer), daemon=True)
             with _interrupts_ignored():
                 process.start()
             writer.close()  # the process has its own: the pipe ends with it
