@@ -4,6 +4,7 @@ An expression is kept as its attributes, so that its truth can be computed from 
 of several ways to say it ("small red house left", "left house", "red thing on the right").
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +15,8 @@ from semires.stages.data.refshapes.scene import HEIGHT, WIDTH, SceneObject
 from semires.stages.data.refshapes.shapes import CATEGORY_IDS, COLORS, SIZES
 
 PLACES = ("left", "right", "top", "bottom", "middle")
+# How often each attribute is mentioned where it need not be: people name the thing and its colour, and stop there.
+MENTIONED = {"size": 0.3, "color": 0.8, "category": 0.85, "place": 0.35}
 # Pixels by which a place must win over the runner-up: nobody says "left ball" of two balls one above the other.
 MARGIN = 8.0
 # Every word an expression can hold; the nano tokenizer's vocabulary is made of these and of letters.
@@ -85,15 +88,19 @@ def unique_expressions(objects: Sequence[SceneObject], index: int) -> list[Expre
 def draw_expressions(
     rng: np.random.Generator, objects: Sequence[SceneObject], index: int, most: int = 3
 ) -> list[tuple[Expression, str]]:
-    """1 to `most` different expressions of object `index` with their texts, short ones likelier.
+    """1 to `most` different expressions of object `index` with their texts, drawn as `MENTIONED` has it.
 
     [] if no choice of attributes is true of it alone.
     """
     options = unique_expressions(objects, index)
     if not options:
         return []
-    # People name the thing (85%) and stop when it is clear: each further attribute is a third as likely.
-    weights = np.array([3.0**-o.num_attributes * (1.0 if o.category else 0.15) for o in options])
+    weights = np.array(
+        [
+            math.prod(share if getattr(option, name) else 1 - share for name, share in MENTIONED.items())
+            for option in options
+        ]
+    )
     count = min(int(rng.integers(1, most + 1)), len(options))
     chosen = rng.choice(len(options), size=count, replace=False, p=weights / weights.sum())
     return [(options[number], say(rng, options[number])) for number in sorted(chosen)]

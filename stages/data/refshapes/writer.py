@@ -25,7 +25,8 @@ from semires.stages.data.refshapes.expressions import draw_expressions
 from semires.stages.data.refshapes.scene import HEIGHT, STREAMS, WIDTH, Scene, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, CATEGORY_IDS
 
-FORMAT_VERSION = 1
+# Rises with whatever changes what is drawn: a folder of another version is refused, not mixed up with this one's.
+FORMAT_VERSION = 2
 REFS_PER_IMAGE = 3
 
 

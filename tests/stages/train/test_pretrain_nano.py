@@ -1,33 +1,65 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F
 
 from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
-from semires.stages.data.refshapes.scene import STREAMS, make_scene
-from semires.stages.data.refshapes.shapes import CATEGORIES, CATEGORY_IDS, COLORS
+from semires.stages.data.refshapes.scene import HEIGHT, STREAMS, WIDTH, make_scene
+from semires.stages.data.refshapes.shapes import CATEGORIES, COLORS, SIZES
 from semires.stages.train.lavt import LAVT_NANO, Lavt, load_visual
-from semires.stages.train.pretrain_nano import COLOR_NUMBERS, AttributeHead, draw_scenes, pretrain
+from semires.stages.train.pretrain_nano import (
+    CHANNELS,
+    GROUND,
+    GROUND_DEPTH,
+    NOTHING,
+    AttributeHead,
+    attribute_loss,
+    draw_scenes,
+    pretrain,
+)
 
 
-def test_draw_scenes__every_pixel_has_its_objects_attributes() -> None:
-    images, categories, colors = draw_scenes(3, 0, 64)
-    assert images.shape == (3, 3, 64, 64)
-    assert categories.shape == colors.shape == (3, 64, 64)
-    assert {images.dtype, categories.dtype, colors.dtype} == {torch.uint8}
-    for index in range(3):
+def test_draw_scenes__points_well_inside_tell_attributes_and_no_outline() -> None:
+    images, points, attributes = draw_scenes(4, 0, 64)
+    assert images.shape == (4, 3, 64, 64)
+    assert points.shape == (4, 64, 64)
+    assert (images.dtype, points.dtype, attributes.dtype) == (torch.uint8, torch.uint8, torch.float32)
+    for index in range(4):
         scene = make_scene("backbone", 0, index)
         assert torch.equal(images[index], torch.from_numpy(resize_image(scene.image, 64)).permute(2, 0, 1))
-        ground = torch.ones(64, 64, dtype=torch.bool)
-        for obj, mask in zip(scene.objects, scene.object_masks, strict=True):
-            small = torch.from_numpy(resize_mask(mask, 64))
-            assert (categories[index][small] == CATEGORY_IDS[obj.category]).all()
-            assert (colors[index][small] == 1 + list(COLORS).index(obj.color)).all()
+        ground = np.ones((64, 64), dtype=bool)
+        for number, (obj, mask) in enumerate(zip(scene.objects, scene.object_masks, strict=True)):
+            small = resize_mask(mask, 64)
             ground &= ~small
-        assert not categories[index][ground].any()
-        assert not colors[index][ground].any()
+            told = points[index].numpy() == number
+            assert told.any()
+            assert (small | ~told).all()
+            # The rim says nothing: that is what the masks are learned for.
+            assert told.sum() < 0.4 * small.sum()
+            assert not (told & _grown(~small, 1)).any()
+            category, color, size, x, y = attributes[index, number].tolist()
+            assert CATEGORIES[int(category)].name == obj.category
+            assert list(COLORS)[int(color)] == obj.color
+            assert list(SIZES)[int(size)] == obj.size
+            assert ((x + 1) / 2 * WIDTH, (y + 1) / 2 * HEIGHT) == pytest.approx(obj.center_xy, abs=1e-3)
+        on_ground = points[index].numpy() == GROUND
+        assert on_ground.any()
+        assert not (on_ground & _grown(~ground, GROUND_DEPTH - 1)).any()
+        told = on_ground | (points[index].numpy() < len(scene.objects))
+        assert (points[index].numpy()[~told] == NOTHING).all()
+
+
+def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    """The mask and what lies within so many steps of it."""
+    for _ in range(steps):
+        around = np.pad(mask, 1)
+        mask = mask | around[:-2, 1:-1] | around[2:, 1:-1] | around[1:-1, :-2] | around[1:-1, 2:]
+    return mask
 
 
 def test_draw_scenes__of_a_stream_that_no_benchmark_split_uses() -> None:
@@ -38,12 +70,67 @@ def test_draw_scenes__of_a_stream_that_no_benchmark_split_uses() -> None:
         assert not torch.equal(drawn, other)
 
 
-def test_attribute_head__a_score_for_ground_and_every_attribute() -> None:
+def test_attribute_head__scores_at_the_finest_positions() -> None:
     head = AttributeHead((8, 16), width=4)
-    category, color = head([torch.rand(2, 8, 16, 16), torch.rand(2, 16, 8, 8)], 32)
-    assert category.shape == (2, len(CATEGORIES) + 1, 32, 32)
-    assert color.shape == (2, len(COLORS) + 1, 32, 32)
-    assert sorted(COLOR_NUMBERS.values()) == list(range(1, len(COLORS) + 1))
+    scores = head([torch.rand(2, 8, 16, 16), torch.rand(2, 16, 8, 8)])
+    assert scores.shape == (2, len(CATEGORIES) + 1 + len(COLORS) + len(SIZES) + 2, 16, 16)
+
+
+def _points() -> tuple[Tensor, Tensor]:
+    """One image of 2x2 points: object 1, ground and two that show nothing; its object is of number 3, 2, 1."""
+    points = torch.tensor([[[1, GROUND], [NOTHING, NOTHING]]], dtype=torch.uint8)
+    attributes = torch.zeros(1, 4, 5)
+    attributes[0, 1] = torch.tensor([3, 2, 1, 0.5, -0.25])
+    return points, attributes
+
+
+def _right_scores() -> Tensor:
+    scores = torch.zeros(1, sum(CHANNELS), 2, 2)
+    category, color, size, place = scores.split(CHANNELS, dim=1)
+    category[0, 3, 0, 0] = color[0, 2, 0, 0] = size[0, 1, 0, 0] = 30
+    category[0, len(CATEGORIES), 0, 1] = 30
+    place[0, :, 0, 0] = torch.tensor([0.5, -0.25])
+    return scores
+
+
+def test_attribute_loss__nothing_to_lose_where_every_point_is_right() -> None:
+    loss, right = attribute_loss(_right_scores(), *_points())
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert right.tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("channels", "at", "says"),
+    [
+        (slice(0, len(CATEGORIES) + 1), (0, 0), [0.0, 1, 1, 0]),  # the object's category
+        (slice(len(CATEGORIES) + 1, -4), (0, 0), [1.0, 0, 1, 0]),  # its colour
+        (slice(-4, -2), (0, 0), [1.0, 1, 0, 0]),  # its size
+        (slice(-2, None), (0, 0), [1.0, 1, 1, 0.375]),  # its place: both coordinates 0
+        (slice(0, len(CATEGORIES) + 1), (0, 1), [1.0, 1, 1, 0]),  # the ground
+    ],
+)
+def test_attribute_loss__each_attribute_counts(channels: slice, at: tuple[int, int], says: list[float]) -> None:
+    scores = _right_scores()
+    scores[0, channels, at[0], at[1]] = 0
+    loss, right = attribute_loss(scores, *_points())
+    assert loss.item() > 0.1
+    assert right.tolist() == pytest.approx(says)
+
+
+def test_attribute_loss__points_that_show_nothing_do_not_count() -> None:
+    scores = _right_scores()
+    scores[0, :, 1] = 50 * torch.randn(sum(CHANNELS), 2)
+    assert attribute_loss(scores, *_points())[0].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_attribute_loss__ground_counts_a_tenth() -> None:
+    """Category's loss alone, by hand: one object point of weight 1, one ground point of weight 0.1."""
+    scores = _right_scores()
+    scores[0, : CHANNELS[0]] = torch.randn(CHANNELS[0], 2, 2)
+    of_object = F.cross_entropy(scores[:, : CHANNELS[0], 0, 0], torch.tensor([3]))
+    of_ground = F.cross_entropy(scores[:, : CHANNELS[0], 0, 1], torch.tensor([len(CATEGORIES)]))
+    expected = (of_object + 0.1 * of_ground) / 1.1
+    assert attribute_loss(scores, *_points())[0].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_pretrain__writes_a_trunk_that_the_nano_model_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

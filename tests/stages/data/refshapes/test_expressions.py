@@ -7,6 +7,7 @@ import pytest
 
 from semires.stages.data.refshapes.expressions import (
     MARGIN,
+    MENTIONED,
     PLACES,
     WORDS,
     Expression,
@@ -115,16 +116,17 @@ def test_draw_expressions__different_and_few() -> None:
     assert min(counts[1], counts[2]) > 10
 
 
-def test_draw_expressions__short_ones_and_names_are_likelier() -> None:
-    lengths: Counter[int] = Counter()
-    named = 0
-    for number in range(200):
-        objects = make_scene("val", 0, number % 20).objects
+def test_draw_expressions__attributes_as_often_as_people_mention_them() -> None:
+    mentioned: Counter[str] = Counter()
+    total = 0
+    for number in range(300):
+        objects = make_scene("val", 0, number % 30).objects
         for expression, _ in draw_expressions(np.random.default_rng(number), objects, number % len(objects), most=1):
-            lengths[expression.num_attributes] += 1
-            named += expression.category is not None
-    assert lengths[1] + lengths[2] > 1.3 * (lengths[3] + lengths[4])
-    assert named > 0.6 * lengths.total()
+            total += 1
+            mentioned.update(name for name in MENTIONED if getattr(expression, name))
+    # What an expression must say to be true of one object alone comes on top, least for what is said anyway.
+    for name, share in MENTIONED.items():
+        assert share - 0.1 < mentioned[name] / total < share + 0.25, name
 
 
 def test_draw_expressions__same_generator_same_texts() -> None:
