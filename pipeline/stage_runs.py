@@ -23,7 +23,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import write_refshapes
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models import LAVT_SIZES
+from semires.stages.train.models.build import LAVT_SIZES
 from semires.stages.train.run import check_run, train_run
 
 

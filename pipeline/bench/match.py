@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
-from semires.stages.train.lavt import LAVT_BASE, LAVT_NANO, Lavt, LavtConfig
 from semires.stages.train.losses import supervised_loss
 from semires.stages.train.matching import MatchConfig, Strategy, match, unpack_bits
+from semires.stages.train.models.lavt import LAVT_BASE, LAVT_NANO, Lavt, LavtConfig
 
 
 @dataclass(frozen=True, kw_only=True)

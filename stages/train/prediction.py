@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import resize_image
-from semires.stages.train.lavt import Lavt
-from semires.stages.train.tokenization import Tokenizer
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.views import normalize
 
 OVERLAY_COLOR = (255, 40, 40)

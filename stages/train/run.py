@@ -11,7 +11,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models import build_model
+from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
 from semires.stages.train.trainer import OnProgress, TrainData, Trainer

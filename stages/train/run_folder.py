@@ -24,9 +24,9 @@ from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.lavt import Lavt
-from semires.stages.train.models import build_model
-from semires.stages.train.tokenization import Tokenizer
+from semires.stages.train.models.build import build_model
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.tokenization import Tokenizer
 
 
 class RunFolder:

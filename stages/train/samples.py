@@ -15,7 +15,7 @@ from semires.cache.views import CandidateView
 from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import Ref, ReferDataset
-from semires.stages.train.tokenization import Tokenizer
+from semires.stages.train.models.tokenization import Tokenizer
 
 SampleKey = tuple[int, int]  # (index of the ref, index of its expression)
 # Resized images and masks are kept in memory where all of them fit into this many bytes: RefShapes does, RefCOCO not.

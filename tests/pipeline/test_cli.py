@@ -23,7 +23,7 @@ from semires.pipeline.recipes import train_recipe
 from semires.stages.cache_sam.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models import build_model
+from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 
 Semires = Callable[..., Any]

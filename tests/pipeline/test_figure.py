@@ -13,7 +13,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import MatchConfig
-from semires.stages.train.models import build_model
+from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import evaluate
-from semires.stages.train.models import build_model
+from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
 

@@ -9,8 +9,8 @@ import pytest
 
 from semires.cache.views import build_view
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models import weights_folder
-from semires.stages.train.tokenization import Tokenizer
+from semires.stages.train.models.build import weights_folder
+from semires.stages.train.models.tokenization import Tokenizer
 
 SIZE = 96
 

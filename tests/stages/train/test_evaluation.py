@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import evaluate
+from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.samples import RefSamples, every_expression
-from semires.stages.train.tokenization import Tokenizer
 from semires.stages.train.views import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 32

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.lavt import LAVT_NANO, Lavt
-from semires.stages.train.models import build_model
+from semires.stages.train.models.build import build_model
+from semires.stages.train.models.lavt import LAVT_NANO, Lavt
+from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.prediction import OVERLAY_COLOR, overlay, predict_mask
-from semires.stages.train.tokenization import Tokenizer
 
 CPU = torch.device("cpu")
 

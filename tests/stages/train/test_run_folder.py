@@ -8,7 +8,7 @@ import torch
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models import build_model
+from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 
 NanoConfig = Callable[..., TrainConfig]

@@ -11,6 +11,7 @@ from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train import samples as samples_module
 from semires.stages.train.matching import unpack_bits
+from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.samples import (
     Batch,
     RefSamples,
@@ -20,7 +21,6 @@ from semires.stages.train.samples import (
     load_batches,
     training_plan,
 )
-from semires.stages.train.tokenization import Tokenizer
 
 SIZE = 96
 BYTES = SIZE * SIZE // 8

@@ -15,10 +15,10 @@ from semires.stages.train import trainer as trainer_module
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.metrics import SegmentationScores
-from semires.stages.train.models import build_model
+from semires.stages.train.models.build import build_model
+from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples, every_expression, load_batches
-from semires.stages.train.tokenization import Tokenizer
 from semires.stages.train.trainer import TrainData, Trainer, _evenly_spaced
 from semires.stages.train.views import ViewConfig
 

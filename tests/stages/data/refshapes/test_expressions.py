@@ -18,8 +18,8 @@ from semires.stages.data.refshapes.expressions import (
 )
 from semires.stages.data.refshapes.scene import HEIGHT, WIDTH, SceneObject, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORY_IDS, COLORS, SIZES
-from semires.stages.train.models import weights_folder
-from semires.stages.train.tokenization import build_vocab
+from semires.stages.train.models.build import weights_folder
+from semires.stages.train.models.tokenization import build_vocab
 
 
 def ball(color: str, x: float, y: float, size: str = "big") -> SceneObject:

@@ -11,8 +11,8 @@ from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refshapes.scene import HEIGHT, STREAMS, WIDTH, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, COLORS, SIZES
-from semires.stages.train.lavt import LAVT_NANO, Lavt, load_visual
-from semires.stages.train.pretrain_nano import (
+from semires.stages.train.models.lavt import LAVT_NANO, Lavt, load_visual
+from semires.stages.train.models.pretrain_nano import (
     CHANNELS,
     GROUND,
     GROUND_DEPTH,

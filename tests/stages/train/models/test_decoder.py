@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from semires.stages.train.decoder import Decoder, upsample
+from semires.stages.train.models.decoder import Decoder, upsample
 
 torch.set_num_threads(1)
 

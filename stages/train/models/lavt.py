@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.decoder import Decoder, upsample
-from semires.stages.train.fusion import StageFusion
-from semires.stages.train.language import TextEncoder
-from semires.stages.train.visual import NUM_STAGES, SwinTrunk
+from semires.stages.train.models.decoder import Decoder, upsample
+from semires.stages.train.models.fusion import StageFusion
+from semires.stages.train.models.language import TextEncoder
+from semires.stages.train.models.visual import NUM_STAGES, SwinTrunk
 
 # The last stage's stride in patches. An image must be larger: instance norm needs more than one position.
 COARSEST_STRIDE = 2 ** (NUM_STAGES - 1)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.lavt import LAVT_BASE, LAVT_NANO, Lavt, LavtConfig, load_bert, load_swin, load_visual
-from semires.stages.train.tokenization import Tokenizer
+from semires.stages.train.models.lavt import LAVT_BASE, LAVT_NANO, Lavt, LavtConfig, load_bert, load_swin, load_visual
+from semires.stages.train.models.tokenization import Tokenizer
 
 LAVT_SIZES: dict[str, LavtConfig] = {"base": LAVT_BASE, "nano": LAVT_NANO}
 
 
 def weights_folder() -> Path:
     """Where the files of the nano model lie: `nano_swin.safetensors` and `nano_vocab.txt`."""
-    return Path(str(resources.files("semires.stages.train") / "weights"))
+    return Path(str(resources.files("semires.stages.train.models") / "weights"))
 
 
 def build_model(config: TrainConfig, *, pretrained: bool) -> tuple[Lavt, Tokenizer]:

@@ -1,6 +1,6 @@
 """Pre-trains LAVT-nano's visual trunk on attributes of RefShapes' objects: the counterpart of ImageNet.
 
-    python -m semires.stages.train.pretrain_nano --output stages/train/weights/nano_swin.safetensors
+    python -m semires.stages.train.models.pretrain_nano --output stages/train/models/weights/nano_swin.safetensors
 
 Points well inside an object tell its category, colour, size and place, points far from all objects that they are
 ground, on scenes of a seed range that the benchmark never touches. As with ImageNet, no outline is ever told: masks
@@ -24,9 +24,9 @@ from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refshapes.scene import HEIGHT, NUM_OBJECTS, WIDTH, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, CATEGORY_IDS, COLORS, SIZES
-from semires.stages.train.lavt import LAVT_NANO
+from semires.stages.train.models.lavt import LAVT_NANO
+from semires.stages.train.models.visual import SwinTrunk
 from semires.stages.train.views import normalize
-from semires.stages.train.visual import SwinTrunk
 
 # What a point shows, beside the number of an object.
 GROUND, NOTHING = 254, 255

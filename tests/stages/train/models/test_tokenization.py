@@ -7,7 +7,7 @@ import torch
 from transformers import BertTokenizer
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.tokenization import SPECIAL_TOKENS, Tokenizer, build_vocab
+from semires.stages.train.models.tokenization import SPECIAL_TOKENS, Tokenizer, build_vocab
 
 torch.set_num_threads(1)
 

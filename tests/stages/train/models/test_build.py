@@ -7,11 +7,11 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
-from semires.stages.train import models
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.lavt import LAVT_BASE, LAVT_NANO, LavtConfig
-from semires.stages.train.models import build_model, weights_folder
-from semires.stages.train.tokenization import build_vocab
+from semires.stages.train.models import build
+from semires.stages.train.models.build import build_model, weights_folder
+from semires.stages.train.models.lavt import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models.tokenization import build_vocab
 
 TINY = LavtConfig(
     image_size=64,
@@ -54,7 +54,7 @@ def backbones(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_lavt_sizes__every_model_name() -> None:
-    assert models.LAVT_SIZES == {"base": LAVT_BASE, "nano": LAVT_NANO}
+    assert build.LAVT_SIZES == {"base": LAVT_BASE, "nano": LAVT_NANO}
 
 
 def test_build_model__nano_has_the_shipped_trunk(nano_config: Callable[..., TrainConfig]) -> None:
@@ -72,7 +72,7 @@ def test_build_model__random_weights_need_no_file(
     nano_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nano_vocab.txt").write_bytes((weights_folder() / "nano_vocab.txt").read_bytes())
-    monkeypatch.setattr(models, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "weights_folder", lambda: tmp_path)
     torch.manual_seed(0)
     first, _ = build_model(nano_config(), pretrained=False)
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def test_build_model__random_weights_need_no_file(
 def test_build_model__base_reads_the_folders_of_the_config(
     backbones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.LAVT_SIZES, "base", TINY)
+    monkeypatch.setitem(build.LAVT_SIZES, "base", TINY)
     swin, bert = backbones
     lavt, tokenizer = build_model(TrainConfig(swin=str(swin), bert=str(bert)), pretrained=True)
     words = load_file(bert / "model.safetensors")["embeddings.word_embeddings.weight"]
@@ -98,7 +98,7 @@ def test_build_model__base_reads_the_folders_of_the_config(
 def test_build_model__missing_backbone_named(
     backbones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.LAVT_SIZES, "base", TINY)
+    monkeypatch.setitem(build.LAVT_SIZES, "base", TINY)
     _, bert = backbones
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty") as caught:
@@ -112,6 +112,6 @@ def test_build_model__vocabulary_too_large(backbones: tuple[Path, Path], monkeyp
     swin, bert = backbones
     with (bert / "vocab.txt").open("a") as file:
         file.writelines(f"word{n}\n" for n in range(200))
-    monkeypatch.setitem(models.LAVT_SIZES, "base", TINY)
+    monkeypatch.setitem(build.LAVT_SIZES, "base", TINY)
     with pytest.raises(InputError, match=r"at most 200 tokens for LAVT-base, found \d+"):
         build_model(TrainConfig(swin=str(swin), bert=str(bert)), pretrained=False)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.visual import SwinTrunk
+from semires.stages.train.models.visual import SwinTrunk
 
 torch.set_num_threads(1)
 

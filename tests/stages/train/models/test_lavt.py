@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import BertForMaskedLM, SwinForImageClassification, SwinModel
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.lavt import (
+from semires.stages.train.models.lavt import (
     LAVT_BASE,
     LAVT_NANO,
     Lavt,
@@ -240,7 +240,7 @@ def test_load_swin__unreachable_hub(monkeypatch):
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("We couldn't connect to the hub\nand more lines")
 
-    monkeypatch.setattr("semires.stages.train.lavt.SwinConfig.from_pretrained", unreachable)
+    monkeypatch.setattr("semires.stages.train.models.lavt.SwinConfig.from_pretrained", unreachable)
     with pytest.raises(InputError) as caught:
         load_swin(make_lavt(), "somebody/some-swin")
     assert "somebody/some-swin" in str(caught.value)
