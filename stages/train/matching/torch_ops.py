@@ -8,8 +8,8 @@ candidates' own size. Runs on the CPU as well, where the tests hold it equal to 
 import torch
 from torch import Tensor
 
-from semires.stages.train.matching_config import MatchConfig, MatchResult
-from semires.stages.train.packed import as_words, pack_bits, popcount_by_shifts, unpack_bits
+from semires.stages.train.matching.config import MatchConfig, MatchResult
+from semires.stages.train.matching.packed import as_words, pack_bits, popcount_by_shifts, unpack_bits
 
 # Popcount by shifts holds about five temporaries of a chunk at a time.
 _CHUNKS = 8

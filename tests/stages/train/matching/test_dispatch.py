@@ -15,15 +15,15 @@ from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.matching import MatchConfig, MatchResult, backend_of, match, pack_bits
-from semires.stages.train.matching_cpu import match_cpu
-from semires.stages.train.matching_dense import match_dense
-from semires.stages.train.matching_reference import match_reference
-from semires.stages.train.matching_torch import match_torch
+from semires.stages.train.matching.cpu import match_cpu
+from semires.stages.train.matching.dense import match_dense
+from semires.stages.train.matching.reference import match_reference
+from semires.stages.train.matching.torch_ops import match_torch
 
 STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
 # What Triton's interpreter does in a few seconds.
 NUM_INTERPRETED = 120
-# Those that run on CPU tensors. match itself takes the CPU's; Triton's are in test_matching_triton.py.
+# Those that run on CPU tensors. match itself takes the CPU's; Triton's are in test_triton_kernels.py.
 BACKENDS = {"cpu": match_cpu, "torch": match_torch, "dense": match_dense}
 # The shares that small counts hit exactly: 1/2, 2/3-like neighbours, 7/10, 3/4, both ends.
 THRESHOLDS = (0.0, 0.25, 0.3, 0.5, 0.6, 0.7, 0.75, 0.9, 1.0)
@@ -285,7 +285,7 @@ def assert_equal(found: MatchResult, expected: MatchResult) -> None:
 
 INTERPRET = """
 import sys, torch
-from semires.stages.train.matching_triton import match_triton
+from semires.stages.train.matching.triton_kernels import match_triton
 cases = torch.load(sys.argv[1], weights_only=False)
 torch.save([match_triton(*case) for case in cases], sys.argv[2])
 """

@@ -1,4 +1,4 @@
-"""The CPU backend's words, threads, memory and compilation; that it answers rightly is `test_matching.py`'s."""
+"""The CPU backend's words, threads, memory and compilation; that it answers rightly is `test_dispatch.py`'s."""
 
 import os
 import signal
@@ -15,9 +15,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from semires.stages.train import matching_cpu
-from semires.stages.train.matching import MatchConfig, MatchResult, match, pack_bits
-from semires.stages.train.matching_dense import match_dense
+from semires.stages.train.matching import MatchConfig, MatchResult, cpu, match, pack_bits
+from semires.stages.train.matching.dense import match_dense
 
 STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
 
@@ -41,7 +40,7 @@ def at_odd_address(packed: Tensor) -> Tensor:
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 50])
 def test_match_cpu__any_number_of_threads(strategy: str, num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their cuts fall within a label's candidates; the second label has none."""
-    monkeypatch.setattr(matching_cpu, "_BYTES_PER_THREAD", 1)
+    monkeypatch.setattr(cpu, "_BYTES_PER_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
     generator = torch.Generator().manual_seed(num_threads)
     labels = torch.rand(3, 21, 21, generator=generator) < 0.5
@@ -125,7 +124,7 @@ def shares_of_ten(num_tens: int) -> int:
 def test_compiled__once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     for num_hits in (0, 1):
-        compiled: Any = matching_cpu._compiled("int64(int64)")(shares_of_ten)
+        compiled: Any = cpu._compiled("int64(int64)")(shares_of_ten)
         assert compiled(50) == 5
         assert sum(compiled.stats.cache_hits.values()) == num_hits
     assert len(list(tmp_path.rglob("*.nbi"))) == 1
@@ -139,7 +138,7 @@ def test_compiled__where_no_cache_can_be_written(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # what numba tries a directory with
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(shares_of_ten)
-    compiled: Any = matching_cpu._compiled("int64(int64)")(shares_of_ten)
+    compiled: Any = cpu._compiled("int64(int64)")(shares_of_ten)
     assert compiled(50) == 5
     assert list(tmp_path.rglob("*.nbi")) == []
 
@@ -147,17 +146,17 @@ def test_compiled__where_no_cache_can_be_written(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 def test_compiled__where_the_cache_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    matching_cpu._compiled("int64(int64)")(shares_of_ten)
+    cpu._compiled("int64(int64)")(shares_of_ten)
     (file,) = tmp_path.rglob(f"*.{suffix}")
     file.write_bytes(b"")
-    compiled: Any = matching_cpu._compiled("int64(int64)")(shares_of_ten)
+    compiled: Any = cpu._compiled("int64(int64)")(shares_of_ten)
     assert compiled(50) == 5
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_match_cpu__in_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a data loader's workers are, after their parent matched on several threads."""
-    monkeypatch.setattr(matching_cpu, "_BYTES_PER_THREAD", 1)
+    monkeypatch.setattr(cpu, "_BYTES_PER_THREAD", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     masks = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.5
 

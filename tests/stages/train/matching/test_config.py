@@ -3,7 +3,7 @@
 import pytest
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.matching_config import MatchConfig
+from semires.stages.train.matching.config import MatchConfig
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from semires.stages.train.packed import as_words, pack_bits, popcount_by_shifts, unpack_bits
+from semires.stages.train.matching.packed import as_words, pack_bits, popcount_by_shifts, unpack_bits
 
 
 def test_popcount_by_shifts__counts_every_bit() -> None:

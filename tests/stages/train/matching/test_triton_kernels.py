@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semires.stages.train.losses import supervised_loss, unsupervised_loss
 from semires.stages.train.matching import MatchConfig, MatchResult, backend_of, match, pack_bits
-from semires.stages.train.matching_torch import match_torch
+from semires.stages.train.matching.torch_ops import match_torch
 from semires.stages.train.pwa import pwa_weights
 
 STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
@@ -21,7 +21,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 INTERPRET = """
 import sys, torch
-from semires.stages.train.matching_triton import match_triton
+from semires.stages.train.matching.triton_kernels import match_triton
 cases = torch.load(sys.argv[1], weights_only=False)
 torch.save([match_triton(*case) for case in cases], sys.argv[2])
 """
@@ -30,7 +30,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from semires.stages.train import matching_triton as kernels
+from semires.stages.train.matching import triton_kernels as kernels
 
 def compiled(kernel, types, **constants):
     names = kernel.arg_names

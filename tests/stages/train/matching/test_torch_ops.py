@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from semires.stages.train import matching_torch
-from semires.stages.train.matching import MatchConfig, pack_bits
-from semires.stages.train.matching_dense import match_dense
-from semires.stages.train.matching_torch import match_torch
+from semires.stages.train.matching import MatchConfig, pack_bits, torch_ops
+from semires.stages.train.matching.dense import match_dense
+from semires.stages.train.matching.torch_ops import match_torch
 
 STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
 # What makes the host wait on CUDA: reading a number, or a shape that depends on values.
@@ -44,8 +43,8 @@ def example(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("num_chunks", [1, 3, 6])
 def test_match_torch__any_number_of_chunks(strategy: str, num_chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching_torch, "_CHUNKS", num_chunks)
-    monkeypatch.setattr(matching_torch, "_MIN_CHUNK_BYTES", 0)
+    monkeypatch.setattr(torch_ops, "_CHUNKS", num_chunks)
+    monkeypatch.setattr(torch_ops, "_MIN_CHUNK_BYTES", 0)
     packed, offsets, labels = example(num_chunks)
     config = MatchConfig(strategy=strategy, iou_rate=0.4, inter1=0.69, inter2=0.6)  # type: ignore[arg-type]
     found = match_torch(packed, offsets, labels, 19, config, True)

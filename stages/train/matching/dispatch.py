@@ -1,20 +1,16 @@
-"""Pseudo-label refinement against cached candidate masks: IOM and the CPI family, on packed bits.
-
-    from semires.stages.train.matching import MatchConfig, match
-
-    found = match(candidates, offsets, teacher_label, MatchConfig(strategy="cpi-u", inter1=0.7))
+"""`match` checks what it is given and hands it to the backend of the device.
 
 A batch is B pseudo-labels of S x S pixels and the M candidate masks of their images one after another; image b owns
 candidates ``offsets[b]:offsets[b + 1]``. A mask is P = ceil(S * S / 8) bytes, row-major, first pixel in the highest bit
 (``numpy.packbits``), bits after the last pixel zero. Candidates, label and union stay packed: an intersection is AND +
 popcount, a union over candidates is OR, and only the refined label is unpacked.
 
-The device of the candidates chooses the backend, and each is held equal to ``matching_reference`` by property tests:
+The device of the candidates chooses the backend, and each is held equal to ``reference`` by property tests:
 
-    matching_cpu      CPU        one loop compiled by numba, on torch's number of threads
-    matching_triton   CUDA       three kernels, no host synchronisation
-    matching_torch    CUDA       torch's integer operators where Triton is missing; no host synchronisation either
-    matching_dense    the rest   dense boolean masks, one image at a time (MPS)
+    cpu               CPU        one loop compiled by numba, on torch's number of threads
+    triton_kernels    CUDA       three kernels, no host synchronisation
+    torch_ops         CUDA       torch's integer operators where Triton is missing; no host synchronisation either
+    dense             the rest   dense boolean masks, one image at a time (MPS)
 
 Axes in tensor names, here and in the backends: B samples, M or N candidates (of the batch, of one image), P bytes,
 W words.
@@ -29,10 +25,8 @@ import torch
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.matching_config import MatchConfig, MatchResult, Strategy
-from semires.stages.train.packed import pack_bits, unpack_bits
-
-__all__ = ["MatchConfig", "MatchResult", "Strategy", "match", "pack_bits", "unpack_bits"]
+from semires.stages.train.matching.config import MatchConfig, MatchResult
+from semires.stages.train.matching.packed import unpack_bits
 
 Backend = Callable[[Tensor, Tensor, Tensor, int, MatchConfig, bool], MatchResult]
 
@@ -87,19 +81,19 @@ def match(
 def backend_of(device_type: str) -> Backend:
     """The backend for tensors of a device type, as the module lists them; imported at its first use."""
     if device_type == "cpu":
-        from semires.stages.train.matching_cpu import match_cpu
+        from semires.stages.train.matching.cpu import match_cpu
 
         return match_cpu
     if device_type == "cuda":
         # The kernels count bits with an instruction of NVIDIA's; torch calls AMD's devices "cuda" too.
         if torch.version.cuda is not None and find_spec("triton") is not None:
-            from semires.stages.train.matching_triton import match_triton
+            from semires.stages.train.matching.triton_kernels import match_triton
 
             return match_triton
-        from semires.stages.train.matching_torch import match_torch
+        from semires.stages.train.matching.torch_ops import match_torch
 
         return match_torch
-    from semires.stages.train.matching_dense import match_dense
+    from semires.stages.train.matching.dense import match_dense
 
     return match_dense
 

@@ -2,7 +2,7 @@
 
 MPS and whatever else is neither CPU nor CUDA runs on it. It takes 8 bytes where the others take one bit of a byte, and
 the host waits once for each image; it is the middle reference of the tests, between the kernels and
-``matching_reference``.
+``reference``.
 """
 
 from itertools import pairwise
@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from semires.stages.train.matching_config import MatchConfig, MatchResult
-from semires.stages.train.packed import unpack_bits
+from semires.stages.train.matching.config import MatchConfig, MatchResult
+from semires.stages.train.matching.packed import unpack_bits
 
 
 def match_dense(

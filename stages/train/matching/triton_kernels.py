@@ -27,9 +27,9 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
-from semires.stages.train.matching_config import MatchConfig, MatchResult
-from semires.stages.train.matching_torch import on_device
-from semires.stages.train.packed import as_words
+from semires.stages.train.matching.config import MatchConfig, MatchResult
+from semires.stages.train.matching.packed import as_words
+from semires.stages.train.matching.torch_ops import on_device
 
 # The strategies' names inside the kernels, where strings cannot go.
 _CODES = {"iom": 0, "cpi-u": 1, "cpi-o": 2, "cpi": 3}

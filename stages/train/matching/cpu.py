@@ -25,8 +25,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semires.stages.train.matching_config import MatchConfig, MatchResult
-from semires.stages.train.packed import pack_bits, unpack_bits
+from semires.stages.train.matching.config import MatchConfig, MatchResult
+from semires.stages.train.matching.packed import pack_bits, unpack_bits
 
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]

@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from semires.stages.train.matching import MatchConfig, MatchResult
+from semires.stages.train.matching.config import MatchConfig, MatchResult
 
 
 def match_reference(candidates: Tensor, offsets: Tensor, labels: Tensor, config: MatchConfig) -> MatchResult:
