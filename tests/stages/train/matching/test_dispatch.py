@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.matching import MatchConfig, MatchResult, backend_of, match, pack_bits
+from semires.stages.train.matching import MatchConfig, MatchResult, match, pack_bits
 from semires.stages.train.matching.cpu import match_cpu
 from semires.stages.train.matching.dense import match_dense
+from semires.stages.train.matching.dispatch import backend_of
 from semires.stages.train.matching.reference import match_reference
 from semires.stages.train.matching.torch_ops import match_torch
 

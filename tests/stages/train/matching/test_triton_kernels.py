@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from semires.stages.train.losses import supervised_loss, unsupervised_loss
-from semires.stages.train.matching import MatchConfig, MatchResult, backend_of, match, pack_bits
+from semires.stages.train.matching import MatchConfig, MatchResult, match, pack_bits
+from semires.stages.train.matching.dispatch import backend_of
 from semires.stages.train.matching.torch_ops import match_torch
 from semires.stages.train.pwa import pwa_weights
 
