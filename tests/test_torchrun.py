@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from semires.cache.reader import CandidateStore
 from semires.pipeline import cli
-from semires.stages.cache_sam.tiny_sam import build_tiny_sam
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 
 NUM_IMAGES = 24
 # A start takes 5 s on a free core; on a busy machine it may take very much longer.

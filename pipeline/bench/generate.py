@@ -38,7 +38,7 @@ from semires.pipeline.bench.random_sam import MIN_MASKS, random_sam, settings_fo
 from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
 from semires.pipeline.recipes import generator_settings
 from semires.stages.cache_sam.generator import MaskGenerator
-from semires.stages.cache_sam.sam import load_sam
+from semires.stages.cache_sam.models.sam import load_sam
 from semires.stages.cache_sam.settings import GeneratorSettings, precision_of
 from semires.stages.cache_sam.sources import folder_images
 from semires.stages.cache_sam.timing import PHASES

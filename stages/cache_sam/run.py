@@ -13,8 +13,8 @@ from semires.cache.candidates import Candidates
 from semires.cache.schema import SCHEMA_VERSION, Manifest
 from semires.stages.cache_sam.filling import CacheReport, fill_store
 from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.prompts import crops_of
-from semires.stages.cache_sam.sam import LoadedSam
 from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup

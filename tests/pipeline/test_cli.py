@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from semires.cache.reader import CandidateStore
 from semires.pipeline import cli, stage_runs, table1
 from semires.pipeline.recipes import train_recipe
-from semires.stages.cache_sam.tiny_sam import build_tiny_sam
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.build import build_model

@@ -14,10 +14,10 @@ from semires.pipeline import stage_runs
 from semires.pipeline.paths import Paths
 from semires.pipeline.stage_runs import cache_sam, choose_device, load_dataset, prepare_candidates, train
 from semires.stages.cache_sam.filling import CacheReport
-from semires.stages.cache_sam.sam import load_sam
+from semires.stages.cache_sam.models.sam import load_sam
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import train_images
-from semires.stages.cache_sam.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import RefShapesConfig
@@ -121,7 +121,7 @@ def test_cache_sam__train_images_of_a_refer_folder(
 def test_prepare_candidates__refshapes_makes_its_own(
     tmp_path: Path, sam_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("semires.stages.cache_sam.sam.weights_path", lambda: sam_file)
+    monkeypatch.setattr("semires.stages.cache_sam.models.sam.weights_path", lambda: sam_file)
     monkeypatch.setattr(stage_runs, "generator_settings", lambda sam: FEW_POINTS)
     paths = Paths(data=tmp_path)
     dataset = load_dataset(paths, "refshapes", ignore)

@@ -8,8 +8,8 @@ from PIL import Image
 from semires.pipeline.bench import generate, random_sam
 from semires.pipeline.bench.generate import GenerateBenchConfig, bench_generate
 from semires.pipeline.bench.report import Bench
-from semires.stages.cache_sam.sam import LoadedSam
-from semires.stages.cache_sam.tiny_sam import build_tiny_sam
+from semires.stages.cache_sam.models.sam import LoadedSam
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image
 

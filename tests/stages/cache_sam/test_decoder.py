@@ -5,7 +5,7 @@ import torch
 from segment_anything.modeling import Sam
 
 from semires.stages.cache_sam.decoder import PromptDecoder
-from semires.stages.cache_sam.tiny_sam import build_tiny_sam
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 
 
 def sams_answer(sam: Sam, embedding: torch.Tensor, points_xy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

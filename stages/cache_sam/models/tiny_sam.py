@@ -1,6 +1,6 @@
 """The tiny SAM that the package brings: segment-anything's own modules, small, for RefShapes scenes.
 
-It runs through the same code as ViT-H; `python -m semires.stages.cache_sam.train_tiny_sam` trains its weights.
+It runs through the same code as ViT-H; `python -m semires.stages.cache_sam.models.train_tiny_sam` trains its weights.
 """
 
 from importlib import resources
@@ -29,7 +29,7 @@ GENERATOR_SETTINGS = GeneratorSettings(
 
 def weights_path() -> Path:
     """Where the shipped weights lie (safetensors)."""
-    return Path(str(resources.files("semires.stages.cache_sam") / "weights" / "tiny_sam.safetensors"))
+    return Path(str(resources.files("semires.stages.cache_sam.models") / "weights" / "tiny_sam.safetensors"))
 
 
 def build_tiny_sam(checkpoint: Path | None = None) -> Sam:

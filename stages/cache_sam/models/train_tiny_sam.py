@@ -1,6 +1,6 @@
 """Trains the tiny SAM on RefShapes scenes of a seed range that the benchmark never touches.
 
-    python -m semires.stages.cache_sam.train_tiny_sam --steps 2600 --output tiny_sam.safetensors
+    python -m semires.stages.cache_sam.models.train_tiny_sam --steps 2600 --output tiny_sam.safetensors
 
 SAM's recipe (Kirillov et al. 2023, appendix A): point prompts, focal and dice loss 20 : 1, only the best of the three
 masks is trained, the IoU head learns each mask's true IoU. Two things the scenes let us do better: a point inside a
@@ -29,7 +29,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from semires.stages.cache_sam.tiny_sam import IMAGE_SIZE, build_tiny_sam
+from semires.stages.cache_sam.models.tiny_sam import IMAGE_SIZE, build_tiny_sam
 from semires.stages.data.refshapes.scene import Scene, make_scene
 
 LOGITS_SIZE = IMAGE_SIZE // 2  # the decoder's masks are at half the image's resolution

@@ -11,9 +11,9 @@ from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.modeling import Sam
 from transformers import SamConfig, SamModel
 
-from semires.stages.cache_sam.sam import CHECKPOINT_FILES, SAM_NAMES, load_sam, sha256_of
-from semires.stages.cache_sam.tiny_sam import build_tiny_sam, weights_path
-from semires.stages.cache_sam.transformers_sam import load_transformers_sam, weight_files
+from semires.stages.cache_sam.models.sam import CHECKPOINT_FILES, SAM_NAMES, load_sam, sha256_of
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
+from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam, weight_files
 from semires.stages.data.errors import InputError
 
 CPU = torch.device("cpu")
@@ -264,7 +264,7 @@ def test_load_sam__hub_name(sam_folder: Path, tmp_path: Path, monkeypatch: pytes
         asked.append(name)
         return sam_folder
 
-    monkeypatch.setattr("semires.stages.cache_sam.sam.download_sam", download)
+    monkeypatch.setattr("semires.stages.cache_sam.models.sam.download_sam", download)
     monkeypatch.chdir(tmp_path)
     loaded = load_sam("facebook/sam-vit-huge", None, CPU)
     assert asked == ["facebook/sam-vit-huge"]

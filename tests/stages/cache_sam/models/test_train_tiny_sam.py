@@ -8,9 +8,9 @@ import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
-from semires.stages.cache_sam.sam import load_sam
-from semires.stages.cache_sam.tiny_sam import IMAGE_SIZE, build_tiny_sam
-from semires.stages.cache_sam.train_tiny_sam import (
+from semires.stages.cache_sam.models.sam import load_sam
+from semires.stages.cache_sam.models.tiny_sam import IMAGE_SIZE, build_tiny_sam
+from semires.stages.cache_sam.models.train_tiny_sam import (
     LOGITS_SIZE,
     MASK_WEIGHTS,
     Prompts,

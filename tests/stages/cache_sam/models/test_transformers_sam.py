@@ -14,8 +14,8 @@ from segment_anything import sam_model_registry
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from semires.stages.cache_sam import transformers_sam
-from semires.stages.cache_sam.transformers_sam import (
+from semires.stages.cache_sam.models import transformers_sam
+from semires.stages.cache_sam.models.transformers_sam import (
     FREQUENCIES,
     FREQUENCIES_TWIN,
     build_sam,

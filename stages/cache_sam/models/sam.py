@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
-from semires.stages.cache_sam.tiny_sam import build_tiny_sam, weights_path
-from semires.stages.cache_sam.transformers_sam import download_sam, load_transformers_sam, weight_files
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
+from semires.stages.cache_sam.models.transformers_sam import download_sam, load_transformers_sam, weight_files
 from semires.stages.data.errors import InputError
 
 SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h

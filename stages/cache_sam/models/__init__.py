@@ -1,0 +1,1 @@
+"""Proposers: segment-anything's SAM, SAMs in transformers' format, and the tiny SAM in the package."""
