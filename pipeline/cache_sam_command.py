@@ -69,8 +69,8 @@ def cache_sam(
     from semires.pipeline.recipes import generator_settings
     from semires.pipeline.stage_runs import cache_sam as run_stage_one
     from semires.pipeline.stage_runs import choose_device, load_dataset
+    from semires.stages.cache_sam.generator.settings import precision_of
     from semires.stages.cache_sam.models.sam import load_sam
-    from semires.stages.cache_sam.settings import precision_of
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.stopping import StopRequested
     from semires.stages.cache_sam.workers import WorkerGroup

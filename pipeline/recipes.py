@@ -1,7 +1,7 @@
 """What each data set is run with: the paper's settings for RefCOCO's family, small ones for RefShapes."""
 
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.views import ViewConfig

@@ -14,9 +14,9 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, counting
 from semires.pipeline.recipes import REFSHAPES, generator_settings
 from semires.stages.cache_sam.filling import CacheReport
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam, load_sam
 from semires.stages.cache_sam.run import cache_images
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, train_images
 from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError

@@ -67,7 +67,7 @@ COMMAND = """
 import os, sys, time
 from pathlib import Path
 from semires.pipeline.cli import main
-from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 
 notes, seconds = Path(sys.argv.pop(1)), float(sys.argv.pop(1))
 generate_batch = MaskGenerator.generate_batch

@@ -18,9 +18,9 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from semires.pipeline.bench.memory import peak_memory
-from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.run import images_at_once
-from semires.stages.cache_sam.settings import GeneratorSettings
 
 SAMS_OWN = "segment-anything"
 """Name of the contestant that is SAM's own generator."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.modeling import Sam
 
-from semires.stages.cache_sam.generator import MaskGenerator
-from semires.stages.cache_sam.settings import GeneratorSettings
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 MIN_MASKS = 60
 """Masks of an image that must survive for its time to mean anything."""

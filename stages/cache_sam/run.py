@@ -12,10 +12,10 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from semires.cache.candidates import Candidates
 from semires.cache.schema import SCHEMA_VERSION, Manifest
 from semires.stages.cache_sam.filling import CacheReport, fill_store
-from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.prompts import crops_of
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam
-from semires.stages.cache_sam.prompts import crops_of
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError

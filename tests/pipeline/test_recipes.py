@@ -2,8 +2,8 @@ import pytest
 
 from semires.pipeline.published import TABLE1
 from semires.pipeline.recipes import TABLE1_SHARES, generator_settings, train_recipe
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS
 from semires.stages.train.config import TrainConfig

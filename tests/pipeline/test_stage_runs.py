@@ -14,9 +14,9 @@ from semires.pipeline import stage_runs
 from semires.pipeline.paths import Paths
 from semires.pipeline.stage_runs import cache_sam, choose_device, load_dataset, prepare_candidates, train
 from semires.stages.cache_sam.filling import CacheReport
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import load_sam
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import train_images
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
-from semires.stages.cache_sam.settings import GeneratorSettings
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 IMAGE_SIZE = 128  # longest side in pixels; shorter sides are padded
 PATCH_SIZE = 8

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from semires.pipeline.bench.contestants import SAMS_OWN, Contestant, network_milliseconds, resident_memory
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
-from semires.stages.cache_sam.settings import GeneratorSettings
 
 FEW = GeneratorSettings(points_per_side=2, pred_iou_thresh=0.5, stability_score_thresh=0.5)
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

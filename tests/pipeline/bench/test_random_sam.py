@@ -6,9 +6,9 @@ import torch
 
 from semires.pipeline.bench import random_sam as module
 from semires.pipeline.bench.random_sam import random_sam, settings_for, threshold_above
-from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.data.refshapes.scene import make_scene
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam, load_sam
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
-from semires.stages.cache_sam.settings import GeneratorSettings
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.stages.cache_sam import run
 from semires.stages.cache_sam.filling import CacheReport
-from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.run import cache_images, images_at_once
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource, folder_images, image_id_of, train_images
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image

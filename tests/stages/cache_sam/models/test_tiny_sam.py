@@ -2,9 +2,9 @@ import numpy as np
 import torch
 from segment_anything.modeling import Sam
 
-from semires.stages.cache_sam.generator import MaskGenerator
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, IMAGE_SIZE, build_tiny_sam, weights_path
-from semires.stages.cache_sam.settings import GeneratorSettings
 from semires.stages.data.refshapes.scene import HEIGHT, WIDTH, make_scene
 
 

@@ -6,9 +6,17 @@ from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from semires.cache.bits import pack_rows, unpack_rows
-from semires.stages.cache_sam.prompts import Crop
-from semires.stages.cache_sam.selection import Frame, boxes_of, masks_at_once, pack, select, suppress, upsample
-from semires.stages.cache_sam.settings import GeneratorSettings
+from semires.stages.cache_sam.generator.prompts import Crop
+from semires.stages.cache_sam.generator.selection import (
+    Frame,
+    boxes_of,
+    masks_at_once,
+    pack,
+    select,
+    suppress,
+    upsample,
+)
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 
 def frame_of(crop: Crop, image_size: tuple[int, int], padded_size: int = 128, low_side: int = 64) -> Frame:

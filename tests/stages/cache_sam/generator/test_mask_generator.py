@@ -11,8 +11,8 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from semires.cache.candidates import Candidates
-from semires.stages.cache_sam import generator as generator_module
-from semires.stages.cache_sam.generator import GeneratorSettings, MaskGenerator
+from semires.stages.cache_sam.generator import mask_generator as generator_module
+from semires.stages.cache_sam.generator.mask_generator import GeneratorSettings, MaskGenerator
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam, weights_path
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.scene import make_scene

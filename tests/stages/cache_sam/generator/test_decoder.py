@@ -4,7 +4,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from semires.stages.cache_sam.decoder import PromptDecoder
+from semires.stages.cache_sam.generator.decoder import PromptDecoder
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 
 

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from semires.stages.cache_sam.timing import PHASES, PhaseTimer
+from semires.stages.cache_sam.generator.timing import PHASES, PhaseTimer
 
 
 def test_phase__adds_up() -> None:

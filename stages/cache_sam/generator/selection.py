@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops.boxes import batched_nms
 
-from semires.stages.cache_sam.prompts import Crop
-from semires.stages.cache_sam.settings import GeneratorSettings
+from semires.stages.cache_sam.generator.prompts import Crop
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 # A word of eight pixels (bytes 0 or 1, the leftmost lowest) times this has them as bits in its top byte, the leftmost
 # highest: pixel i goes to bit 8 i + 63 - 9 i = 63 - i, and no two terms of the product meet in one bit.

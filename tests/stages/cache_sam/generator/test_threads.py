@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from semires.stages.cache_sam.threads import BatchThreads
+from semires.stages.cache_sam.generator.threads import BatchThreads
 
 
 @pytest.fixture

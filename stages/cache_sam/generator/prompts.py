@@ -13,8 +13,8 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from semires.stages.cache_sam.decoder import PromptDecoder
-from semires.stages.cache_sam.settings import GeneratorSettings
+from semires.stages.cache_sam.generator.decoder import PromptDecoder
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 # Grids kept, one for each size of crop met lately: data sets repeat few sizes. A grid of 1,024 points is 15 MB for SAM.
 _MAX_GRIDS = 16

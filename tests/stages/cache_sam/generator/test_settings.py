@@ -4,7 +4,7 @@ import pytest
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 
-from semires.stages.cache_sam.settings import GeneratorSettings, precision_of
+from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
 from semires.stages.data.errors import InputError
 
 

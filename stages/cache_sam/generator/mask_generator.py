@@ -23,13 +23,21 @@ from torch import Tensor
 
 from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
-from semires.stages.cache_sam.decoder import PromptDecoder, SharedTokens
-from semires.stages.cache_sam.encoder import ImageEncoder
-from semires.stages.cache_sam.prompts import Crop, PromptGrid, Prompts, crops_of
-from semires.stages.cache_sam.selection import Frame, boxes_of, masks_at_once, pack, select, suppress, upsample
-from semires.stages.cache_sam.settings import PRECISIONS, GeneratorSettings, precision_of
-from semires.stages.cache_sam.threads import BatchThreads
-from semires.stages.cache_sam.timing import PHASES, PhaseTimer
+from semires.stages.cache_sam.generator.decoder import PromptDecoder, SharedTokens
+from semires.stages.cache_sam.generator.encoder import ImageEncoder
+from semires.stages.cache_sam.generator.prompts import Crop, PromptGrid, Prompts, crops_of
+from semires.stages.cache_sam.generator.selection import (
+    Frame,
+    boxes_of,
+    masks_at_once,
+    pack,
+    select,
+    suppress,
+    upsample,
+)
+from semires.stages.cache_sam.generator.settings import PRECISIONS, GeneratorSettings, precision_of
+from semires.stages.cache_sam.generator.threads import BatchThreads
+from semires.stages.cache_sam.generator.timing import PHASES, PhaseTimer
 from semires.stages.data.errors import InputError
 
 # Bytes of one prompt batch's image tokens on CPU: above it the decoder waits for memory, from about 1.5 MiB on also for

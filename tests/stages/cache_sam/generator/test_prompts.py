@@ -3,10 +3,10 @@ import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from semires.stages.cache_sam import prompts as prompts_module
-from semires.stages.cache_sam.decoder import PromptDecoder
-from semires.stages.cache_sam.prompts import PromptGrid, crops_of
-from semires.stages.cache_sam.settings import GeneratorSettings
+from semires.stages.cache_sam.generator import prompts as prompts_module
+from semires.stages.cache_sam.generator.decoder import PromptDecoder
+from semires.stages.cache_sam.generator.prompts import PromptGrid, crops_of
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 
 def test_crops_of__image_then_quarters_that_overlap() -> None:
