@@ -145,8 +145,8 @@ def cache_show(
 ) -> None:
     """Write a contact sheet (PNG): an image's candidates coloured over it, the largest first, with their scores."""
     from semires.cache.reader import CandidateStore
-    from semires.pipeline.contact_sheet import contact_sheet
     from semires.pipeline.progress import console
+    from semires.pipeline.reporting.contact_sheet import contact_sheet
     from semires.pipeline.store_images import parse_image_id
     from semires.stages.data.errors import InputError
     from semires.stages.data.images import load_image

@@ -139,7 +139,7 @@ def evaluate(
 ) -> None:
     """oIoU, mIoU and P@0.5 to P@0.9 of a run on the evaluation splits of its data set."""
     from semires.pipeline.progress import console, progress
-    from semires.pipeline.report import scores_table
+    from semires.pipeline.reporting.tables import scores_table
     from semires.pipeline.scores import evaluate_run
     from semires.pipeline.stage_runs import choose_device
 
@@ -214,8 +214,8 @@ def figure(
     device: Device = None,
 ) -> None:
     """Picture of the refinement: image, candidates, teacher label, refined label, truth."""
-    from semires.pipeline.figure import refinement_figure
     from semires.pipeline.progress import console, progress
+    from semires.pipeline.reporting.figure import refinement_figure
     from semires.pipeline.stage_runs import choose_device
 
     paths = make_paths(data, coco_images)

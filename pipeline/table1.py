@@ -18,7 +18,7 @@ from semires.cache.reader import CandidateStore
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
-from semires.pipeline.report import METHODS, Measured, as_json, as_markdown, as_rich, split_table
+from semires.pipeline.reporting.tables import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
 from semires.pipeline.side_by_side import Job, is_worth_it, train_side_by_side
 from semires.pipeline.stage_runs import prepare, train

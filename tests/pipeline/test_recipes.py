@@ -1,7 +1,7 @@
 import pytest
 
-from semires.pipeline.published import TABLE1
 from semires.pipeline.recipes import TABLE1_SHARES, generator_settings, train_recipe
+from semires.pipeline.reporting.published import TABLE1
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from semires.pipeline import figure as figure_module
-from semires.pipeline.figure import HEADINGS, MARGIN, TEXT, TILE, refinement_figure
 from semires.pipeline.paths import Paths
+from semires.pipeline.reporting import figure as figure_module
+from semires.pipeline.reporting.figure import HEADINGS, MARGIN, TEXT, TILE, refinement_figure
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig

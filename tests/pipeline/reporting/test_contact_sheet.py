@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from semires.cache.candidates import Candidates
-from semires.pipeline.contact_sheet import (
+from semires.pipeline.reporting.contact_sheet import (
     COLUMNS,
     GREY,
     LINE,

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from semires.pipeline.published import published
-from semires.pipeline.report import (
+from semires.pipeline.reporting.published import published
+from semires.pipeline.reporting.tables import (
     METHODS,
     TITLES,
     Cell,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from semires.pipeline.published import published
+from semires.pipeline.reporting.published import published
 from semires.pipeline.scores import RunScores
 from semires.stages.data.refer import SPLITS
 
