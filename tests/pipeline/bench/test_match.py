@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from semires.pipeline.bench import match as bench
 from semires.pipeline.bench.match import MatchBenchConfig, bench_match, ellipses, match_by_loop, match_by_matmul
-from semires.pipeline.bench_commands import app
+from semires.pipeline.commands.bench import app
 from semires.stages.train.matching import MatchConfig, MatchResult, match, unpack_bits
 from semires.stages.train.models.lavt import LAVT_NANO
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semires.pipeline.options import Device, given
+from semires.pipeline.commands.options import Device, given
 
 if TYPE_CHECKING:
     from semires.pipeline.bench.report import Bench

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from semires.pipeline.options import CocoImages, Data, Split, Store, given, make_paths
+from semires.pipeline.commands.options import CocoImages, Data, Split, Store, given, make_paths
 
 if TYPE_CHECKING:
     from rich.table import Table

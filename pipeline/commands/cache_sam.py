@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.options import CocoImages, Data, Device, Split, Store, given, make_paths
+from semires.pipeline.commands.options import CocoImages, Data, Device, Split, Store, given, make_paths
 
 
 def cache_sam(

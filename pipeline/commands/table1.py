@@ -1,0 +1,33 @@
+"""`semires table1`: the paper's main table, measured."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semires.pipeline.commands.options import CocoImages, Data, Device, make_paths
+
+
+def table1(
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each cell, with seeds 0, 1, ...")] = 1,
+    split: Annotated[list[str] | None, typer.Option(help="Only these data sets.", show_default=False)] = None,
+    share: Annotated[list[float] | None, typer.Option(help="Only these labeled shares.", show_default=False)] = None,
+    data: Data = None,
+    coco_images: CocoImages = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
+    device: Device = None,
+) -> None:
+    """Table 1 of the paper, measured on every data set that is here; goes on where it stopped."""
+    from semires.pipeline.progress import progress
+    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.table1 import run_table1
+
+    with progress() as on_progress:
+        run_table1(
+            make_paths(data, coco_images, runs),
+            choose_device(device),
+            on_progress,
+            splits=split,
+            shares=share,
+            num_seeds=seeds,
+        )

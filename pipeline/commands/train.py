@@ -1,0 +1,99 @@
+"""`semires train`: stage two."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semires.pipeline.commands.options import CocoImages, Data, Device, Split, Store, given, make_paths
+
+
+def train(
+    split: Split = None,
+    labeled: Annotated[float | None, typer.Option(help="Share of labeled images (paper: 0.01).")] = None,
+    labeled_list: Annotated[Path | None, typer.Option(help="File of labeled image ids, in place of a draw.")] = None,
+    method: Annotated[str | None, typer.Option(help="supervised, baseline or semires (default).")] = None,
+    matching: Annotated[str | None, typer.Option(help="iom, cpi, cpi-u (default) or cpi-o.")] = None,
+    iou_rate: Annotated[float | None, typer.Option(help="IOM's threshold (paper: 0.5).")] = None,
+    inter1: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |P| (paper: 0.7).")] = None,
+    inter2: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |S| (paper: 0.7).")] = None,
+    pwa: Annotated[bool | None, typer.Option(help="Pixel-wise weights for unmatched labels (default: yes).")] = None,
+    burn_in: Annotated[Path | None, typer.Option(help="A finished supervised run to start from.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name. Default: made of the settings.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
+    data: Data = None,
+    coco_images: CocoImages = None,
+    store: Store = None,
+    model: Annotated[str | None, typer.Option(help="base or nano. Default: base; nano for refshapes.")] = None,
+    swin: Annotated[str | None, typer.Option(help="Pre-trained Swin of base: local folder or hub name.")] = None,
+    bert: Annotated[str | None, typer.Option(help="Pre-trained BERT of base: local folder or hub name.")] = None,
+    burn_in_epochs: Annotated[int | None, typer.Option(help="Passes over the labeled refs (paper: 40).")] = None,
+    mutual_epochs: Annotated[int | None, typer.Option(help="Passes over the unlabeled refs (paper: 40).")] = None,
+    batch_burn_in: Annotated[int | None, typer.Option(help="Labeled samples a burn-in step.")] = None,
+    batch_labeled: Annotated[int | None, typer.Option(help="Labeled samples a mutual step (paper: 3).")] = None,
+    batch_unlabeled: Annotated[int | None, typer.Option(help="Unlabeled samples a mutual step (paper: 3).")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate (paper: 5e-5).")] = None,
+    trunk_rate: Annotated[float | None, typer.Option(help="Swin's share of the rate (paper: 1).")] = None,
+    alpha: Annotated[float | None, typer.Option(help="EMA of the teacher (paper: 0.996).")] = None,
+    lambda_sup: Annotated[float | None, typer.Option(help="Weight of the supervised loss (default 1).")] = None,
+    lambda_unsup: Annotated[float | None, typer.Option(help="Weight of the unsupervised loss (default 1).")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 (default) or bf16.")] = None,
+    num_workers: Annotated[int | None, typer.Option(help="Data-loader processes (default 0).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random but the labeled draw.")] = None,
+    labeled_seed: Annotated[int | None, typer.Option(help="Seed of the labeled draw (published splits: 0).")] = None,
+    device: Device = None,
+) -> None:
+    """Stage two: burn-in, then mutual learning on refined pseudo-labels; an interrupted run goes on."""
+    import dataclasses
+
+    from semires.pipeline.progress import console, progress
+    from semires.pipeline.recipes import train_recipe
+    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.stage_runs import train as run_stage_two
+
+    paths = make_paths(data, coco_images, runs)
+    if split is None:
+        if not paths.missing_files("refcoco"):
+            split, why = "refcoco", f"its data is in {paths.data}"
+        else:
+            split, why = "refshapes", f"RefCOCO's data is not in {paths.data}"
+        console.print(f"training on {split}: {why}", soft_wrap=True)
+    chosen_device = choose_device(device)
+    recipe = train_recipe(split)
+    changed = given(
+        labeled=labeled,
+        labeled_list=None if labeled_list is None else str(labeled_list),
+        method=method,
+        pwa=pwa,
+        model=model,
+        swin=swin,
+        bert=bert,
+        burn_in_epochs=burn_in_epochs,
+        mutual_epochs=mutual_epochs,
+        batch_burn_in=batch_burn_in,
+        batch_labeled=batch_labeled,
+        batch_unlabeled=batch_unlabeled,
+        learning_rate=learning_rate,
+        trunk_rate=trunk_rate,
+        alpha=alpha,
+        lambda_sup=lambda_sup,
+        lambda_unsup=lambda_unsup,
+        precision=precision,
+        num_workers=num_workers,
+        seed=seed,
+        labeled_seed=labeled_seed,
+    )
+    matched = dataclasses.replace(
+        recipe.match, **given(strategy=matching, iou_rate=iou_rate, inter1=inter1, inter2=inter2)
+    )
+    config = dataclasses.replace(recipe, match=matched, **changed)
+    if config.method == "supervised":
+        config = config.burn_in()
+    if name is None:
+        how = f"-{config.match.strategy}" if config.method == "semires" else ""
+        name = f"{split}-{config.labeled:g}-{config.method}{how}-seed{config.seed}"
+    run = paths.runs / name
+    console.print(f"run: {run} on {chosen_device}", soft_wrap=True)
+    with progress() as on_progress:
+        result = run_stage_two(config, paths, run, chosen_device, on_progress, store=store, burn_in=burn_in)
+    console.print(f"best val oIoU {result['val_oiou']:.2f}%; next: semires evaluate {run}", soft_wrap=True)
