@@ -24,7 +24,8 @@ from torch import Tensor
 from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
 from semires.stages.train.losses import supervised_loss
 from semires.stages.train.matching import MatchConfig, Strategy, match, unpack_bits
-from semires.stages.train.models.lavt import LAVT_BASE, LAVT_NANO, Lavt, LavtConfig
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_NANO, LavtConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ from semires.stages.train.evaluation import evaluate
 from semires.stages.train.losses import supervised_loss, unsupervised_loss
 from semires.stages.train.matching import match
 from semires.stages.train.metrics import SegmentationScores, ious_from_counts
-from semires.stages.train.models.lavt import Lavt, parameter_groups
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.parameter_groups import parameter_groups
 from semires.stages.train.pwa import pwa_weights
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import Batch, RefSamples, load_batches, training_plan

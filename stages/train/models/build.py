@@ -5,7 +5,9 @@ from pathlib import Path
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.lavt import LAVT_BASE, LAVT_NANO, Lavt, LavtConfig, load_bert, load_swin, load_visual
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models.pretrained import load_bert, load_swin
 from semires.stages.train.models.tokenization import Tokenizer
 
 LAVT_SIZES: dict[str, LavtConfig] = {"base": LAVT_BASE, "nano": LAVT_NANO}
@@ -34,7 +36,7 @@ def build_model(config: TrainConfig, *, pretrained: bool) -> tuple[Lavt, Tokeniz
         )
     lavt = Lavt(lavt_config)
     if pretrained and config.model == "nano":
-        load_visual(lavt, weights_folder() / "nano_swin.safetensors")
+        lavt.visual.load(weights_folder() / "nano_swin.safetensors")
     elif pretrained:
         load_swin(lavt, config.swin)
         load_bert(lavt, config.bert)

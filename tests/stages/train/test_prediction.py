@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.build import build_model
-from semires.stages.train.models.lavt import LAVT_NANO, Lavt
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.lavt_config import LAVT_NANO
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.prediction import OVERLAY_COLOR, overlay, predict_mask
 

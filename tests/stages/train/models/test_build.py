@@ -10,7 +10,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models import build
 from semires.stages.train.models.build import build_model, weights_folder
-from semires.stages.train.models.lavt import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_NANO, LavtConfig
 from semires.stages.train.models.tokenization import build_vocab
 
 TINY = LavtConfig(

@@ -11,7 +11,8 @@ from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refshapes.scene import HEIGHT, STREAMS, WIDTH, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, COLORS, SIZES
-from semires.stages.train.models.lavt import LAVT_NANO, Lavt, load_visual
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.lavt_config import LAVT_NANO
 from semires.stages.train.models.pretrain_nano import (
     CHANNELS,
     GROUND,
@@ -141,7 +142,7 @@ def test_pretrain__writes_a_trunk_that_the_nano_model_loads(tmp_path: Path, caps
     first, second = load_file(tmp_path / "one"), load_file(tmp_path / "two")
     assert all(torch.equal(first[name], second[name]) for name in first)
     lavt = Lavt(LAVT_NANO)
-    load_visual(lavt, tmp_path / "one")
+    lavt.visual.load(tmp_path / "one")
     assert all(torch.equal(tensor, first[name]) for name, tensor in lavt.visual.state_dict().items())
 
 
