@@ -198,7 +198,7 @@ def cache_export(
     coco_images: CocoImages = None,
 ) -> None:
     """Write the candidates in a common format; with --split or --images, files are named after the images."""
-    from semires.cache.coco import export_coco
+    from semires.cache.interchange.coco import export_coco
     from semires.pipeline.progress import console, counting, progress
 
     known = _images_of(split, images, data, coco_images)
@@ -229,8 +229,8 @@ def cache_import(
 
     What `semires cache export` wrote keeps its settings, so that cache-sam can go on with the store.
     """
-    from semires.cache.coco import import_coco, imported_manifest
-    from semires.cache.run_lengths import import_run_lengths
+    from semires.cache.interchange.coco import import_coco, imported_manifest
+    from semires.cache.interchange.run_lengths import import_run_lengths
     from semires.pipeline.progress import console, counting, progress
     from semires.pipeline.store_images import StoreImages
 

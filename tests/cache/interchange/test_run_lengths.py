@@ -13,8 +13,7 @@ from pycocotools import mask as coco_mask
 
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
-from semires.cache.reader import CandidateStore
-from semires.cache.run_lengths import (
+from semires.cache.interchange.run_lengths import (
     ImportReport,
     check_packed_bytes,
     decode_runs,
@@ -24,6 +23,7 @@ from semires.cache.run_lengths import (
     list_json,
     parse_size,
 )
+from semires.cache.reader import CandidateStore
 
 SMALL_MASKS = st.tuples(st.integers(1, 9), st.integers(1, 18)).flatmap(lambda shape: arrays(np.bool_, shape))
 PATH = Path("7.json")
@@ -229,7 +229,7 @@ def test_decode_runs__blocks_equal_one_block(monkeypatch: pytest.MonkeyPatch) ->
     counts = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode() for mask in masks]
     runs = [decompress_counts(PATH, "", text) for text in counts]
     columns = rng.random(5), rng.random(5), rng.random((5, 2))
-    monkeypatch.setattr("semires.cache.run_lengths._PIXELS_PER_BLOCK", 2 * 4 * 9)
+    monkeypatch.setattr("semires.cache.interchange.run_lengths._PIXELS_PER_BLOCK", 2 * 4 * 9)
     found, expected = decode_runs(3, 4, 9, runs, *columns), Candidates.from_masks(3, masks, *columns)
     for name in ("bits", "area", "boxes_xyxy", "predicted_iou", "stability_score", "points_xy"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from semires.cache.candidates import Candidates
-from semires.cache.coco import export_coco, import_coco
 from semires.cache.errors import StoreError
+from semires.cache.interchange.coco import export_coco, import_coco
+from semires.cache.interchange.run_lengths import ImportReport, imported_manifest
 from semires.cache.reader import CandidateStore
-from semires.cache.run_lengths import ImportReport, imported_manifest
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 
@@ -179,7 +179,7 @@ def test_export__killed_while_writing(store: Path, folder: Path, monkeypatch: py
     def kill(source: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("semires.cache.coco.os.replace", kill)
+    monkeypatch.setattr("semires.cache.interchange.coco.os.replace", kill)
     with pytest.raises(KeyboardInterrupt):
         export_coco(store, folder)
     assert list(folder.iterdir()) == []
@@ -265,7 +265,7 @@ def test_import__resumes_after_a_bad_file(folder: Path, tmp_path: Path) -> None:
 
 
 def test_import__more_files_than_a_batch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("semires.cache.coco._FILES_PER_BATCH", 2)
+    monkeypatch.setattr("semires.cache.interchange.coco._FILES_PER_BATCH", 2)
     for image_id in range(5):
         write(folder, **{f"sa_{image_id}": sa1b(annotation(), image_id=image_id)})
     report = import_coco(folder, tmp_path / "store.zarr", imported_manifest("refcoco"))

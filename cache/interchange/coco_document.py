@@ -1,6 +1,7 @@
 """COCO document: one image's candidates as the JSON that coco.py writes to a file and reads from one.
 
-Layout and sources are in coco.py, which goes through the folder; tests of both are in tests/cache/test_coco.py.
+Layout and sources are in coco.py, which goes through the folder; tests of both are in
+tests/cache/interchange/test_coco.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pycocotools import mask as coco_mask
 
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
-from semires.cache.run_lengths import (
+from semires.cache.interchange.run_lengths import (
     bad_file,
     check_packed_bytes,
     check_runs,

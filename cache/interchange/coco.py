@@ -26,17 +26,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semires.cache.coco_document import CocoDocument, parse_document, to_candidates, to_document
 from semires.cache.codec import DEFAULT_CODEC
 from semires.cache.errors import StoreError
-from semires.cache.reader import CandidateStore
-from semires.cache.run_lengths import (
+from semires.cache.interchange.coco_document import CocoDocument, parse_document, to_candidates, to_document
+from semires.cache.interchange.run_lengths import (
     ImportReport,
     bad_file,
     imported_manifest,
     list_json,
     read_json,
 )
+from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 
