@@ -16,7 +16,7 @@ from typing import Any
 from semires.cache.errors import RESTORE, DamageError, StoreError
 from semires.cache.parts import new_part_name
 from semires.cache.schema import CHECKSUM, FAILED, checksum, sealed
-from semires.cache.storage import Storage
+from semires.cache.storage.hierarchy import Storage
 
 
 def read_failures(storage: Storage) -> dict[int, str]:

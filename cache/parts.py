@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
-from semires.cache.codec import DEFAULT_CODEC, Codec
 from semires.cache.errors import RESTORE, DamageError
 from semires.cache.schema import CHECKSUM, PARTS, checksum, sealed
-from semires.cache.storage import Storage
+from semires.cache.storage.codec import DEFAULT_CODEC, Codec
+from semires.cache.storage.hierarchy import Storage
 
 # What one read of a slice decompresses at most beyond the slice: 1 MiB of packed bits is a quarter of an image. Half of
 # it would read an image in 4.0 instead of 5.2 ms, but zarr's work for each chunk shows in writing.

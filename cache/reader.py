@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
-from semires.cache.columns import Column
 from semires.cache.errors import RESTORE, DamageError, StoreError
 from semires.cache.failures import read_failures
 from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import read_indices
 from semires.cache.schema import PARTS, VIEWS, Manifest
-from semires.cache.storage import Storage, normalize_location
+from semires.cache.storage.columns import Column
+from semires.cache.storage.hierarchy import Storage, normalize_location
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

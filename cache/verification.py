@@ -22,7 +22,7 @@ from semires.cache.index import ImageLocation
 from semires.cache.parts import PartIndex, index_columns, named_at
 from semires.cache.reader import MASK_COLUMNS, candidates_at
 from semires.cache.schema import CHECKSUM, FAILED, PARTS, SCHEMA_VERSION, VIEWS, Manifest, checksum
-from semires.cache.storage import Storage, normalize_location
+from semires.cache.storage.hierarchy import Storage, normalize_location
 
 # A part is written in seconds, on a slow network in minutes.
 _ABANDONED_AFTER = timedelta(hours=1)

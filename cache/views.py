@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from semires.cache.access import writing
 from semires.cache.bits import packed_length, resize_nearest_packed
-from semires.cache.codec import DEFAULT_CODEC, Codec
-from semires.cache.columns import Column
 from semires.cache.errors import StoreError
 from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import PartIndex, check_columns, read_indices
 from semires.cache.schema import PARTS, SCHEMA_VERSION, VIEWS, Manifest
-from semires.cache.storage import Storage, normalize_location
+from semires.cache.storage.access import writing
+from semires.cache.storage.codec import DEFAULT_CODEC, Codec
+from semires.cache.storage.columns import Column
+from semires.cache.storage.hierarchy import Storage, normalize_location
 
 # Reading 100 masks of 480x480 takes 1.9 ms at 32 masks a chunk, 2.0 at 16 (1 % larger files), 2.4 at 64 (more of other
 # images).
@@ -47,8 +47,8 @@ def build_view(
     Derives the parts that have no view yet and drops views of parts that are gone, so it resumes where it was
     interrupted and follows a store that grew; two processes that derive the same view with the same codec write the
     same bytes and do not disturb each other. `on_progress(done, total)` is told the number of images at the start and
-    after each part. `codec` ("zstd-3", see codec.py) compresses the parts that are derived now. Raises StoreError where
-    there is no store, where a part is damaged, or where the view cannot be written.
+    after each part. `codec` ("zstd-3", see storage/codec.py) compresses the parts that are derived now. Raises
+    StoreError where there is no store, where a part is damaged, or where the view cannot be written.
     """
     if size < 1:
         raise StoreError(f"view size: expected at least 1 pixel, found {size}; give the training size, e.g. 480")

@@ -18,12 +18,12 @@ from types import TracebackType
 import numpy as np
 
 from semires.cache.candidates import Candidates
-from semires.cache.codec import DEFAULT_CODEC, Codec
 from semires.cache.errors import StoreError
 from semires.cache.failures import read_failures, write_failures
 from semires.cache.parts import new_part_name, num_native_bytes, read_indices, write_part
 from semires.cache.schema import FAILED, PARTS, VIEWS, Manifest
-from semires.cache.storage import Storage, normalize_location
+from semires.cache.storage.codec import DEFAULT_CODEC, Codec
+from semires.cache.storage.hierarchy import Storage, normalize_location
 
 
 class StoreWriter:
@@ -32,7 +32,8 @@ class StoreWriter:
     A store made with another manifest raises StoreError, unless `overwrite` asks to delete its contents first; what is
     not a candidate store is never overwritten. A part is committed when it holds `images_per_part` images or
     `bytes_per_part` bytes of packed bits, whichever comes first: the buffer's memory, and what a kill can lose. `codec`
-    ("zstd-3", see codec.py; StoreError for no codec) compresses this writer's parts; parts of one store may differ.
+    ("zstd-3", see storage/codec.py; StoreError for no codec) compresses this writer's parts; parts of one store may
+    differ.
     """
 
     def __init__(

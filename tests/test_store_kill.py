@@ -19,7 +19,7 @@ from semires.cache.errors import StoreError
 from semires.cache.parts import read_indices
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
-from semires.cache.storage import Storage
+from semires.cache.storage.hierarchy import Storage
 from semires.cache.verification import verify_store
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter

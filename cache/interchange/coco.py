@@ -26,7 +26,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semires.cache.codec import DEFAULT_CODEC
 from semires.cache.errors import StoreError
 from semires.cache.interchange.coco_document import CocoDocument, parse_document, to_candidates, to_document
 from semires.cache.interchange.run_lengths import (
@@ -38,6 +37,7 @@ from semires.cache.interchange.run_lengths import (
 )
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
+from semires.cache.storage.codec import DEFAULT_CODEC
 from semires.cache.writer import StoreWriter
 
 __all__ = ["ImportReport", "export_coco", "import_coco", "imported_manifest"]

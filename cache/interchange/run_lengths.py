@@ -26,9 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
-from semires.cache.codec import DEFAULT_CODEC
 from semires.cache.errors import StoreError
 from semires.cache.schema import IMPORTED, Manifest
+from semires.cache.storage.codec import DEFAULT_CODEC
 from semires.cache.writer import StoreWriter
 
 MAX_SIDE = 2**15

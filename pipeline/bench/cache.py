@@ -24,11 +24,11 @@ from zarr.codecs import ZstdCodec
 
 from semires.cache.bits import nearest_indices, unpack_flat
 from semires.cache.candidates import Candidates
-from semires.cache.codec import DEFAULT_CODEC, Codec
 from semires.cache.parts import PartIndex, index_columns, new_part_name
 from semires.cache.reader import MASK_COLUMNS, CandidateStore
 from semires.cache.schema import PARTS, VIEWS
-from semires.cache.storage import Storage
+from semires.cache.storage.codec import DEFAULT_CODEC, Codec
+from semires.cache.storage.hierarchy import Storage
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 from semires.pipeline.bench.coco_shapes import coco_masks
@@ -56,7 +56,7 @@ class CacheBenchConfig:
     repeats: int = 15
     """Rounds; in each every contestant reads one image."""
     codec: str = str(DEFAULT_CODEC)
-    """The store's codec (see `semires.cache.codec`)."""
+    """The store's codec (see `semires.cache.storage.codec`)."""
     open_images: int = 17_000
     """Images of a store that is opened."""
     open_images_per_part: int = 17

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from semires.cache.candidates import Candidates
-from semires.cache.codec import DEFAULT_CODEC
 from semires.cache.schema import Manifest
+from semires.cache.storage.codec import DEFAULT_CODEC
 from semires.cache.writer import StoreWriter
 from semires.pipeline.bench.coco_shapes import coco_masks
 

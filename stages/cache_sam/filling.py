@@ -17,7 +17,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
-from semires.cache.storage import Storage, normalize_location
+from semires.cache.storage.hierarchy import Storage, normalize_location
 from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam.commits import CommitThread
 from semires.stages.cache_sam.loading import IMAGES_AHEAD, LoadedImage, load_ahead

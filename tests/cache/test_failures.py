@@ -8,7 +8,7 @@ from semires.cache.errors import DamageError, StoreError
 from semires.cache.failures import read_failures, write_failures
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
-from semires.cache.storage import Storage
+from semires.cache.storage.hierarchy import Storage
 from semires.cache.writer import StoreWriter
 
 MakeCandidates = Callable[..., Candidates]

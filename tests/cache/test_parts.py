@@ -19,7 +19,7 @@ from semires.cache.parts import (
     read_indices,
     write_part,
 )
-from semires.cache.storage import Storage
+from semires.cache.storage.hierarchy import Storage
 
 MakeCandidates = Callable[..., Candidates]
 

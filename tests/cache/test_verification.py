@@ -13,7 +13,7 @@ from semires.cache.errors import DamageError, StoreError
 from semires.cache.parts import write_part
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest, sealed
-from semires.cache.storage import Storage
+from semires.cache.storage.hierarchy import Storage
 from semires.cache.verification import verify_store
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
@@ -362,11 +362,11 @@ def test_verify_store__unreadable_is_not_damaged(location: Path, monkeypatch: py
     before = files(location)
     for name in ("open", "os.listdir"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"semires.cache.storage.{name}", refuse, raising=False)
+            patch.setattr(f"semires.cache.storage.hierarchy.{name}", refuse, raising=False)
             with pytest.raises(StoreError, match="Permission denied; make it readable") as raised:
                 verify_store(location, repair=True)
             assert not isinstance(raised.value, DamageError)
-    monkeypatch.setattr("semires.cache.shards.LocalShards.read", refuse)
+    monkeypatch.setattr("semires.cache.storage.shards.LocalShards.read", refuse)
     with pytest.raises(StoreError, match="Permission denied; make it readable"):
         verify_store(location, repair=True)
     assert files(location) == before

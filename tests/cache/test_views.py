@@ -14,7 +14,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest, sealed
-from semires.cache.storage import Storage
+from semires.cache.storage.hierarchy import Storage
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 

@@ -10,7 +10,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
-from semires.cache.storage import Storage
+from semires.cache.storage.hierarchy import Storage
 from semires.cache.verification import verify_store
 from semires.cache.views import build_view
 from semires.cache.writer import StoreWriter

@@ -7,10 +7,10 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from semires.cache.candidates import Candidates
-from semires.cache.codec import DEFAULT_CODEC, Codec
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
+from semires.cache.storage.codec import DEFAULT_CODEC, Codec
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 

@@ -9,8 +9,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
-from semires.cache.access import damaged
-from semires.cache.shards import LocalShards
+from semires.cache.storage.access import damaged
+from semires.cache.storage.shards import LocalShards
 
 
 class Column:

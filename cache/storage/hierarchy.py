@@ -28,11 +28,11 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore, StorePath
 
-from semires.cache.access import damaged, listing, writing
-from semires.cache.codec import DEFAULT_CODEC, Codec
-from semires.cache.columns import Column, shard_key
 from semires.cache.errors import StoreError
-from semires.cache.remote import is_url, zarr_store
+from semires.cache.storage.access import damaged, listing, writing
+from semires.cache.storage.codec import DEFAULT_CODEC, Codec
+from semires.cache.storage.columns import Column, shard_key
+from semires.cache.storage.remote import is_url, zarr_store
 
 _METADATA = "zarr.json"
 # Enough for an object store's latency; a local store is read without any of this.

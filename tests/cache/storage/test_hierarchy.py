@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semires.cache.errors import DamageError, StoreError
-from semires.cache.storage import Storage, normalize_location
+from semires.cache.storage.hierarchy import Storage, normalize_location
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_group_attributes__not_readable(
     def refuse(*_: object) -> None:
         raise OSError(code, "refused")
 
-    monkeypatch.setattr("semires.cache.storage.open", refuse, raising=False)
+    monkeypatch.setattr("semires.cache.storage.hierarchy.open", refuse, raising=False)
     with pytest.raises(StoreError, match=r"s\.zarr/parts: .*refused") as raised:
         storage.group_attributes(["parts"])
     assert type(raised.value) is kind

@@ -7,8 +7,8 @@ from zarr.storage import FsspecStore
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
-from semires.cache.remote import RemoteStore, is_url, zarr_store
 from semires.cache.schema import Manifest
+from semires.cache.storage.remote import RemoteStore, is_url, zarr_store
 from semires.cache.writer import StoreWriter
 
 MANIFEST = Manifest(split="refcoco", sam="vit_h", sam_sha256="0" * 64)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
 
-from semires.cache import shards
-from semires.cache.codec import Codec
 from semires.cache.errors import StoreError
-from semires.cache.shards import LocalShards
-from semires.cache.storage import Storage
+from semires.cache.storage import shards
+from semires.cache.storage.codec import Codec
+from semires.cache.storage.hierarchy import Storage
+from semires.cache.storage.shards import LocalShards
 
 ROWS = 23
 DATA = np.arange(ROWS * 3, dtype=np.int32).reshape(ROWS, 3)
