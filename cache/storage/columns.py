@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import zlib
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.core.sync import sync
+from zarr.storage import LocalStore, StorePath
 
-from semires.cache.storage.access import damaged
+from semires.cache.errors import StoreError
+from semires.cache.storage.access import damaged, listing
+from semires.cache.storage.documents import METADATA
 from semires.cache.storage.shards import LocalShards
 
 
@@ -20,6 +27,40 @@ class Column:
         self._path = path
         self._array = array
         self._shards = LocalShards.of(array)
+
+    @classmethod
+    def open(cls, name: str, at: StorePath, document: bytes, checksum: int | None) -> Column:
+        """The array at a place of a store whose metadata is `document`; messages call it `name`.
+
+        DamageError where the document is not the one of `checksum` (None: not compared) or describes no array, and
+        where a shard is missing; StoreError where an intact document is one that zarr cannot read.
+        """
+        if checksum is not None and zlib.crc32(document) != checksum:
+            found = ValueError(f"{METADATA} with checksum {zlib.crc32(document)}, {checksum} was written")
+            raise damaged(name, found)
+        try:
+            array = zarr.Array.from_dict(at, json.loads(document))
+        except (KeyError, TypeError, ValueError) as error:
+            if checksum is None:
+                raise damaged(name, error) from error
+            # As it was written, so no damage: another release of zarr wrote what this one does not know.
+            raise StoreError(
+                f"{name}: expected an array that zarr {zarr.__version__} can read, found "
+                f"{type(error).__name__}: {error}; use the release of zarr that wrote it"
+            ) from error
+        # zarr reads a missing shard as zeros; masks that silently vanish would spoil a training run.
+        rows_per_shard = (array.shards or array.chunks)[0]
+        keys = [shard_key(array, index) for index in range(-(-array.shape[0] // rows_per_shard))]
+        store = at.store
+        if isinstance(store, LocalStore):  # a turn of zarr's event loop costs more than all the rest
+            with listing(name):
+                exist = [(store.root / key).exists() for key in keys]
+        else:
+            exist = sync(_exist(store, keys))
+        for key, exists in zip(keys, exist, strict=True):
+            if not exists:
+                raise damaged(name, FileNotFoundError(f"{key} is missing"))
+        return cls(name, array)
 
     def __len__(self) -> int:
         return self._array.shape[0]
@@ -57,3 +98,7 @@ class Column:
 def shard_key(array: zarr.Array[Any], index: int) -> str:
     """Key in the array's store of its shard `index` along axis 0; other axes are never divided."""
     return f"{array.path}/c/{index}{'/0' * (array.ndim - 1)}"
+
+
+async def _exist(store: Store, keys: list[str]) -> list[bool]:
+    return await asyncio.gather(*(store.exists(key) for key in keys))

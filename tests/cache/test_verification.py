@@ -360,9 +360,9 @@ def test_verify_store__unreadable_is_not_damaged(location: Path, monkeypatch: py
         raise PermissionError(13, "Permission denied")
 
     before = files(location)
-    for name in ("open", "os.listdir"):
+    for name in ("documents.open", "hierarchy.os.listdir"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"semires.cache.storage.hierarchy.{name}", refuse, raising=False)
+            patch.setattr(f"semires.cache.storage.{name}", refuse, raising=False)
             with pytest.raises(StoreError, match="Permission denied; make it readable") as raised:
                 verify_store(location, repair=True)
             assert not isinstance(raised.value, DamageError)

@@ -167,7 +167,7 @@ def test_group_attributes__not_readable(
     def refuse(*_: object) -> None:
         raise OSError(code, "refused")
 
-    monkeypatch.setattr("semires.cache.storage.hierarchy.open", refuse, raising=False)
+    monkeypatch.setattr("semires.cache.storage.documents.open", refuse, raising=False)
     with pytest.raises(StoreError, match=r"s\.zarr/parts: .*refused") as raised:
         storage.group_attributes(["parts"])
     assert type(raised.value) is kind
