@@ -6,9 +6,10 @@ resolution). schema.py says what a store says about itself, parts.py and views.p
 
 from semires.cache.candidates import Candidates
 from semires.cache.errors import DamageError, StoreError
+from semires.cache.findings import Damage, Verification
 from semires.cache.reader import CandidateStore, StoreInfo
 from semires.cache.schema import SCHEMA_VERSION, Manifest
-from semires.cache.verification import Damage, Verification, verify_store
+from semires.cache.verification import verify_store
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 

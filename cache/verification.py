@@ -7,8 +7,6 @@ are computed again from the bits, and views from the parts: that also finds what
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +15,16 @@ from numpy.typing import NDArray
 
 from semires.cache.bits import packed_areas, packed_boxes, resize_nearest_packed
 from semires.cache.candidates import Candidates
-from semires.cache.errors import RESTORE, DamageError, StoreError
+from semires.cache.errors import DamageError, StoreError
+from semires.cache.findings import Findings, Verification
 from semires.cache.index import ImageLocation
-from semires.cache.parts import PartIndex, index_columns, named_at
+from semires.cache.parts import PartIndex, index_columns
 from semires.cache.reader import MASK_COLUMNS, candidates_at
 from semires.cache.schema import CHECKSUM, FAILED, PARTS, SCHEMA_VERSION, VIEWS, Manifest, checksum
+from semires.cache.storage.documents import METADATA
 from semires.cache.storage.hierarchy import Storage, normalize_location
 
-# A part is written in seconds, on a slow network in minutes.
-_ABANDONED_AFTER = timedelta(hours=1)
-_METADATA = "zarr.json"
 _INDEX_FIELDS = ("image_id", "height", "width", "masks_per_image")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Damage:
-    """One thing that is not as it was written."""
-
-    path: str
-    """Below the store: parts/<name>, views/<size>/parts/<name>, failed/<name>, or the metadata file of a group."""
-    reason: str
-    """What was expected and what was found."""
-    image_ids: tuple[int, ...] = ()
-    """Images of the part, which a repair has made anew; empty where neither its index nor its column `image_id` can be
-    read, and for anything else."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """What `verify_store` found, as it was before a repair."""
-
-    manifest: Manifest
-    """How the store was made."""
-    num_parts: int
-    """Finished parts, damaged ones included."""
-    num_images: int
-    """Distinct images of the intact parts."""
-    num_masks: int
-    """Candidates of these images."""
-    damaged: tuple[Damage, ...]
-    """Everything that is damaged, by path; several entries of one path where several things are wrong."""
-    duplicates: dict[int, tuple[str, ...]]
-    """Names of the parts that hold an image, by image id, of images that several hold. Harmless: the first counts."""
-    unfinished: tuple[str, ...]
-    """Paths of parts and view parts without metadata: a writer was interrupted, or is at work."""
-    missing: tuple[int, ...]
-    """Expected images that no intact part holds, ascending; empty where the expected ones were not given."""
-    num_missing: int | None
-    """How many; from the manifest's count where the expected ones were not given, None where that is unknown too."""
-    repaired: tuple[str, ...]
-    """Paths that the repair deleted, and metadata files that it wrote anew."""
-
-    @property
-    def is_intact(self) -> bool:
-        """Whether nothing is damaged; images may still be missing, as while the store is being written."""
-        return not self.damaged
 
 
 def verify_store(
@@ -101,7 +54,7 @@ def verify_store(
     storage = Storage.salvage(normalize_location(location), writable=repair)
     verifier = _Verifier(storage, on_progress)
     verifier.look_at_everything()
-    repaired = verifier.repair() if repair else []
+    repaired = verifier.findings.repair() if repair else []
     stored = verifier.intact_images
     if expected_ids is not None:
         missing = tuple(sorted({int(image_id) for image_id in expected_ids} - stored.keys()))
@@ -117,9 +70,9 @@ def verify_store(
         num_parts=verifier.num_parts,
         num_images=len(stored),
         num_masks=sum(stored.values()),
-        damaged=tuple(sorted(verifier.damaged, key=lambda damage: damage.path)),
+        damaged=tuple(sorted(verifier.findings.damaged, key=lambda damage: damage.path)),
         duplicates={image_id: tuple(names) for image_id, names in sorted(holders) if len(names) > 1},
-        unfinished=tuple(verifier.unfinished),
+        unfinished=tuple(verifier.findings.unfinished),
         missing=missing,
         num_missing=num_missing,
         repaired=tuple(repaired),
@@ -127,18 +80,15 @@ def verify_store(
 
 
 class _Verifier:
-    """One pass over a store: collects what is wrong and how to repair it, changes nothing before `repair`."""
+    """One pass over a store: notes down what is there and what is wrong, changes nothing."""
 
     def __init__(self, storage: Storage, on_progress: Callable[[int, int], None] | None) -> None:
         self.storage = storage
         self.on_progress = on_progress or (lambda done, total: None)
-        self.damaged: list[Damage] = []
-        self.unfinished: list[str] = []
+        self.findings = Findings(storage)
         self.holders: dict[int, list[str]] = {}
         self.intact_images: dict[int, int] = {}  # number of masks by image id
         self.num_parts = 0
-        self._to_delete: list[str] = []
-        self._to_rewrite: dict[str, dict[str, Any]] = {}
         self.manifest = self._verify_manifest()
 
     def look_at_everything(self) -> None:
@@ -146,7 +96,7 @@ class _Verifier:
         view_names = self._list_views()
         names = self.storage.child_names(PARTS)
         indices = {name: self._read_index(f"{PARTS}/{name}") for name in names}
-        self.num_parts = len(names) - sum(f"{PARTS}/{name}" in self.unfinished for name in names)
+        self.num_parts = len(names) - sum(f"{PARTS}/{name}" in self.findings.unfinished for name in names)
         views = {size: self._verify_view(size, viewed, names) for size, viewed in view_names.items()}
         total = sum(len(index.image_id) for index in indices.values() if index is not None)
         done = 0
@@ -157,27 +107,14 @@ class _Verifier:
             if index is not None and bits is not None:
                 for size, view_index in view_parts.items():
                     self._verify_view_part(size, name, index, view_index, bits)
-            elif f"{PARTS}/{name}" not in self.unfinished:
+            elif f"{PARTS}/{name}" not in self.findings.unfinished:
                 # The views of a damaged part cannot be proved, and go with it, they first: no view without its part.
-                self._to_delete += [f"{VIEWS}/{size}/{PARTS}/{name}" for size in view_parts]
-                self._to_delete.append(f"{PARTS}/{name}")
+                self.findings.to_delete += [f"{VIEWS}/{size}/{PARTS}/{name}" for size in view_parts]
+                self.findings.to_delete.append(f"{PARTS}/{name}")
             if index is not None:
                 done += len(index.image_id)
                 self.on_progress(done, total)
         self._verify_failures()
-
-    def repair(self) -> list[str]:
-        """Drop what is damaged or abandoned and write damaged metadata of groups anew; returns the paths."""
-        newest = datetime.now(UTC) - _ABANDONED_AFTER
-        for path in self.unfinished:
-            begun = named_at(path.removeprefix(f"{PARTS}/")) if path.startswith(f"{PARTS}/") else None
-            if begun is not None and begun < newest:
-                self._to_delete.append(path)
-        for path in self._to_delete:
-            self.storage.delete_group(path)
-        for path, attributes in self._to_rewrite.items():
-            self.storage.rewrite_group(path, attributes)
-        return [*self._to_delete, *(f"{path}/{_METADATA}".lstrip("/") for path in self._to_rewrite)]
 
     def _verify_manifest(self) -> Manifest:
         """The manifest from the root or, where that is damaged, from the copy; the other is written anew."""
@@ -206,8 +143,9 @@ class _Verifier:
                 continue
             if path == PARTS and path not in errors and path not in found and not self.storage.child_names(PARTS):
                 continue  # a writer was interrupted before its first part; the next one writes the copy
-            reason = self._short(errors[path]) if path in errors else f"expected {manifest}, found {found.get(path)}"
-            self._report_group(path, reason, manifest.to_attributes())
+            unread = errors.get(path)
+            reason = f"expected {manifest}, found {found.get(path)}" if unread is None else self.findings.short(unread)
+            self.findings.report_group(path, reason, manifest.to_attributes())
         return manifest
 
     def _list_views(self) -> dict[int, list[str]]:
@@ -227,11 +165,11 @@ class _Verifier:
             path = f"{root}/{PARTS}/{name}"
             if name in parts:
                 indices[name] = self._read_index(path)
-                if indices[name] is None and path not in self.unfinished:
-                    self._to_delete.append(path)
+                if indices[name] is None and path not in self.findings.unfinished:
+                    self.findings.to_delete.append(path)
             else:
-                self._report(path, "expected the part that it was derived from, found that part gone")
-                self._to_delete.append(path)
+                self.findings.report(path, "expected the part that it was derived from, found that part gone")
+                self.findings.to_delete.append(path)
         return indices
 
     def _verify_failures(self) -> None:
@@ -243,23 +181,23 @@ class _Verifier:
             try:
                 attributes = self.storage.group_attributes([path])[0]
             except DamageError as error:
-                self._report(path, self._short(error, path))
+                self.findings.report(path, self.findings.short(error, path))
             else:
                 if attributes is None or attributes.get(CHECKSUM) == checksum(attributes):
                     continue
-                self._report(path, f"attribute {CHECKSUM}: expected {checksum(attributes)}")
-            self._to_delete.append(path)
+                self.findings.report(path, f"attribute {CHECKSUM}: expected {checksum(attributes)}")
+            self.findings.to_delete.append(path)
 
     def _verify_group(self, path: str, expected: dict[str, Any]) -> None:
         """Compare the attributes of a group that is not a part, if it is there."""
-        if any(damage.path == f"{path}/{_METADATA}" for damage in self.damaged):
+        if any(damage.path == f"{path}/{METADATA}" for damage in self.findings.damaged):
             return
         try:
             found = self.storage.group_attributes([path])[0]
             if found is not None and found != expected:
-                self._report_group(path, f"expected attributes {expected}, found {found}", expected)
+                self.findings.report_group(path, f"expected attributes {expected}, found {found}", expected)
         except DamageError as error:
-            self._report_group(path, self._short(error, path), expected)
+            self.findings.report_group(path, self.findings.short(error, path), expected)
 
     def _read_index(self, path: str) -> PartIndex | None:
         """The index of a part or view part; None where it is damaged or not there, which is noted down."""
@@ -267,10 +205,10 @@ class _Verifier:
             attributes = self.storage.group_attributes([path])[0]
             if attributes is not None:
                 return PartIndex.from_attributes(f"{self.storage.location}/{path}", attributes)
-            self.unfinished.append(path)
+            self.findings.unfinished.append(path)
         except DamageError as error:
             image_ids = self._column_ids(path) if path.startswith(f"{PARTS}/") else ()
-            self._report(path, self._short(error, path), image_ids)
+            self.findings.report(path, self.findings.short(error, path), image_ids)
         return None
 
     def _column_ids(self, path: str) -> tuple[int, ...]:
@@ -290,7 +228,7 @@ class _Verifier:
                     raise DamageError(f"{name}: expected a column, found none in the part's attributes")
                 columns[name] = self.storage.open_column(f"{path}/{name}", index.columns[name]).read()
             except DamageError as error:
-                reasons.append(self._short(error, path))
+                reasons.append(self.findings.short(error, path))
         return columns, reasons
 
     def _verify_part(self, name: str, index: PartIndex) -> list[NDArray[np.uint8]] | None:
@@ -312,7 +250,7 @@ class _Verifier:
             if name not in holders:
                 holders.append(name)
         for reason in reasons:
-            self._report(path, reason, image_ids)
+            self.findings.report(path, reason, image_ids)
         if reasons:
             return None
         for image in images:
@@ -359,23 +297,11 @@ class _Verifier:
                 if not np.array_equal(found, derived):
                     reasons.append(f"image {index.image_id[row]}: expected the masks of its part, found others")
         except DamageError as error:
-            reasons.append(self._short(error, path))
+            reasons.append(self.findings.short(error, path))
         for reason in reasons:
-            self._report(path, reason)
+            self.findings.report(path, reason)
         if reasons:
-            self._to_delete.append(path)
-
-    def _report(self, path: str, reason: str, image_ids: tuple[int, ...] = ()) -> None:
-        self.damaged.append(Damage(path=path, reason=reason, image_ids=image_ids))
-
-    def _report_group(self, path: str, reason: str, attributes: dict[str, Any]) -> None:
-        self._report(f"{path}/{_METADATA}".lstrip("/"), reason)
-        self._to_rewrite[path] = attributes
-
-    def _short(self, error: StoreError, path: str = "") -> str:
-        """The error without the path, which stands beside it, and without the remedy, which is the same for all."""
-        message = str(error).removesuffix(f"; {RESTORE}")
-        return message.removeprefix(f"{self.storage.location}/{path}".rstrip("/")).lstrip("/: ")
+            self.findings.to_delete.append(path)
 
 
 def _differences(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> list[str]:
