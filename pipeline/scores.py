@@ -39,12 +39,12 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
             return RunScores(**json.loads(cached.read_text()))
         except (ValueError, TypeError) as error:
             raise InputError(f"expected scores that `semires evaluate` wrote, found others in {cached}") from error
-    config, model, tokenizer = folder.load_model()
+    config, model = folder.load_model()
     model.to(device)
     dataset = load_dataset(paths, config.split, on_progress)
     by_split = {}
     for name in dataset.spec.evaluation:
-        samples = RefSamples(dataset, dataset.refs_of(name), tokenizer, model.config.image_size)
+        samples = RefSamples(dataset, dataset.refs_of(name), model.tokenizer, model.image_size)
         scores = evaluate(
             model,
             samples,

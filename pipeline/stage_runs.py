@@ -23,8 +23,8 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import write_refshapes
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.build import LAVT_SIZES
 from semires.stages.train.run import check_run, train_run
+from semires.stages.train.run_folder import RunFolder
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -127,9 +127,11 @@ def prepare(
     dataset = load_dataset(paths, config.split, on_progress)
     # Before the candidates, which may take hours.
     check_run(config, dataset, run, burn_in)
+    if not RunFolder(run).is_finished:
+        config.build_model(pretrained=burn_in is None)  # weights that cannot be read, a factory that makes no model
     if config.method == "semires":
         store = store or paths.store(config.split)
-        prepare_candidates(paths, dataset, LAVT_SIZES[config.model].image_size, store, on_progress)
+        prepare_candidates(paths, dataset, config.model_image_size, store, on_progress)
     return dataset, store
 
 

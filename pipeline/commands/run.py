@@ -43,8 +43,8 @@ def predict(
 
     pixels = load_image(image)
     chosen_device = choose_device(device)
-    _, lavt, tokenizer = RunFolder(run).load_model()
-    mask = predict_mask(lavt.to(chosen_device), tokenizer, pixels, expression, chosen_device)
+    _, model = RunFolder(run).load_model()
+    mask = predict_mask(model.to(chosen_device), pixels, expression, chosen_device)
     folder = output or make_paths(None).reports
     folder.mkdir(parents=True, exist_ok=True)
     mask_path, overlay_path = folder / f"{image.stem}_mask.png", folder / f"{image.stem}_overlay.png"

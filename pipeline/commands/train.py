@@ -24,9 +24,18 @@ def train(
     data: Data = None,
     coco_images: CocoImages = None,
     store: Store = None,
-    model: Annotated[str | None, typer.Option(help="base or nano. Default: base; nano for refshapes.")] = None,
-    swin: Annotated[str | None, typer.Option(help="Pre-trained Swin of base: local folder or hub name.")] = None,
-    bert: Annotated[str | None, typer.Option(help="Pre-trained BERT of base: local folder or hub name.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="LAVT: base, tiny, small, large or nano; clipseg; or PACKAGE.MODULE:FACTORY, a model of your own "
+            "(docs/own-model.md). Default: base; nano for refshapes."
+        ),
+    ] = None,
+    swin: Annotated[str | None, typer.Option(help="Pre-trained Swin of LAVT: local folder or hub name.")] = None,
+    bert: Annotated[str | None, typer.Option(help="Pre-trained BERT of LAVT: local folder or hub name.")] = None,
+    clipseg: Annotated[str | None, typer.Option(help="Pre-trained CLIPSeg: local folder or hub name.")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of Swin's windows. Default: the size's own.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels (paper: 480).")] = None,
     burn_in_epochs: Annotated[int | None, typer.Option(help="Passes over the labeled refs (paper: 40).")] = None,
     mutual_epochs: Annotated[int | None, typer.Option(help="Passes over the unlabeled refs (paper: 40).")] = None,
     batch_burn_in: Annotated[int | None, typer.Option(help="Labeled samples a burn-in step.")] = None,
@@ -68,6 +77,9 @@ def train(
         model=model,
         swin=swin,
         bert=bert,
+        clipseg=clipseg,
+        window=window,
+        image_size=image_size,
         burn_in_epochs=burn_in_epochs,
         mutual_epochs=mutual_epochs,
         batch_burn_in=batch_burn_in,

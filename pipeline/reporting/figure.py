@@ -19,11 +19,11 @@ from semires.stages.data.images import resize_image
 from semires.stages.train.evaluation import BATCH_SIZE
 from semires.stages.train.matching import MatchConfig, match, unpack_bits
 from semires.stages.train.metrics import ious_from_counts
+from semires.stages.train.models.normalization import normalize
 from semires.stages.train.prediction import overlay
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples, load_batches
 from semires.stages.train.teacher import EmaTeacher
-from semires.stages.train.views import normalize
 
 HEADINGS = ("image", "SAM's candidates", "teacher's label", "refined label", "truth (hidden)")
 TILE = 192  # pixels a side
@@ -46,14 +46,14 @@ def refinement_figure(
 
     The teacher is the run's best model; matching is the run's. InputError where no label of those matched.
     """
-    config, model, tokenizer = RunFolder(run).load_model()
-    size = model.config.image_size
+    config, model = RunFolder(run).load_model()
+    size = model.image_size
     dataset = load_dataset(paths, config.split, on_progress)
     store = store or paths.store(config.split)
     prepare_candidates(paths, dataset, size, store, on_progress)
     labeled = set(RunFolder(run).read_labeled_images())
     refs = [ref for ref in dataset.refs_of("train") if ref.image_id not in labeled][:NUM_LOOKED_AT]
-    samples = RefSamples(dataset, refs, tokenizer, size, CandidateView(store, size))
+    samples = RefSamples(dataset, refs, model.tokenizer, size, CandidateView(store, size))
     changed = _changed_labels(samples, EmaTeacher(model.to(device)), config.match, device)
     if not changed:
         raise InputError(f"none of the first {len(refs)} pseudo-labels of {run} was changed: train it longer")

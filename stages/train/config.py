@@ -10,10 +10,11 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS
 from semires.stages.train.losses import CLASS_WEIGHTS
 from semires.stages.train.matching import MatchConfig
+from semires.stages.train.models.build import BERT_SOURCE, SWIN_SOURCES, build_model, check_model, image_size_of
+from semires.stages.train.models.interface import ResModel
 from semires.stages.train.views import ViewConfig
 
 Method = Literal["supervised", "baseline", "semires"]
-ModelName = Literal["base", "nano"]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -38,12 +39,18 @@ class TrainConfig:
     """How pseudo-labels are refined; read by `semires` only."""
     pwa: bool = True
     """Weight the pixels of unmatched labels by the teacher's certainty (eq. 9-10); read by `semires` only."""
-    model: ModelName = "base"
-    """LAVT's size: base (the paper's) or nano (RefShapes)."""
-    swin: str = "microsoft/swin-base-patch4-window12-384-in22k"
-    """Pre-trained Swin of `base`: a local folder or a hub name."""
-    bert: str = "google-bert/bert-base-uncased"
-    """Pre-trained BERT and tokenizer of `base`: a local folder or a hub name."""
+    model: str = "base"
+    """LAVT's size (base is the paper's, nano RefShapes'), clipseg, or a factory PACKAGE.MODULE:FACTORY."""
+    swin: str | None = None
+    """Pre-trained Swin of LAVT: a local folder or a hub name; None for the published one of the size."""
+    bert: str | None = None
+    """Pre-trained BERT and tokenizer of LAVT: a local folder or a hub name; None for BERT-base-uncased."""
+    clipseg: str | None = None
+    """Pre-trained CLIPSeg: a local folder or a hub name; None for the published one."""
+    window: int | None = None
+    """Side of Swin's attention windows in positions; None for the size's own."""
+    image_size: int | None = None
+    """Side of the images in pixels; None for the model's own (LAVT: 480)."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """The weak and the strong view."""
     burn_in_epochs: int = 40
@@ -86,9 +93,10 @@ class TrainConfig:
             raise InputError(
                 f"--labeled: expected a share above 0 and at most 1 (0.01 is 1%), found {self.labeled}; change it"
             )
-        for name, kind in (("method", Method), ("model", ModelName), ("precision", Precision)):
+        for name, kind in (("method", Method), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise InputError(f"{name}: expected one of {', '.join(get_args(kind))}, found {getattr(self, name)!r}")
+        check_model(self.model, window=self.window, image_size=self.image_size)
         for name in (
             "burn_in_epochs",
             "mutual_epochs",
@@ -117,6 +125,10 @@ class TrainConfig:
         """Read what `to_dict` wrote; InputError for unknown keys and for values that do not fit."""
         try:
             values = dict(values)
+            # Runs from before LAVT had several sizes name the published weights themselves.
+            for name, published in (("swin", SWIN_SOURCES["base"]), ("bert", BERT_SOURCE)):
+                if values.get(name) == published and values.get("model") in ("base", "nano"):
+                    values[name] = None
             for name, kind in (("match", MatchConfig), ("views", ViewConfig)):
                 if name in values:
                     values[name] = kind(**values[name])
@@ -126,6 +138,23 @@ class TrainConfig:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise InputError(f"expected the settings of a training run, found others: {error}") from error
+
+    def build_model(self, *, pretrained: bool) -> ResModel:
+        """The run's model on CPU in training mode; see `models.build.build_model`."""
+        return build_model(
+            self.model,
+            pretrained=pretrained,
+            swin=self.swin,
+            bert=self.bert,
+            clipseg=self.clipseg,
+            window=self.window,
+            image_size=self.image_size,
+        )
+
+    @property
+    def model_image_size(self) -> int:
+        """Side in pixels of the images of the run's model."""
+        return image_size_of(self.model, clipseg=self.clipseg, image_size=self.image_size)
 
     def burn_in(self) -> "TrainConfig":
         """The supervised run that a run of this config starts from: methods that differ in nothing else share it."""

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores
+from semires.stages.train.models.normalization import normalize
 from semires.stages.train.samples import RefSamples, every_expression, load_batches
-from semires.stages.train.views import normalize
 
 BATCH_SIZE = 16
 

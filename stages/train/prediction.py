@@ -8,17 +8,14 @@ from torch.nn import functional as F
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import resize_image
-from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.views import normalize
+from semires.stages.train.models.interface import ResModel
+from semires.stages.train.models.normalization import normalize
 
 OVERLAY_COLOR = (255, 40, 40)
 
 
 @torch.inference_mode()
-def predict_mask(
-    model: Lavt, tokenizer: Tokenizer, image: NDArray[np.uint8], expression: str, device: torch.device
-) -> NDArray[np.bool_]:
+def predict_mask(model: ResModel, image: NDArray[np.uint8], expression: str, device: torch.device) -> NDArray[np.bool_]:
     """Mask bool [H, W] of the referent in an RGB image uint8 [H, W, 3] of any size; all False if nothing is meant.
 
     The model sees the image at its training size; its logits are scaled back bilinearly. InputError for an empty
@@ -26,8 +23,8 @@ def predict_mask(
     """
     if not expression.strip():
         raise InputError('expected an expression such as "left girl in red", found an empty one')
-    pixels = torch.from_numpy(resize_image(image, model.config.image_size)).permute(2, 0, 1)[None]
-    input_ids, attention_mask = tokenizer([expression])
+    pixels = torch.from_numpy(resize_image(image, model.image_size)).permute(2, 0, 1)[None]
+    input_ids, attention_mask = model.tokenizer([expression])
     logits = model(normalize(pixels.to(device).float() / 255), input_ids.to(device), attention_mask.to(device))
     height, width = image.shape[:2]
     logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)

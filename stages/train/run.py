@@ -11,7 +11,6 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
 from semires.stages.train.trainer import OnProgress, TrainData, Trainer
@@ -45,10 +44,10 @@ def train_run(
         train_run(config.burn_in(), dataset, burn_in, device, on_progress=on_progress)
 
     torch.manual_seed(config.seed)
-    model, tokenizer = build_model(config, pretrained=burn_in is None)
+    model = config.build_model(pretrained=burn_in is None)
     if burn_in is not None:
         RunFolder(burn_in).load_best(model)
-    size = model.config.image_size
+    size, tokenizer = model.image_size, model.tokenizer
     view = None if store is None or config.method != "semires" else CandidateView(store, size)
     data = TrainData(
         labeled=RefSamples(dataset, labeled, tokenizer, size),
@@ -112,7 +111,7 @@ def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
     found = folder.read_config()
     if not folder.is_finished:
         raise InputError(f"--burn-in: expected a finished run, found an unfinished one in {folder.path}; finish it")
-    for name in ("method", "split", "model", "labeled", "labeled_seed", "labeled_list"):
+    for name in ("method", "split", "model", "window", "image_size", "labeled", "labeled_seed", "labeled_list"):
         expected = "supervised" if name == "method" else getattr(config, name)
         if getattr(found, name) != expected:
             raise InputError(

@@ -24,9 +24,7 @@ from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.build import build_model
-from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.models.interface import ResModel
 
 
 class RunFolder:
@@ -141,18 +139,18 @@ class RunFolder:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
         temporary.replace(self.path / "best.safetensors")
 
-    def load_model(self) -> tuple[TrainConfig, Lavt, Tokenizer]:
+    def load_model(self) -> tuple[TrainConfig, ResModel]:
         """The run's best model on CPU in eval mode; InputError where the run or its weights are missing or damaged."""
         config = self.read_config()
-        lavt, tokenizer = build_model(config, pretrained=False)
-        self.load_best(lavt)
-        return config, lavt.eval(), tokenizer
+        model = config.build_model(pretrained=False)
+        self.load_best(model)
+        return config, model.eval()
 
-    def load_best(self, lavt: Lavt) -> None:
-        """Read the best weights into `lavt`, which must be of the run's size."""
+    def load_best(self, model: ResModel) -> None:
+        """Read the best weights into `model`, which must be of the run's size."""
         path = self.path / "best.safetensors"
         try:
-            lavt.load_state_dict(load_file(path))
+            model.load_state_dict(load_file(path))
         except FileNotFoundError as error:
             raise InputError(f"expected a run's weights, found no {path}: train the run first") from error
         except (SafetensorError, RuntimeError) as error:

@@ -21,14 +21,14 @@ from semires.stages.train.evaluation import evaluate
 from semires.stages.train.losses import supervised_loss, unsupervised_loss
 from semires.stages.train.matching import match
 from semires.stages.train.metrics import SegmentationScores, ious_from_counts
-from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.parameter_groups import parameter_groups
+from semires.stages.train.models.interface import ResModel
+from semires.stages.train.models.normalization import normalize
 from semires.stages.train.pwa import pwa_weights
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import Batch, RefSamples, load_batches, training_plan
 from semires.stages.train.schedule import poly_schedule
 from semires.stages.train.teacher import EmaTeacher
-from semires.stages.train.views import normalize, strong_view, weak_view
+from semires.stages.train.views import strong_view, weak_view
 
 OnProgress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 
@@ -49,14 +49,14 @@ class Trainer:
     """
 
     config: TrainConfig
-    model: Lavt
+    model: ResModel
     teacher: EmaTeacher | None
     best_oiou: float
 
     def __init__(
         self,
         config: TrainConfig,
-        model: Lavt,
+        model: ResModel,
         data: TrainData,
         folder: RunFolder,
         device: torch.device,
@@ -76,8 +76,7 @@ class Trainer:
             assert data.unlabeled is not None
             samples_per_epoch, epochs, per_step = len(data.unlabeled), config.mutual_epochs, config.batch_unlabeled
         self.num_steps = max(samples_per_epoch * epochs // per_step, 1)
-        groups = parameter_groups(
-            self.model,
+        groups = self.model.parameter_groups(
             weight_decay=config.weight_decay,
             learning_rate=config.learning_rate,
             trunk_rate=config.trunk_rate,

@@ -1,8 +1,8 @@
 """Weak and strong views of an image: what the teacher sees and what the student must agree on.
 
 weak = Gaussian blur on some samples; strong = colour jitter on some samples of the weak view. Both stay in [0, 1]; the
-ImageNet statistics are taken off once, at the very end, by ``normalize`` (the public code jitters a normalised tensor,
-where brightness and hue mean nothing). No flips: they would break "left" and "right".
+ImageNet statistics are taken off once, at the very end, by ``models.normalization`` (the public code jitters a
+normalised tensor, where brightness and hue mean nothing). No flips: they would break "left" and "right".
 
 Every random number comes from the CPU generator that is passed in, so a seed gives the same views on any device.
 """
@@ -15,9 +15,6 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from semires.stages.data.errors import InputError
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +92,6 @@ def strong_view(weak: Tensor, generator: torch.Generator, config: ViewConfig | N
         jittered = _CHANGES[index](jittered, draws[index])
     strong[rows] = jittered
     return strong
-
-
-def normalize(images: Tensor) -> Tensor:
-    """Subtract ImageNet's mean, divide by its standard deviation; float32 [B, 3, S, S] in [0, 1] to the same shape."""
-    return tvf.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
 
 
 def _draw_rows(num_samples: int, probability: float, generator: torch.Generator) -> Tensor:

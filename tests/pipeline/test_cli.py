@@ -23,7 +23,6 @@ from semires.pipeline.recipes import train_recipe
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 
 Semires = Callable[..., Any]
@@ -52,7 +51,7 @@ def write_run(path: Path) -> Path:
     folder = RunFolder(path)
     folder.start(config, [1])
     torch.manual_seed(0)
-    folder.save_best(build_model(config, pretrained=False)[0].state_dict())
+    folder.save_best(config.build_model(pretrained=False).state_dict())
     return path
 
 
@@ -129,7 +128,9 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("train", "--method", "magic"), ("method: expected one of supervised, baseline, semires", "'magic'")),
     (("train", "--matching", "magic"), ("'magic'", "cpi-u")),
     (("train", "--inter1", 3), ("inter1", "3.0")),
-    (("train", "--model", "huge"), ("model: expected one of base, nano", "'huge'")),
+    (("train", "--model", "huge"), ("--model: expected base, tiny, small, large, nano, clipseg or PACKAGE", "'huge'")),
+    (("train", "--model", "clipseg", "--window", 7), ("--window: expected one of LAVT's sizes", "clipseg")),
+    (("train", "--image-size", 32), ("expected image_size above 32",)),
     (("train", "--precision", "fp16"), ("precision", "'fp16'")),
     (("train", "--alpha", 2), ("alpha", "2.0")),
     (("train", "--batch-labeled", 0), ("batch_labeled: expected 1 or more, found 0",)),

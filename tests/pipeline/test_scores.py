@@ -12,7 +12,6 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import evaluate
-from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
 
@@ -30,7 +29,7 @@ def run(tmp_path: Path) -> RunFolder:
     config = TrainConfig(split="refshapes", model="nano", method="baseline", labeled=0.25)
     folder.start(config, [1])
     torch.manual_seed(0)
-    folder.save_best(build_model(config, pretrained=False)[0].state_dict())
+    folder.save_best(config.build_model(pretrained=False).state_dict())
     return folder
 
 
@@ -46,10 +45,10 @@ def test_evaluate_run__every_evaluation_split(run: RunFolder, paths: Paths, refs
     assert (found.split, found.method, found.labeled) == ("refshapes", "baseline", 0.25)
     assert list(found.by_split) == ["val", "testA", "testB"]
     assert seen == {f"expressions of {name}" for name in found.by_split}
-    _, model, tokenizer = run.load_model()
+    _, model = run.load_model()
     for name, values in found.by_split.items():
         expected = evaluate(
-            model, RefSamples(refshapes, refshapes.refs_of(name), tokenizer, model.config.image_size), CPU
+            model, RefSamples(refshapes, refshapes.refs_of(name), model.tokenizer, model.image_size), CPU
         )
         assert values["oiou"] == expected.oiou
         assert values["num_samples"] == expected.num_samples

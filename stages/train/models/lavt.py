@@ -3,25 +3,36 @@
 Words from BERT are fused into each of Swin's four stages; a light top-down head reads the fused features.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 from torch import Tensor, nn
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.decoder import Decoder, upsample
 from semires.stages.train.models.fusion import StageFusion
+from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.language import TextEncoder
 from semires.stages.train.models.lavt_config import COARSEST_STRIDE, LavtConfig
+from semires.stages.train.models.parameter_groups import parameter_groups
+from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.models.visual import NUM_STAGES, SwinTrunk
 
 
-class Lavt(nn.Module):
+class Lavt(ResModel):
     """LAVT with random weights; `load_swin` and `load_bert` give the backbones those of pre-trained ones.
+
+    tokenizer: makes its input_ids; needed where expressions come as text, in training, evaluation and prediction.
 
     The parts: `visual` (SwinTrunk, usable alone), `text` (TextEncoder), `fusion` (a StageFusion per stage), `decoder`.
     """
 
-    def __init__(self, config: LavtConfig) -> None:
+    def __init__(self, config: LavtConfig, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
         self.config = config
+        self.image_size = config.image_size
+        if tokenizer is not None:
+            self.tokenizer = tokenizer
         self.visual = SwinTrunk(
             embed_dim=config.swin_embed_dim,
             depths=config.swin_depths,
@@ -71,3 +82,13 @@ class Lavt(nn.Module):
             return self.fusion[stage](tokens, words, attention_mask)
 
         return upsample(self.decoder(self.visual(images, fuse)), size)
+
+    def parameter_groups(
+        self, *, weight_decay: float, learning_rate: float, trunk_rate: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """LAVT's own groups, and what it leaves as it is gets `requires_grad_(False)`: see parameter_groups.py."""
+        return parameter_groups(self, weight_decay=weight_decay, learning_rate=learning_rate, trunk_rate=trunk_rate)
+
+    def text_modules(self) -> Iterable[nn.Module]:
+        """BERT."""
+        return (self.text,)

@@ -1,4 +1,4 @@
-"""The sizes of a LAVT: `LAVT_BASE`, the paper's, and `LAVT_NANO`, which trains on a laptop's processor."""
+"""The sizes of a LAVT: `LAVT_BASE`, the paper's, its siblings, and `LAVT_NANO`, which trains on a laptop."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -59,6 +59,8 @@ class LavtConfig:
         for name in ("swin_depths", "swin_heads", "fusion_heads"):
             if len(getattr(self, name)) != NUM_STAGES:
                 raise InputError(f"expected {NUM_STAGES} numbers in {name}, found {list(getattr(self, name))}: give 4")
+        if self.swin_window < 1:
+            raise InputError(f"expected swin_window of at least 1, found {self.swin_window}: raise it")
         for name in ("drop_path", "fusion_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"expected {name} from 0 to below 1, found {getattr(self, name)}: change it")
@@ -75,6 +77,14 @@ class LavtConfig:
             raise InputError(
                 f"expected image_size above {self.swin_patch * COARSEST_STRIDE}, found {self.image_size}: raise it"
             )
+
+    def resized(self, *, window: int | None = None, image_size: int | None = None) -> "LavtConfig":
+        """The same network with other attention windows or for images of another size; None changes nothing."""
+        return dataclasses.replace(
+            self,
+            swin_window=self.swin_window if window is None else window,
+            image_size=self.image_size if image_size is None else image_size,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for JSON; `from_dict` reads it back."""
@@ -116,6 +126,21 @@ LAVT_BASE = LavtConfig(
 )
 """The paper's model: Swin-B patch4 window12 and BERT-base-uncased at 480 x 480."""
 
+# Swin-T, S and L as in LAVT's own code: its decoder is half as wide as the last stage, its drop path 0.3 throughout.
+LAVT_TINY = dataclasses.replace(
+    LAVT_BASE,
+    swin_embed_dim=96,
+    swin_depths=(2, 2, 6, 2),
+    swin_heads=(3, 6, 12, 24),
+    swin_window=7,
+    decoder_width=384,
+)
+"""LAVT on Swin-T patch4 window7."""
+LAVT_SMALL = dataclasses.replace(LAVT_TINY, swin_depths=(2, 2, 18, 2))
+"""LAVT on Swin-S patch4 window7."""
+LAVT_LARGE = dataclasses.replace(LAVT_BASE, swin_embed_dim=192, swin_heads=(6, 12, 24, 48), decoder_width=768)
+"""LAVT on Swin-L patch4 window12."""
+
 LAVT_NANO = LavtConfig(
     image_size=96,
     swin_embed_dim=32,
@@ -137,6 +162,15 @@ LAVT_NANO = LavtConfig(
     train_text_embeddings=True,
 )
 """The model for RefShapes; its text encoder starts at random and is trained whole."""
+
+LAVT_SIZES: dict[str, LavtConfig] = {
+    "base": LAVT_BASE,
+    "tiny": LAVT_TINY,
+    "small": LAVT_SMALL,
+    "large": LAVT_LARGE,
+    "nano": LAVT_NANO,
+}
+"""By the names that the command line knows them by."""
 
 
 def _parse(name: str, expected: Any, value: Any) -> Any:

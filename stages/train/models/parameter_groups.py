@@ -1,14 +1,15 @@
 """Which of LAVT's parameters are trained, and which of them decay."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from semires.stages.train.models.lavt import Lavt
+if TYPE_CHECKING:
+    from semires.stages.train.models.lavt import Lavt
 
 
 def parameter_groups(
-    lavt: Lavt, *, weight_decay: float, learning_rate: float, trunk_rate: float = 1.0
+    lavt: "Lavt", *, weight_decay: float, learning_rate: float, trunk_rate: float = 1.0
 ) -> list[dict[str, Any]]:
     """Groups for AdamW: what LAVT decays, and its norms and Swin's position tables without decay.
 

@@ -1,6 +1,7 @@
-"""Pre-trained backbones for LAVT: Swin and BERT in transformers' format, from a local folder or the hub."""
+"""Pre-trained networks in transformers' format, from a local folder or the hub: LAVT's Swin and BERT, CLIPSeg."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ def load_swin(lavt: Lavt, source: str | os.PathLike[str]) -> None:
     `microsoft/swin-base-patch4-window12-384-in22k`. Raises InputError when it cannot be read, is of another size or
     lacks weights.
     """
-    own = lavt.visual.swin_config
     # The trunk ends before Swin's last norm, so a checkpoint without that is whole for us.
-    swin = _read_pretrained("Swin", source, SwinConfig, SwinModel, own, SWIN_FIELDS, unread="layernorm.")
+    own = _Own(lavt.visual.swin_config, SWIN_FIELDS, unread="layernorm.")
+    _, swin = read_pretrained("Swin", source, SwinConfig, SwinModel, own, add_pooling_layer=False)
     lavt.visual.embeddings.load_state_dict(swin.embeddings.state_dict())
     lavt.visual.layers.load_state_dict(swin.encoder.layers.state_dict())
 
@@ -40,21 +41,35 @@ def load_bert(lavt: Lavt, source: str | os.PathLike[str]) -> None:
 
     source and errors as for `load_swin`, e.g. `google-bert/bert-base-uncased`.
     """
-    own = lavt.text.bert_config
-    bert = _read_pretrained("BERT", source, BertConfig, BertModel, own, BERT_FIELDS, unread="pooler.")
+    own = _Own(lavt.text.bert_config, BERT_FIELDS, unread="pooler.")
+    _, bert = read_pretrained("BERT", source, BertConfig, BertModel, own, add_pooling_layer=False)
     lavt.text.bert.load_state_dict(bert.state_dict())
 
 
-def _read_pretrained(
+@dataclass(frozen=True)
+class _Own:
+    """What the weights must fit: `fields` of the config of a network of ours, which has no part named `unread`."""
+
+    config: Any
+    fields: tuple[str, ...]
+    unread: str
+
+
+def read_pretrained(
     kind: str,
     source: str | os.PathLike[str],
     config_class: Any,
     model_class: Any,
-    own: Any,
-    fields: tuple[str, ...],
-    unread: str,
-) -> Any:
-    """The model at `source` if `fields` of its config are those of `own` and all its weights are there."""
+    own: _Own | None = None,
+    *,
+    with_weights: bool = True,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """A model of transformers at `source`, a local folder or a hub name: its config, and itself in float32.
+
+    The model is None without `with_weights`; `options` go to its class. InputError where it cannot be read, lacks
+    weights, or differs from `own`.
+    """
     folder = Path(source)
     # transformers reads a folder without a config as one with the default config.
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -64,15 +79,12 @@ def _read_pretrained(
         )
     try:
         config = config_class.from_pretrained(source)
-        for field in fields:
-            expected, found = _plain(getattr(own, field)), _plain(getattr(config, field))
-            if expected != found:
-                raise InputError(
-                    f"expected a {kind} with {field} {expected}, found {found} in {source}: "
-                    "use weights of the model's size, or change the model"
-                )
+        if own is not None:
+            _check_fields(kind, source, own, config)
+        if not with_weights:
+            return config, None
         model, info = model_class.from_pretrained(
-            source, use_safetensors=True, add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
+            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
         )
     except InputError:
         raise
@@ -83,13 +95,23 @@ def _read_pretrained(
             f"expected a {kind} (local folder with config.json and safetensors, or a hub name) at {source}, found none "
             f"that can be read ({reason}): check the path or the network"
         ) from error
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(unread))
+    missing = sorted(name for name in info["missing_keys"] if own is None or not name.startswith(own.unread))
     if missing:
         raise InputError(
             f"expected all weights of a {kind} in {source}, found {len(missing)} missing, e.g. {missing[0]}: "
             "download the weights again"
         )
-    return model
+    return config, model
+
+
+def _check_fields(kind: str, source: str | os.PathLike[str], own: _Own, config: Any) -> None:
+    for field in own.fields:
+        expected, found = _plain(getattr(own.config, field)), _plain(getattr(config, field))
+        if expected != found:
+            raise InputError(
+                f"expected a {kind} with {field} {expected}, found {found} in {source}: "
+                "use weights of the model's size, or change the model"
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,8 @@ TYPOGRAPHIC_MARKS = "‘’“”–—…"
 class Tokenizer:
     """Lower-casing WordPiece tokenizer with a fixed number of tokens; pickles, so data-loader workers can hold it.
 
-    tokenizer: a BertTokenizer of transformers. max_tokens: length of every row, [CLS] and [SEP] included, 20 in LAVT.
+    tokenizer: one of transformers, a BertTokenizer as a rule. max_tokens: length of every row, [CLS] and [SEP]
+    included, 20 in LAVT.
     """
 
     def __init__(self, tokenizer: Any, *, max_tokens: int = 20) -> None:
@@ -60,23 +61,26 @@ class Tokenizer:
         return cls(BertTokenizer(vocab=ids), max_tokens=max_tokens)
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], *, max_tokens: int = 20) -> "Tokenizer":
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], *, max_tokens: int = 20, kind: Any = BertTokenizer
+    ) -> "Tokenizer":
         """Tokenizer of a BERT: a local folder in the transformers format or a hub name like `bert-base-uncased`.
 
-        Raises InputError when neither can be read.
+        kind: its class in transformers, of networks that are no BERT. Raises InputError when it cannot be read.
         """
+        what = kind.__name__.removesuffix("Tokenizer").upper()
         try:
-            tokenizer = BertTokenizer.from_pretrained(source)
+            tokenizer = kind.from_pretrained(source)
         except (OSError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"expected a BERT tokenizer (local folder or hub name) at {source}, found none that can be read "
+                f"expected a {what} tokenizer (local folder or hub name) at {source}, found none that can be read "
                 f"({reason}): check the path or the network"
             ) from error
         # An empty folder does not fail in transformers: it gives a tokenizer that knows the special tokens only.
         if len(tokenizer) <= len(SPECIAL_TOKENS):
             raise InputError(
-                f"expected a BERT vocabulary in {source}, found no words: put vocab.txt or tokenizer.json there"
+                f"expected a {what} vocabulary in {source}, found no words: put vocab.txt or tokenizer.json there"
             )
         return cls(tokenizer, max_tokens=max_tokens)
 

@@ -13,7 +13,6 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import MatchConfig
-from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -40,7 +39,7 @@ def run_of(path: Path, labeled: list[int], *, margin: float, inter: float = 0.0)
     folder = RunFolder(path)
     folder.start(config, labeled)
     torch.manual_seed(0)
-    model, _ = build_model(config, pretrained=False)
+    model = config.build_model(pretrained=False)
     with torch.no_grad():
         assert model.decoder.classify.bias is not None
         model.decoder.classify.bias.copy_(torch.tensor([-margin, margin]))

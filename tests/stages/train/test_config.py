@@ -29,6 +29,9 @@ SHARED: dict[str, Any] = {
     "model": "nano",
     "swin": "swin",
     "bert": "bert",
+    "clipseg": "clipseg",
+    "window": 12,
+    "image_size": 96,
     "views": ViewConfig(hue=0.1),
     "burn_in_epochs": 2,
     "num_evaluations": 3,
@@ -60,6 +63,13 @@ def test_tests_here__know_every_setting() -> None:
 def test_to_dict__is_json_and_read_back(changes: dict[str, Any]) -> None:
     config = TrainConfig(**changes)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_from_dict__a_run_from_before_there_were_sizes() -> None:
+    """Such a run names the published weights; asked for once more, it is the same run."""
+    named = {"swin": "microsoft/swin-base-patch4-window12-384-in22k", "bert": "google-bert/bert-base-uncased"}
+    assert TrainConfig.from_dict({"model": "base", **named}) == TrainConfig(model="base")
+    assert TrainConfig.from_dict({"model": "nano", **named}) == TrainConfig(model="nano")
 
 
 def test_from_dict__fills_in_defaults() -> None:

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import evaluate
+from semires.stages.train.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.samples import RefSamples, every_expression
-from semires.stages.train.views import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 32
 CPU = torch.device("cpu")

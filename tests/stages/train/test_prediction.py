@@ -3,13 +3,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.build import build_model
+from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_NANO
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.prediction import OVERLAY_COLOR, overlay, predict_mask
 
@@ -19,13 +18,17 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def lavt(nano_config: Callable[..., TrainConfig]) -> Lavt:
     torch.manual_seed(0)
-    return build_model(nano_config(), pretrained=False)[0].eval()
+    model = nano_config().build_model(pretrained=False).eval()
+    assert isinstance(model, Lavt)
+    return model
 
 
-class RightHalf(nn.Module):
+class RightHalf(ResModel):
     """Always means the right half of the image."""
 
-    config = LAVT_NANO
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.image_size, self.tokenizer = 96, tokenizer
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -34,16 +37,16 @@ class RightHalf(nn.Module):
 
 
 @pytest.mark.parametrize(("height", "width"), [(97, 131), (1, 1), (3, 500), (96, 96), (480, 7)])
-def test_predict_mask__size_of_the_image(lavt: Lavt, tokenizer: Tokenizer, height: int, width: int) -> None:
+def test_predict_mask__size_of_the_image(lavt: Lavt, height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    mask = predict_mask(lavt, tokenizer, image, "red circle", CPU)
+    mask = predict_mask(lavt, image, "red circle", CPU)
     assert mask.shape == (height, width)
     assert mask.dtype == bool
 
 
 def test_predict_mask__lies_where_the_model_says(tokenizer: Tokenizer) -> None:
     image = np.zeros((50, 200, 3), dtype=np.uint8)
-    mask = predict_mask(RightHalf(), tokenizer, image, "right", CPU)  # type: ignore[arg-type]
+    mask = predict_mask(RightHalf(tokenizer), image, "right", CPU)
     expected = np.zeros((50, 200), dtype=bool)
     expected[:, 100:] = True
     # Scaled up three times, the edge is a pixel or two off at most.
@@ -56,14 +59,14 @@ def test_predict_mask__at_training_size_is_the_models_argmax(lavt: Lavt, tokeniz
     pixels = ((torch.from_numpy(image) / 255 - mean) / std).permute(2, 0, 1)[None]
     with torch.no_grad():
         logits = lavt(pixels, *tokenizer(["red circle"]))[0]
-    mask = predict_mask(lavt, tokenizer, image, "red circle", CPU)
+    mask = predict_mask(lavt, image, "red circle", CPU)
     assert (mask == (logits[1] > logits[0]).numpy()).all()
 
 
 @pytest.mark.parametrize("expression", ["", "  ", "\t\n"])
-def test_predict_mask__empty_expression_refused(lavt: Lavt, tokenizer: Tokenizer, expression: str) -> None:
+def test_predict_mask__empty_expression_refused(lavt: Lavt, expression: str) -> None:
     with pytest.raises(InputError, match="found an empty one"):
-        predict_mask(lavt, tokenizer, np.zeros((8, 8, 3), dtype=np.uint8), expression, CPU)
+        predict_mask(lavt, np.zeros((8, 8, 3), dtype=np.uint8), expression, CPU)
 
 
 def test_overlay__tints_the_mask_draws_its_rim_and_dims_the_rest() -> None:

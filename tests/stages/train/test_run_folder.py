@@ -8,7 +8,6 @@ import torch
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.build import build_model
 from semires.stages.train.run_folder import RunFolder
 
 NanoConfig = Callable[..., TrainConfig]
@@ -146,12 +145,12 @@ def test_read_metrics__a_line_cut_off_by_a_kill_is_left_out(folder: RunFolder, n
 
 def test_save_best__load_model_gives_it_back(folder: RunFolder, nano_config: NanoConfig) -> None:
     folder.start(nano_config(), [3])
-    lavt, _ = build_model(nano_config(), pretrained=False)
+    lavt = nano_config().build_model(pretrained=False)
     folder.save_best(lavt.state_dict())
-    config, found, tokenizer = folder.load_model()
+    config, found = folder.load_model()
     assert config == nano_config()
     assert not found.training
-    assert tokenizer.max_tokens == lavt.config.max_tokens
+    assert found.tokenizer.max_tokens == 20
     for name, tensor in lavt.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor)
 

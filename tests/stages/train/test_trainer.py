@@ -15,7 +15,6 @@ from semires.stages.train import trainer as trainer_module
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.metrics import SegmentationScores
-from semires.stages.train.models.build import build_model
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples, every_expression, load_batches
@@ -66,7 +65,7 @@ def make_trainer(
     ) -> Trainer:
         config = nano_config(**changes)
         torch.manual_seed(0)
-        model, _ = build_model(config, pretrained=False)
+        model = config.build_model(pretrained=False)
         with torch.no_grad():
             assert model.decoder.classify.bias is not None
             model.decoder.classify.bias.copy_(torch.tensor([-margin, margin]))

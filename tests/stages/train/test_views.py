@@ -9,7 +9,8 @@ from torchvision.transforms.v2 import functional as tvf
 
 from semires.stages.data.errors import InputError
 from semires.stages.train import views
-from semires.stages.train.views import ViewConfig, normalize, strong_view, weak_view
+from semires.stages.train.models.normalization import normalize
+from semires.stages.train.views import ViewConfig, strong_view, weak_view
 
 
 def seeded(seed: int = 0) -> torch.Generator:

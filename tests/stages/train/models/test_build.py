@@ -1,16 +1,23 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, SwinConfig, SwinModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPSegConfig,
+    CLIPSegForImageSegmentation,
+    CLIPTokenizer,
+    SwinConfig,
+    SwinModel,
+)
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.config import TrainConfig
 from semires.stages.train.models import build
-from semires.stages.train.models.build import build_model, weights_folder
-from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models.build import build_model, image_size_of, weights_folder
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.lavt_config import LAVT_NANO, LAVT_SIZES, LavtConfig
 from semires.stages.train.models.tokenization import build_vocab
 
 TINY = LavtConfig(
@@ -53,65 +60,142 @@ def backbones(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "swin", tmp_path / "bert"
 
 
-def test_lavt_sizes__every_model_name() -> None:
-    assert build.LAVT_SIZES == {"base": LAVT_BASE, "nano": LAVT_NANO}
+@pytest.fixture
+def clipseg(tmp_path: Path) -> Path:
+    """A CLIPSeg of a few thousand weights with its tokenizer, as transformers writes them."""
+    torch.manual_seed(6)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPSegConfig(
+        text_config=small
+        | {"vocab_size": 30, "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
+        vision_config=small | {"image_size": 32, "patch_size": 8},
+        projection_dim=8,
+        extract_layers=[0, 1],
+        reduce_dim=8,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=16,
+    )
+    CLIPSegForImageSegmentation(config).save_pretrained(tmp_path / "clipseg")
+    words = ["<|unk|>", "<|startoftext|>", "<|endoftext|>", *"abcdefghi", *(f"{letter}</w>" for letter in "abcdefghi")]
+    tokenizer = CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)},
+        merges=[],
+        unk_token="<|unk|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.save_pretrained(tmp_path / "clipseg")
+    return tmp_path / "clipseg"
 
 
-def test_build_model__nano_has_the_shipped_trunk(nano_config: Callable[..., TrainConfig]) -> None:
-    lavt, tokenizer = build_model(nano_config(), pretrained=True)
+def test_model_names__every_one() -> None:
+    assert set(build.SWIN_SOURCES) | {"nano", "clipseg"} == set(build.MODEL_NAMES)
+    with pytest.raises(InputError, match=r"expected base, tiny, .*, clipseg or PACKAGE\.MODULE:FACTORY, found 'huge'"):
+        build_model("huge", pretrained=False)
+
+
+def test_build_model__nano_has_the_shipped_trunk() -> None:
+    lavt = build_model("nano", pretrained=True)
+    assert isinstance(lavt, Lavt)
     assert lavt.config == LAVT_NANO
     assert lavt.training
-    assert tokenizer.vocab_size <= LAVT_NANO.vocab_size
+    assert lavt.tokenizer.vocab_size <= LAVT_NANO.vocab_size
     shipped = load_file(weights_folder() / "nano_swin.safetensors")
     own = lavt.visual.state_dict()
     assert own.keys() == shipped.keys()
     assert all(torch.equal(own[name], tensor) for name, tensor in shipped.items())
 
 
-def test_build_model__random_weights_need_no_file(
-    nano_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_build_model__random_weights_need_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nano_vocab.txt").write_bytes((weights_folder() / "nano_vocab.txt").read_bytes())
     monkeypatch.setattr(build, "weights_folder", lambda: tmp_path)
     torch.manual_seed(0)
-    first, _ = build_model(nano_config(), pretrained=False)
+    first = build_model("nano", pretrained=False)
     torch.manual_seed(0)
-    second, _ = build_model(nano_config(), pretrained=False)
+    second = build_model("nano", pretrained=False)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     with pytest.raises(InputError, match=r"nano_swin\.safetensors"):
-        build_model(nano_config(), pretrained=True)
+        build_model("nano", pretrained=True)
 
 
-def test_build_model__base_reads_the_folders_of_the_config(
+def test_build_model__base_reads_the_folders_named(
     backbones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(build.LAVT_SIZES, "base", TINY)
+    monkeypatch.setitem(LAVT_SIZES, "base", TINY)
     swin, bert = backbones
-    lavt, tokenizer = build_model(TrainConfig(swin=str(swin), bert=str(bert)), pretrained=True)
+    lavt = build_model("base", pretrained=True, swin=str(swin), bert=str(bert))
+    assert isinstance(lavt, Lavt)
     words = load_file(bert / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert torch.equal(lavt.text.bert.embeddings.word_embeddings.weight, words)
     patches = load_file(swin / "model.safetensors")["embeddings.patch_embeddings.projection.weight"]
     assert torch.equal(lavt.visual.embeddings.patch_embeddings.projection.weight, patches)
-    assert tokenizer.tokens("left girl") == ["left", "girl"]
+    assert lavt.tokenizer.tokens("left girl") == ["left", "girl"]
+
+
+def test_build_model__other_window_and_image_size(
+    backbones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAVT_SIZES, "small", TINY)
+    lavt = build_model("small", pretrained=False, bert=str(backbones[1]), window=3, image_size=80)
+    assert isinstance(lavt, Lavt)
+    assert (lavt.config.swin_window, lavt.image_size) == (3, 80)
+    assert image_size_of("small", image_size=80) == 80
+    assert image_size_of("small") == TINY.image_size
 
 
 def test_build_model__missing_backbone_named(
     backbones: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(build.LAVT_SIZES, "base", TINY)
+    monkeypatch.setitem(LAVT_SIZES, "base", TINY)
     _, bert = backbones
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty") as caught:
-        build_model(TrainConfig(swin=str(tmp_path / "empty"), bert=str(bert)), pretrained=True)
+        build_model("base", pretrained=True, swin=str(tmp_path / "empty"), bert=str(bert))
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="expected a BERT"):
-        build_model(TrainConfig(swin="swin", bert=str(tmp_path / "empty")), pretrained=False)
+        build_model("base", pretrained=False, swin="swin", bert=str(tmp_path / "empty"))
 
 
 def test_build_model__vocabulary_too_large(backbones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    swin, bert = backbones
+    _, bert = backbones
     with (bert / "vocab.txt").open("a") as file:
         file.writelines(f"word{n}\n" for n in range(200))
-    monkeypatch.setitem(build.LAVT_SIZES, "base", TINY)
+    monkeypatch.setitem(LAVT_SIZES, "base", TINY)
     with pytest.raises(InputError, match=r"at most 200 tokens for LAVT-base, found \d+"):
-        build_model(TrainConfig(swin=str(swin), bert=str(bert)), pretrained=False)
+        build_model("base", pretrained=False, bert=str(bert))
+
+
+def test_build_model__clipseg_from_a_folder(clipseg: Path) -> None:
+    model = build_model("clipseg", pretrained=True, clipseg=str(clipseg))
+    assert model.image_size == 32
+    assert image_size_of("clipseg", clipseg=str(clipseg)) == 32
+    theirs = CLIPSegForImageSegmentation.from_pretrained(clipseg)
+    ids, mask = model.tokenizer(["a bad cafe", "egg"])
+    assert ids.shape == (2, 12)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(input_ids=ids, attention_mask=mask, pixel_values=images).logits
+        logits = model.eval()(images, ids, mask)
+        torch.testing.assert_close(logits[:, 1] - logits[:, 0], expected)
+        # A side that is no whole number of patches.
+        assert model(torch.zeros(1, 3, 42, 42), ids[:1], mask[:1]).shape == (1, 2, 42, 42)
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert names
+    assert all(name.startswith("network.decoder.") for name in names)
+    groups = model.parameter_groups(weight_decay=0.1, learning_rate=1e-3)
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_build_model__clipseg_without_its_weights(clipseg: Path) -> None:
+    (clipseg / "model.safetensors").unlink()
+    assert build_model("clipseg", pretrained=False, clipseg=str(clipseg), image_size=64).image_size == 64
+    with pytest.raises(InputError, match="expected a CLIPSeg"):
+        build_model("clipseg", pretrained=True, clipseg=str(clipseg))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"window": 7}, "--window"), ({"image_size": 64}, "--image-size")],
+)
+def test_build_model__options_that_a_model_does_not_have(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_model("some.module:factory", pretrained=False, **options)

@@ -1,0 +1,34 @@
+"""CLIPSeg (Lüddecke and Ecker, CVPR 2022) as a RES model: transformers' network, its single logit as two channels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from semires.stages.train.models.interface import ResModel
+from semires.stages.train.models.tokenization import Tokenizer
+
+
+class ClipSeg(ResModel):
+    """transformers' `CLIPSegForImageSegmentation`; CLIP stays as it is and the decoder is trained, as in CLIPSeg.
+
+    network: the CLIPSegForImageSegmentation. Its images are normalised with ImageNet's statistics, as the published
+    weights' processor does. image_size: side of the images; by default the size that the network was made for, other
+    sizes interpolate CLIP's position table.
+    """
+
+    def __init__(self, network: Any, tokenizer: Tokenizer, image_size: int | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.network.clip.requires_grad_(False)  # transformers runs it without gradients anyway
+        self.tokenizer = tokenizer
+        self.image_size = image_size or network.config.vision_config.image_size
+
+    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """As in `ResModel`, of square images."""
+        found = self.network(input_ids=input_ids, pixel_values=images, attention_mask=attention_mask).logits
+        # Its map is a whole number of patches, which the images may not be.
+        referent = F.interpolate(found[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
+        # Half to each side: the margin between the two channels is the network's logit.
+        return torch.cat([-referent / 2, referent / 2], dim=1)
