@@ -248,6 +248,19 @@ def test_train__says_first_which_data_set_and_why(
     assert finished.out.splitlines() == ["training on refcoco: its data is in data"]
 
 
+def test_train__a_model_that_cannot_be_had_is_refused_before_the_candidates_are_looked_at(
+    semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_refer("refcoco")
+    (tmp_path / "my_broken_model.py").write_text("def build(pretrained):\n    return 3\n")
+    arguments = ("train", "--split", "refcoco", "--labeled", 0.25)
+    assert_refused(semires(*arguments, "--model", "my_broken_model:build"), "to return a ResModel, found int")
+    assert_refused(semires(*arguments, "--model", "nowhere:build"), "expected a module nowhere, found none")
+    found = semires(*arguments, "--model", "clipseg", "--clipseg", "no_folder_of_mine")
+    assert_refused(found, "expected a CLIPSeg", "no_folder_of_mine")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_train__given_settings_reach_the_run(
     semires: Semires, write_refer: Callable[..., Any], write_store: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt_config import LAVT_NANO, LavtConfig
@@ -53,3 +55,30 @@ def make_batch() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
         return torch.randn(batch, 3, size, size), torch.randint(5, 40, (batch, 20)) * mask, mask
 
     return make
+
+
+@pytest.fixture
+def clipseg(tmp_path: Path) -> Path:
+    """A CLIPSeg of a few thousand weights with its tokenizer, as transformers writes them."""
+    torch.manual_seed(6)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPSegConfig(
+        text_config=small
+        | {"vocab_size": 30, "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
+        vision_config=small | {"image_size": 32, "patch_size": 8},
+        projection_dim=8,
+        extract_layers=[0, 1],
+        reduce_dim=8,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=16,
+    )
+    CLIPSegForImageSegmentation(config).save_pretrained(tmp_path / "clipseg")
+    words = ["<|unk|>", "<|startoftext|>", "<|endoftext|>", *"abcdefghi", *(f"{letter}</w>" for letter in "abcdefghi")]
+    tokenizer = CLIPTokenizer(
+        vocab={word: number for number, word in enumerate(words)},
+        merges=[],
+        unk_token="<|unk|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.save_pretrained(tmp_path / "clipseg")
+    return tmp_path / "clipseg"

@@ -6,9 +6,6 @@ from safetensors.torch import load_file
 from transformers import (
     BertConfig,
     BertModel,
-    CLIPSegConfig,
-    CLIPSegForImageSegmentation,
-    CLIPTokenizer,
     SwinConfig,
     SwinModel,
 )
@@ -58,33 +55,6 @@ def backbones(tmp_path: Path) -> tuple[Path, Path]:
     BertModel(bert_config).save_pretrained(tmp_path / "bert")
     (tmp_path / "bert" / "vocab.txt").write_text("\n".join(build_vocab(["left", "girl"])) + "\n")
     return tmp_path / "swin", tmp_path / "bert"
-
-
-@pytest.fixture
-def clipseg(tmp_path: Path) -> Path:
-    """A CLIPSeg of a few thousand weights with its tokenizer, as transformers writes them."""
-    torch.manual_seed(6)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPSegConfig(
-        text_config=small
-        | {"vocab_size": 30, "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
-        vision_config=small | {"image_size": 32, "patch_size": 8},
-        projection_dim=8,
-        extract_layers=[0, 1],
-        reduce_dim=8,
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=16,
-    )
-    CLIPSegForImageSegmentation(config).save_pretrained(tmp_path / "clipseg")
-    words = ["<|unk|>", "<|startoftext|>", "<|endoftext|>", *"abcdefghi", *(f"{letter}</w>" for letter in "abcdefghi")]
-    tokenizer = CLIPTokenizer(
-        vocab={word: number for number, word in enumerate(words)},
-        merges=[],
-        unk_token="<|unk|>",
-        pad_token="<|endoftext|>",
-    )
-    tokenizer.save_pretrained(tmp_path / "clipseg")
-    return tmp_path / "clipseg"
 
 
 def test_model_names__every_one() -> None:
@@ -162,34 +132,6 @@ def test_build_model__vocabulary_too_large(backbones: tuple[Path, Path], monkeyp
     monkeypatch.setitem(LAVT_SIZES, "base", TINY)
     with pytest.raises(InputError, match=r"at most 200 tokens for LAVT-base, found \d+"):
         build_model("base", pretrained=False, bert=str(bert))
-
-
-def test_build_model__clipseg_from_a_folder(clipseg: Path) -> None:
-    model = build_model("clipseg", pretrained=True, clipseg=str(clipseg))
-    assert model.image_size == 32
-    assert image_size_of("clipseg", clipseg=str(clipseg)) == 32
-    theirs = CLIPSegForImageSegmentation.from_pretrained(clipseg)
-    ids, mask = model.tokenizer(["a bad cafe", "egg"])
-    assert ids.shape == (2, 12)
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = theirs(input_ids=ids, attention_mask=mask, pixel_values=images).logits
-        logits = model.eval()(images, ids, mask)
-        torch.testing.assert_close(logits[:, 1] - logits[:, 0], expected)
-        # A side that is no whole number of patches.
-        assert model(torch.zeros(1, 3, 42, 42), ids[:1], mask[:1]).shape == (1, 2, 42, 42)
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert names
-    assert all(name.startswith("network.decoder.") for name in names)
-    groups = model.parameter_groups(weight_decay=0.1, learning_rate=1e-3)
-    assert sum(len(group["params"]) for group in groups) == len(names)
-
-
-def test_build_model__clipseg_without_its_weights(clipseg: Path) -> None:
-    (clipseg / "model.safetensors").unlink()
-    assert build_model("clipseg", pretrained=False, clipseg=str(clipseg), image_size=64).image_size == 64
-    with pytest.raises(InputError, match="expected a CLIPSeg"):
-        build_model("clipseg", pretrained=True, clipseg=str(clipseg))
 
 
 @pytest.mark.parametrize(
