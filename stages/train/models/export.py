@@ -1,0 +1,130 @@
+"""A RES model as a program that runs without semires: torch.export's `.pt2` or ONNX, checked against the model itself.
+
+Either takes `images` float32 [B, 3, H, W] (ImageNet-normalised), `input_ids` and `attention_mask` int64 [B, T] with T the
+tokenizer's `max_tokens`, and gives `logits` float32 [B, 2, H, W]; B, and unless the size is fixed H and W, are free.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from semires.stages.data.errors import InputError
+from semires.stages.train.models.interface import ResModel
+
+Format = Literal["torch-export", "onnx"]
+SUFFIXES: dict[Format, str] = {"torch-export": ".pt2", "onnx": ".onnx"}
+INPUTS = ("images", "input_ids", "attention_mask")
+# Logits are of the order of 10; ONNX Runtime adds and fuses in another order.
+TOLERANCES: dict[Format, float] = {"torch-export": 1e-4, "onnx": 1e-3}
+EXPRESSIONS = ("left girl in red", "small dog", "the person on the far right holding a green umbrella")
+
+Program = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far a program is from its model on one batch of random images."""
+
+    shape: tuple[int, int, int, int]
+    """Of the images."""
+    difference: float
+    """Largest absolute difference of logits."""
+    agreement: float
+    """Share of pixels with the same argmax."""
+
+
+def export_model(model: ResModel, path: Path, format: Format, *, fixed_size: bool = False) -> list[Parity]:
+    """Write `model` to `path` as a program, read it back and compare it with the model on batches of other shapes.
+
+    fixed_size: only the batch is free, H and W are the model's image size. Returns the comparisons; the caller judges
+    them by `TOLERANCES`. InputError where the model cannot be exported, or ONNX's packages are missing.
+    """
+    model = model.eval().cpu()
+    if format == "onnx":
+        _require_onnx()
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        with torch.no_grad():
+            program = _export(model, fixed_size)
+            load = _write_onnx if format == "onnx" else _write_torch
+            found = load(program, temporary)
+            parities = [_compare(model, found, shape) for shape in _shapes(model.image_size, fixed_size)]
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return parities
+
+
+def _export(model: ResModel, fixed_size: bool) -> Any:
+    auto = torch.export.Dim.DYNAMIC
+    sides = {} if fixed_size else {2: auto, 3: auto}
+    # Two of everything but the sides: a dimension of one is taken for a constant.
+    batch = _batch(model, (2, 3, model.image_size, model.image_size))
+    shapes = ({0: auto, **sides}, {0: auto}, {0: auto})
+    try:
+        return torch.export.export(model, batch, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # torch raises a dozen kinds, each some pages long
+        reason = " ".join(str(error).split())[:200]
+        remedy = "" if fixed_size else "; try --fixed-size"
+        raise InputError(
+            f"expected a model that torch.export can follow, found {type(model).__name__}, which it cannot "
+            f"({type(error).__name__}: {reason}){remedy}"
+        ) from error
+
+
+def _write_torch(program: Any, path: Path) -> Program:
+    torch.export.save(program, path)
+    found: Program = torch.export.load(path).module()
+    return found
+
+
+def _write_onnx(program: Any, path: Path) -> Program:
+    import onnxruntime
+
+    # One file: weights beside it would be lost when it is sent on. Above 2 GB ONNX has no other way.
+    exported = torch.onnx.export(program, dynamo=True, input_names=INPUTS, output_names=["logits"], verbose=False)
+    assert exported is not None
+    exported.save(path, external_data=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(*batch: Tensor) -> Tensor:
+        feeds = {name: tensor.numpy() for name, tensor in zip(INPUTS, batch, strict=True)}
+        return torch.from_numpy(session.run(None, feeds)[0])
+
+    return run
+
+
+def _require_onnx() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise InputError(
+                f"--format onnx: expected the package {package}, found none; pip install 'semires[onnx]'"
+            ) from error
+
+
+def _shapes(size: int, fixed_size: bool) -> Sequence[tuple[int, int, int, int]]:
+    if fixed_size:
+        return [(1, 3, size, size), (3, 3, size, size)]
+    # The model's own size, one that is no multiple of any window, and another aspect.
+    return [(1, 3, size, size), (3, 3, size + 13, size - 11), (2, 3, size // 2 + 40, size)]
+
+
+def _batch(model: ResModel, shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(shape[0]))
+    return images, *model.tokenizer([EXPRESSIONS[n % len(EXPRESSIONS)] for n in range(shape[0])])
+
+
+def _compare(model: ResModel, program: Program, shape: tuple[int, int, int, int]) -> Parity:
+    batch = _batch(model, shape)
+    expected, found = model(*batch), program(*batch)
+    if found.shape != expected.shape:
+        return Parity(shape=shape, difference=float("inf"), agreement=0.0)
+    same = expected.argmax(dim=1) == found.argmax(dim=1)
+    difference = (expected - found).abs().max().nan_to_num(nan=float("inf"))
+    return Parity(shape=shape, difference=float(difference), agreement=float(same.float().mean()))
