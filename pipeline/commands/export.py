@@ -42,8 +42,7 @@ def export(
     worst = max(parity.difference for parity in parities)
     if worst > TOLERANCES[chosen]:
         print(
-            f"error: expected logits within {TOLERANCES[chosen]:g} of the model's, found {worst:.1e}; {target} is not to "
-            "be used",
+            f"error: expected logits within {TOLERANCES[chosen]:g} of the model's, found {worst:.1e}; nothing is kept",
             file=sys.stderr,
         )
         target.unlink()
