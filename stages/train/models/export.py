@@ -1,7 +1,7 @@
 """A RES model as a program that runs without semires: torch.export's `.pt2` or ONNX, checked against the model itself.
 
 Either takes `images` float32 [B, 3, H, W] (ImageNet-normalised), `input_ids` and `attention_mask` int64 [B, T] with T
-the tokenizer's `max_tokens`, and gives `logits` float32 [B, 2, H, W]; B, and unless the size is fixed H and W, are free.
+the tokenizer's `max_tokens`, and gives `logits` float32 [B, 2, H, W]. B is free, and so are H and W unless fixed.
 """
 
 from collections.abc import Callable, Sequence
