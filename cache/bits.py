@@ -10,6 +10,8 @@ Padding bits are always zero, so a popcount over the bytes is the area of the ma
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,20 +63,24 @@ def packed_boxes(bits: NDArray[np.uint8], *, width: int) -> NDArray[np.int32]:
     return boxes
 
 
+@functools.lru_cache(maxsize=1024)  # a data set has some hundred sides; at 480 these are 4 MB
 def nearest_indices(size_in: int, size_out: int) -> NDArray[np.int64]:
-    """Source index of every output index along one axis of a nearest-neighbour resize, int64 [size_out].
+    """Source index of every output index along one axis of a nearest-neighbour resize, int64 [size_out], read-only.
 
-    The rule of torch.nn.functional.interpolate(mode="nearest-exact"), the pixel under the output pixel's centre:
-    min(floor((dst + 0.5) * size_in / size_out), size_in - 1). Here it is computed in integers. Torch computes it in
-    float32, which lands one pixel lower where a centre falls exactly on a pixel border and the float quotient rounds
-    down: for no `size_in` up to 1,024 at a `size_out` of 128, 320, 384, 480 or 512, but e.g. for 448 -> 96.
+    PIL's choice, which LAVT's masks are resized by: the pixel under the output pixel's centre, where PIL finds the
+    centres by adding size_in / size_out to itself in float64. Where a centre falls on a pixel border, the rounding
+    of that sum decides: of 640 -> 480, 99 indices are one lower than floor((dst + 0.5) * size_in / size_out).
 
     Both sizes must be at least 1 (ValueError).
     """
     if size_in < 1 or size_out < 1:
         raise ValueError(f"nearest_indices expects sizes of at least 1, got {size_in} -> {size_out}")
-    # (2 dst + 1) * size_in is at most (2 size_out - 1) * size_in, so the quotient stays below size_in by itself.
-    return (2 * np.arange(size_out, dtype=np.int64) + 1) * size_in // (2 * size_out)
+    steps = np.full(size_out, size_in / size_out)
+    steps[0] /= 2
+    # The last centre lies half a step before size_in, far more than the sum's rounding.
+    indices = np.add.accumulate(steps).astype(np.int64)
+    indices.setflags(write=False)  # shared by all who ask
+    return indices
 
 
 def resize_nearest_packed(bits: NDArray[np.uint8], *, width: int, size: int) -> NDArray[np.uint8]:

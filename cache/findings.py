@@ -21,7 +21,7 @@ class Damage:
     """One thing that is not as it was written."""
 
     path: str
-    """Below the store: parts/<name>, views/<size>/parts/<name>, failed/<name>, or the metadata file of a group."""
+    """Below the store: parts/<name>, <view>/parts/<name>, failed/<name>, or the metadata file of a group."""
     reason: str
     """What was expected and what was found."""
     image_ids: tuple[int, ...] = ()
@@ -47,6 +47,8 @@ class Verification:
     """Names of the parts that hold an image, by image id, of images that several hold. Harmless: the first counts."""
     unfinished: tuple[str, ...]
     """Paths of parts and view parts without metadata: a writer was interrupted, or is at work."""
+    outdated: tuple[str, ...]
+    """Paths of views that were resampled by another rule: nothing reads them, deriving the view anew replaces them."""
     missing: tuple[int, ...]
     """Expected images that no intact part holds, ascending; empty where the expected ones were not given."""
     num_missing: int | None
@@ -67,6 +69,7 @@ class Findings:
         self.storage = storage
         self.damaged: list[Damage] = []
         self.unfinished: list[str] = []
+        self.outdated: list[str] = []
         self.to_delete: list[str] = []  # paths of groups, in the order in which they go
         self.to_rewrite: dict[str, dict[str, Any]] = {}  # attributes by the path of their group
 
@@ -85,12 +88,13 @@ class Findings:
         return message.removeprefix(f"{self.storage.location}/{path}".rstrip("/")).lstrip("/: ")
 
     def repair(self) -> list[str]:
-        """Drop what is damaged or abandoned and write damaged metadata of groups anew; returns the paths."""
+        """Drop what is damaged, outdated or abandoned and write damaged metadata of groups anew; returns the paths."""
         newest = datetime.now(UTC) - _ABANDONED_AFTER
         for path in self.unfinished:
             begun = named_at(path.removeprefix(f"{PARTS}/")) if path.startswith(f"{PARTS}/") else None
             if begun is not None and begun < newest:
                 self.to_delete.append(path)
+        self.to_delete += self.outdated
         for path in self.to_delete:
             self.storage.delete_group(path)
         for path, attributes in self.to_rewrite.items():

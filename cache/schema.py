@@ -20,8 +20,15 @@ SCHEMA_VERSION = 1
 PARTS = "parts"
 """Path of the parts in a store: parts/<name>, see parts.py. Its own attributes are a copy of the manifest."""
 
-VIEWS = "views"
-"""Path of the derived views: views/<size>/parts/<name>, see views.py."""
+RESAMPLING = "pil-nearest"
+"""The rule by which views are resampled, `bits.nearest_indices`; another rule gets another name."""
+
+ALL_VIEWS = "views"
+"""Path of the views of all rules. Those right below it, views/<size>, are outdated: they were resampled before rules
+had names, by the pixel centre in whole numbers, which is another pixel where the centre falls on a border."""
+
+VIEWS = f"{ALL_VIEWS}/{RESAMPLING}"
+"""Path of the derived views: views/pil-nearest/<size>/parts/<name>, see views.py."""
 
 FAILED = "failed"
 """Path of the images set aside: failed/<name>, see failures.py."""
@@ -34,6 +41,11 @@ CHECKSUM = "crc32"
 
 MAX_NAME_LENGTH = 32
 """Characters of a generator's setting that is a name, such as its precision."""
+
+
+def view_attributes(size: int) -> dict[str, Any]:
+    """What the group of the view of `size` says of itself."""
+    return {"schema_version": SCHEMA_VERSION, "size": size, "resampling": RESAMPLING}
 
 
 def checksum(attributes: Mapping[str, Any]) -> int:

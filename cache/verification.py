@@ -20,7 +20,7 @@ from semires.cache.findings import Findings, Verification
 from semires.cache.index import ImageLocation
 from semires.cache.parts import PartIndex, index_columns
 from semires.cache.reader import MASK_COLUMNS, candidates_at
-from semires.cache.schema import CHECKSUM, FAILED, PARTS, SCHEMA_VERSION, VIEWS, Manifest, checksum
+from semires.cache.schema import ALL_VIEWS, CHECKSUM, FAILED, PARTS, VIEWS, Manifest, checksum, view_attributes
 from semires.cache.storage.documents import METADATA
 from semires.cache.storage.hierarchy import Storage, normalize_location
 
@@ -41,7 +41,8 @@ def verify_store(
     images with those. Takes some 30 ms for an image of 100 masks of 480x640 with a view at 480x480, one core, and the
     memory of one part. `on_progress(done, total)` is told the number of images at the start and after each part.
 
-    `repair` then deletes damaged parts with their views, damaged view parts and damaged lists of images set aside
+    Views of another resampling rule are only named. `repair` then deletes damaged parts with their views, damaged view
+    parts, views of another rule and damaged lists of images set aside
     (metadata first, so that an interrupted repair is simply repeated), and writes damaged metadata of groups anew: the
     manifest from its copy. `semires cache-sam` (of imported masks `semires cache import`) afterwards makes just the
     images that are gone, training or `semires cache view` their views. Parts without metadata are deleted only where
@@ -73,6 +74,7 @@ def verify_store(
         damaged=tuple(sorted(verifier.findings.damaged, key=lambda damage: damage.path)),
         duplicates={image_id: tuple(names) for image_id, names in sorted(holders) if len(names) > 1},
         unfinished=tuple(verifier.findings.unfinished),
+        outdated=tuple(verifier.findings.outdated),
         missing=missing,
         num_missing=num_missing,
         repaired=tuple(repaired),
@@ -149,17 +151,19 @@ class _Verifier:
         return manifest
 
     def _list_views(self) -> dict[int, list[str]]:
-        """Names of the view parts by the view's size."""
+        """Names of the view parts by the view's size; views of another rule are noted down."""
+        without_rule = [name for name in self.storage.child_names(ALL_VIEWS) if name.isdecimal()]
+        self.findings.outdated += [f"{ALL_VIEWS}/{name}" for name in without_rule]
         sizes = sorted(int(name) for name in self.storage.child_names(VIEWS) if name.isdecimal())
         return {size: self.storage.child_names(f"{VIEWS}/{size}/{PARTS}") for size in sizes}
 
     def _verify_view(self, size: int, viewed: list[str], parts: Collection[str]) -> dict[str, PartIndex | None]:
         """Check the groups above the parts of a view; returns the indices of the view parts."""
         root = f"{VIEWS}/{size}"
-        self._verify_group(root, {"schema_version": SCHEMA_VERSION, "size": size})
+        self._verify_group(root, view_attributes(size))
         # What zarr writes on the way down says nothing.
-        self._verify_group(VIEWS, {})
-        self._verify_group(f"{root}/{PARTS}", {})
+        for path in (ALL_VIEWS, VIEWS, f"{root}/{PARTS}"):
+            self._verify_group(path, {})
         indices: dict[str, PartIndex | None] = {}
         for name in viewed:
             path = f"{root}/{PARTS}/{name}"

@@ -1,12 +1,14 @@
 """Views: every candidate of a store at the training size, derived, packed flat and quick to read.
 
-    views/<S>/                    attributes: schema_version, size
-    views/<S>/parts/<name>/       attributes: the index of the part of the same name; written after the columns
+    views/pil-nearest/<S>/                attributes: schema_version, size, resampling
+    views/pil-nearest/<S>/parts/<name>/   attributes: the index of the part of the same name; written after the columns
         image_id     int64 [I]
         mask_offset  int64 [I + 1]   rows of `bits` that belong to image i
         bits         uint8 [M, ceil(S * S / 8)]   nearest-neighbour at S x S, aspect not kept
 
-A view may be deleted and rebuilt any time; its parts follow the parts of the store one by one.
+A view may be deleted and rebuilt any time; its parts follow the parts of the store one by one. Views of another
+resampling rule lie in another folder: one that is derived anew in place of an outdated one cannot mix with it, wherever
+that is interrupted and however many do it at once.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +26,7 @@ from semires.cache.bits import packed_length, resize_nearest_packed
 from semires.cache.errors import StoreError
 from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import PartIndex, check_columns, read_indices
-from semires.cache.schema import PARTS, SCHEMA_VERSION, VIEWS, Manifest
+from semires.cache.schema import ALL_VIEWS, PARTS, RESAMPLING, VIEWS, Manifest, view_attributes
 from semires.cache.storage.access import writing
 from semires.cache.storage.codec import DEFAULT_CODEC, Codec
 from semires.cache.storage.columns import Column
@@ -41,14 +44,20 @@ def build_view(
     on_progress: Callable[[int, int], None] | None = None,
     *,
     codec: str = str(DEFAULT_CODEC),
+    on_outdated: Callable[[str], None] | None = None,
 ) -> None:
     """Derive the view of `size` x `size` pixels of the store at `location` (a path or fsspec URL).
 
     Derives the parts that have no view yet and drops views of parts that are gone, so it resumes where it was
     interrupted and follows a store that grew; two processes that derive the same view with the same codec write the
     same bytes and do not disturb each other. `on_progress(done, total)` is told the number of images at the start and
-    after each part. `codec` ("zstd-3", see storage/codec.py) compresses the parts that are derived now. Raises
-    StoreError where there is no store, where a part is damaged, or where the view cannot be written.
+    after each part. `codec` ("zstd-3", see storage/codec.py) compresses the parts that are derived now.
+
+    A view of this size that was resampled by another rule is deleted, and this one takes its place; `on_outdated(path)`
+    is told so before.
+
+    Raises StoreError where there is no store, where a part is damaged, where a view has the attributes of another, or
+    where the view cannot be written.
     """
     if size < 1:
         raise StoreError(f"view size: expected at least 1 pixel, found {size}; give the training size, e.g. 480")
@@ -58,12 +67,21 @@ def build_view(
         Manifest.from_attributes(storage.attributes)
     except StoreError as error:
         raise StoreError(f"{storage.location}: {error}") from None
+    outdated = f"{ALL_VIEWS}/{size}"
+    if str(size) in storage.child_names(ALL_VIEWS):
+        if on_outdated is not None:
+            on_outdated(f"{storage.location}/{outdated}")
+        # First: at the training size it may take more room than the parts.
+        storage.delete_group(outdated)
     root = f"{VIEWS}/{size}"
     # Listed before the parts: a part and its view that others finish in between are then both left alone.
     viewed = storage.child_names(f"{root}/{PARTS}")
     parts = read_indices(storage)
-    if storage.group_attributes([root]) == [None]:
-        storage.write_group(root, {"schema_version": SCHEMA_VERSION, "size": size})
+    attributes = storage.group_attributes([root])[0]
+    if attributes is None:
+        storage.write_group(root, view_attributes(size))
+    else:
+        _check_attributes(storage, size, attributes)
     finished = read_indices(storage, f"{root}/{PARTS}")
     for name in viewed:
         if name not in parts:
@@ -83,8 +101,18 @@ def build_view(
             on_progress(done, total)
 
 
+def _check_attributes(storage: Storage, size: int, attributes: dict[str, Any]) -> None:
+    """StoreError unless the attributes are those of the view of `size`; what its parts hold is then not known."""
+    expected = view_attributes(size)
+    if attributes != expected:
+        raise StoreError(
+            f"{storage.location}/{VIEWS}/{size}: expected attributes {expected}, found {attributes}; "
+            f"repair it with `semires cache verify {storage.location} --repair`"
+        )
+
+
 def _derive_part(storage: Storage, name: str, index: PartIndex, size: int, codec: Codec) -> None:
-    """Write views/<size>/parts/<name>: columns shard by shard, then the metadata that makes it exist."""
+    """Write the part `name` of the view of `size`: columns shard by shard, then the metadata that makes it exist."""
     check_columns(storage, name, index)
     native = storage.open_column(f"{PARTS}/{name}/bits", index.columns.get("bits"))
     path = f"{VIEWS}/{size}/{PARTS}/{name}"
@@ -133,7 +161,8 @@ class CandidateView:
     """The view of `size` of the store at `location`, as a mapping from image id to packed masks.
 
     Like CandidateStore it reads nothing before the first use and pickles as its location and size. It needs only the
-    view: a store whose parts are elsewhere is no obstacle. StoreError where the view was never built.
+    view: a store whose parts are elsewhere is no obstacle. StoreError where the view was never built, or only with
+    another resampling rule.
     """
 
     def __init__(self, location: str | Path, size: int) -> None:
@@ -193,18 +222,18 @@ class _OpenView:
         self.storage = Storage(location)
         self._root = f"{VIEWS}/{size}"
         attributes = self.storage.group_attributes([self._root])[0]
+        if attributes is None and str(size) in self.storage.child_names(ALL_VIEWS):
+            raise StoreError(
+                f"{location}: expected a view of size {size} resampled as the masks are ({RESAMPLING}), found one of "
+                f"another rule in {ALL_VIEWS}/{size}; run `semires cache view {location} --size {size}` to rebuild it"
+            )
         if attributes is None:
             sizes = ", ".join(self.storage.child_names(VIEWS)) or "no view"
             raise StoreError(
                 f"{location}: expected a view of size {size}, found {sizes}; "
                 f"run `semires cache view {location} --size {size}` to derive it"
             )
-        expected = {"schema_version": SCHEMA_VERSION, "size": size}
-        if attributes != expected:
-            raise StoreError(
-                f"{location}/{self._root}: expected attributes {expected}, found {attributes}; "
-                f"repair it with `semires cache verify {location} --repair`"
-            )
+        _check_attributes(self.storage, size, attributes)
         self._indices = read_indices(self.storage, f"{self._root}/{PARTS}")
         self.index = ImageIndex(self._indices)
         self._bits: dict[str, Column] = {}

@@ -21,7 +21,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.failures import read_failures, write_failures
 from semires.cache.parts import new_part_name, num_native_bytes, read_indices, write_part
-from semires.cache.schema import FAILED, PARTS, VIEWS, Manifest
+from semires.cache.schema import ALL_VIEWS, FAILED, PARTS, VIEWS, Manifest
 from semires.cache.storage.codec import DEFAULT_CODEC, Codec
 from semires.cache.storage.hierarchy import Storage, normalize_location
 
@@ -180,7 +180,7 @@ class StoreWriter:
                 f"{self.location}: expected a candidate store to overwrite, found another Zarr group; "
                 "choose another location"
             )
-        for path in (VIEWS, PARTS, FAILED):
+        for path in (VIEWS, ALL_VIEWS, PARTS, FAILED):
             for name in self._storage.child_names(path):
                 self._storage.delete_group(f"{path}/{name}")
         # With it the copy of the manifest, so that root and copy never disagree.

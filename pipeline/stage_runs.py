@@ -9,7 +9,7 @@ import torch
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
-from semires.cache.views import build_view
+from semires.pipeline.candidate_views import derive_view
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, counting
 from semires.pipeline.recipes import REFSHAPES, generator_settings
@@ -102,7 +102,7 @@ def prepare_candidates(
             overwrite=False,
             on_progress=on_progress,
         )
-    build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"))
+    derive_view(store, size, on_progress)
 
 
 def _holds_all(store: str | Path, images: list[ImageSource]) -> bool:

@@ -32,6 +32,9 @@ from semires.cache.storage.columns import Column
 from semires.cache.storage.documents import CONCURRENT_READS, METADATA, parse_group, present, read_documents
 from semires.cache.storage.remote import is_url, zarr_store
 
+# Of a deletion that another process does too; it fails at most once a file that the other was faster at.
+_DELETE_TRIES = 1000
+
 
 def normalize_location(location: str | Path) -> str:
     """The location as a path or URL without a trailing slash; a file URL becomes a path.
@@ -234,10 +237,19 @@ class Storage:
             return list(pool.map(lambda each: each[0].read(each[1], each[2]), slices))
 
     def delete_group(self, path: str) -> None:
-        """Delete everything at `path`, metadata first: an interrupted deletion leaves nothing that looks finished."""
+        """Delete everything at `path`, metadata first: an interrupted deletion leaves nothing that looks finished.
+
+        Another process that deletes the same at the same time is no obstacle.
+        """
         with writing(self._name(path)):
-            sync(self._store.delete(f"{self._prefix}{path}/{METADATA}"))
-            sync(self._store.delete_dir(f"{self._prefix}{path}"))
+            for tries_left in reversed(range(_DELETE_TRIES)):
+                try:
+                    sync(self._store.delete(f"{self._prefix}{path}/{METADATA}"))
+                    sync(self._store.delete_dir(f"{self._prefix}{path}"))
+                    return
+                except FileNotFoundError:  # the other took a file first; each time there are fewer
+                    if not tries_left:
+                        raise
 
     def replace_attributes(self, attributes: dict[str, Any]) -> None:
         """Replace the attributes of the root group."""

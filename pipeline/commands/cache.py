@@ -115,6 +115,9 @@ def cache_verify(
         say(f"twice: {len(found.duplicates) - limit} more images; --all names them")
     for path in found.unfinished:
         say(f"unfinished: {path}: a writer is at work, or was stopped; it holds nothing that counts")
+    for path in found.outdated:
+        command = f"semires cache view {store} --size {path.rpartition('/')[2]}"
+        say(f"outdated: {path}: resampled by another rule, nothing reads it; `{command}` puts a new one in its place")
     for path in found.repaired:
         say(f"repaired: {path}")
     if found.num_missing:
@@ -180,11 +183,11 @@ def cache_view(
     codec: Codec = None,
 ) -> None:
     """Derive the masks at a training size; `semires train` does it by itself."""
-    from semires.cache.views import build_view
-    from semires.pipeline.progress import counting, progress
+    from semires.pipeline.candidate_views import derive_view
+    from semires.pipeline.progress import progress
 
     with progress() as on_progress:
-        build_view(store, size, counting(on_progress, f"candidates at {size}x{size}"), **given(codec=codec))
+        derive_view(store, size, on_progress, **given(codec=codec))
 
 
 @app.command("export")

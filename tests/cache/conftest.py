@@ -1,10 +1,16 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from semires.cache.bits import pack_flat
 from semires.cache.candidates import Candidates
+from semires.cache.parts import read_indices
+from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
+from semires.cache.storage.hierarchy import Storage
 
 MakeCandidates = Callable[..., Candidates]
 
@@ -29,6 +35,35 @@ def make_candidates() -> MakeCandidates:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_outdated_view() -> Callable[[Path, int], None]:
+    """Writes the view of a size as it was before resampling rules had names: another place, attributes and pixels."""
+
+    def write(location: Path, size: int) -> None:
+        storage, root = Storage(str(location), writable=True), f"views/{size}"
+        storage.write_group(root, {"schema_version": 1, "size": size})
+        store = CandidateStore(location)
+        for name, index in read_indices(storage).items():
+            images = [store[image_id].masks() for image_id in index.image_id.tolist()]
+            rows, columns = (
+                [(2 * np.arange(size) + 1) * side // (2 * size) for side in sides]
+                for sides in (index.height, index.width)
+            )
+            small = [masks[:, rows[n]][:, :, columns[n]] for n, masks in enumerate(images)]
+            path = f"{root}/parts/{name}"
+            data = {
+                "image_id": index.image_id,
+                "mask_offset": index.mask_offset,
+                "bits": pack_flat(np.concatenate(small)),
+            }
+            for column, array in data.items():
+                storage.write_column(f"{path}/{column}", array, rows_per_chunk=32)
+            checksums = storage.column_checksums(path, data)
+            storage.write_group(path, replace(index, columns=checksums).to_attributes())
+
+    return write
 
 
 @pytest.fixture

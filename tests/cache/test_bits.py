@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from semires.cache.bits import (
     nearest_indices,
@@ -69,12 +69,18 @@ def test_nearest_indices__by_hand(size_in: int, size_out: int, expected: list[in
     assert indices.tolist() == list(expected)
 
 
-@pytest.mark.parametrize("size_out", [128, 320, 384, 480])
-def test_nearest_indices__equals_torch_at_training_sizes(size_out: int) -> None:
-    for size_in in (1, 2, 7, 96, 128, 333, 427, 448, 480, 500, 612, 640, 1024):
-        ramp = torch.arange(size_in, dtype=torch.float32).view(1, 1, size_in, 1)
-        nearest = torch.nn.functional.interpolate(ramp, size=(size_out, 1), mode="nearest-exact").view(-1)
-        np.testing.assert_array_equal(nearest_indices(size_in, size_out), nearest.numpy().astype(np.int64))
+@pytest.mark.parametrize("size_out", [96, 128, 320, 384, 480])
+def test_nearest_indices__equals_pil(size_out: int) -> None:
+    for size_in in (1, 2, 7, 96, 128, 333, 427, 448, 480, 500, 612, 640, 1024, 5000):
+        ramp = Image.fromarray(np.arange(size_in, dtype=np.int32)[None])
+        nearest = np.asarray(ramp.resize((size_out, 1), Image.Resampling.NEAREST))[0]
+        np.testing.assert_array_equal(nearest_indices(size_in, size_out), nearest)
+
+
+def test_nearest_indices__is_shared_and_read_only() -> None:
+    assert nearest_indices(37, 16) is nearest_indices(37, 16)
+    with pytest.raises(ValueError, match="read-only"):
+        nearest_indices(37, 16)[0] = 1
 
 
 @given(size_in=st.integers(1, 5000), size_out=st.integers(1, 5000))

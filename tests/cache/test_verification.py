@@ -12,7 +12,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import DamageError, StoreError
 from semires.cache.parts import write_part
 from semires.cache.reader import CandidateStore
-from semires.cache.schema import Manifest, sealed
+from semires.cache.schema import VIEWS, Manifest, sealed
 from semires.cache.storage.hierarchy import Storage
 from semires.cache.verification import verify_store
 from semires.cache.views import CandidateView, build_view
@@ -170,7 +170,7 @@ def test_flip__every_file(written: Path, tmp_path: Path) -> None:
             except StoreError as error:
                 refusal = str(error)
             assert found == expected, where
-            part = re.match(r"(views/\d+/)?parts/\d+T[^/]+", name)
+            part = re.match(r"(views/[^/]+/\d+/)?parts/\d+T[^/]+", name)
             assert not refusal or part is None or part[0] in refusal, f"{where}: {refusal}"
             if attempt == 0:
                 damaged = [damage.path for damage in verify_store(location).damaged]
@@ -188,7 +188,7 @@ def test_flip__every_file_is_repaired(written: Path, tmp_path: Path, manifest: M
     everything = contents(written)
     names = [str(path.relative_to(written)) for path in files(written)]
     # Every group, and of the columns of a part and a view part one each.
-    is_chosen = re.compile(r"([^/]+/)*zarr\.json|(views/\d+/)?parts/[^/]+/bits/.*")
+    is_chosen = re.compile(r"([^/]+/)*zarr\.json|(views/[^/]+/\d+/)?parts/[^/]+/bits/.*")
     for number, name in enumerate(names):
         if is_chosen.fullmatch(name) is None or re.search(r"parts/[^/]+/(?!bits)[^/]+/zarr\.json", name):
             continue
@@ -215,13 +215,13 @@ def test_verify_store__names_all_damages(location: Path) -> None:
     flip(location / "parts" / first / "bits" / "c" / "0", 6, 1)
     flip(location / "parts" / first / "area" / "zarr.json", 9, 1)
     shutil.rmtree(location / "parts" / second / "box_xyxy" / "c")
-    (location / "views" / str(SIZE) / "zarr.json").write_text("{}")
+    (location / VIEWS / str(SIZE) / "zarr.json").write_text("{}")
     found = verify_store(location, expected_ids=IMAGE_IDS)
     assert [(damage.path, damage.image_ids) for damage in found.damaged] == [
         (f"parts/{first}", (1, 2)),
         (f"parts/{first}", (1, 2)),
         (f"parts/{second}", (3, 4)),
-        (f"views/{SIZE}/zarr.json", ()),
+        (f"{VIEWS}/{SIZE}/zarr.json", ()),
     ]
     reasons = [damage.reason for damage in found.damaged]
     assert reasons[0].startswith("bits: expected an intact column, found ")
@@ -262,7 +262,7 @@ def test_verify_store__wrong_under_a_right_checksum(
 def test_verify_store__view_of_other_masks(location: Path, make_candidates: MakeCandidates) -> None:
     """Checksums and index agree, the masks are not those of the part."""
     first = part_names(location)[0]
-    path = f"views/{SIZE}/parts/{first}"
+    path = f"{VIEWS}/{SIZE}/parts/{first}"
     storage = Storage(str(location), writable=True)
     bits = storage.open_column(f"{path}/bits").read().copy()
     bits[1, 0] ^= 128
@@ -283,7 +283,7 @@ def test_verify_store__view_of_a_part_that_is_gone(location: Path) -> None:
     first = part_names(location)[0]
     shutil.rmtree(location / "parts" / first)
     found = verify_store(location, repair=True)
-    assert [damage.path for damage in found.damaged] == [f"views/{SIZE}/parts/{first}"]
+    assert [damage.path for damage in found.damaged] == [f"{VIEWS}/{SIZE}/parts/{first}"]
     assert verify_store(location).is_intact
     assert 1 not in CandidateView(location, SIZE)
 
@@ -299,7 +299,7 @@ def test_verify_store__duplicates(location: Path, manifest: Manifest, make_candi
 def test_repair__unfinished_parts(location: Path, make_candidates: MakeCandidates) -> None:
     """Only what was begun over an hour ago: another process may be at work on the rest."""
     storage = Storage(str(location), writable=True)
-    view_part = f"views/{SIZE}/parts/{part_names(location)[0]}"
+    view_part = f"{VIEWS}/{SIZE}/parts/{part_names(location)[0]}"
     now = datetime.now(UTC)
     names = [
         f"{now - timedelta(hours=2):%Y%m%dT%H%M%S%f}-aa",
@@ -348,7 +348,7 @@ def test_repair__interrupted(location: Path, monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(Storage, "delete_group", stop_at_second)
         with pytest.raises(KeyboardInterrupt):
             verify_store(location, repair=True)
-    assert deleted == [f"views/{SIZE}/parts/{first}"]
+    assert deleted == [f"{VIEWS}/{SIZE}/parts/{first}"]
     assert verify_store(location, repair=True).repaired == (f"parts/{first}",)
     assert verify_store(location).is_intact
 
@@ -370,3 +370,27 @@ def test_verify_store__unreadable_is_not_damaged(location: Path, monkeypatch: py
     with pytest.raises(StoreError, match="Permission denied; make it readable"):
         verify_store(location, repair=True)
     assert files(location) == before
+
+
+def test_verify_store__outdated_view(location: Path, write_outdated_view: Callable[[Path, int], None]) -> None:
+    """It is no damage, as nothing reads it; a repair makes room."""
+    expected = contents(location)
+    write_outdated_view(location, 6)
+    found = verify_store(location)
+    assert (found.is_intact, found.outdated, found.repaired) == (True, ("views/6",), ())
+    found = verify_store(location, repair=True)
+    assert (found.is_intact, found.outdated, found.repaired) == (True, ("views/6",), ("views/6",))
+    assert not (location / "views" / "6").exists()
+    assert verify_store(location).outdated == ()
+    assert contents(location) == expected
+
+
+def test_repair__view_with_the_attributes_of_another(location: Path) -> None:
+    """Its parts are compared with what they should be, so those that are kept are right."""
+    path = location / VIEWS / str(SIZE) / "zarr.json"
+    before = path.read_text()
+    path.write_text(before.replace("pil-nearest", "box"))
+    found = verify_store(location, repair=True)
+    assert [damage.path for damage in found.damaged] == [f"{VIEWS}/{SIZE}/zarr.json"]
+    assert path.read_text() == before
+    assert verify_store(location).is_intact

@@ -102,15 +102,21 @@ def test_init__other_manifest(tmp_path: Path, manifest: Manifest) -> None:
         StoreWriter(tmp_path / "s.zarr", dataclasses.replace(manifest, sam="vit_b"))
 
 
-def test_init__overwrite(tmp_path: Path, manifest: Manifest, make_candidates: MakeCandidates) -> None:
+def test_init__overwrite(
+    tmp_path: Path,
+    manifest: Manifest,
+    make_candidates: MakeCandidates,
+    write_outdated_view: Callable[[Path, int], None],
+) -> None:
     location = tmp_path / "s.zarr"
     with StoreWriter(location, manifest) as writer:
         writer.add(make_candidates(1))
     build_view(location, 4)
+    write_outdated_view(location, 5)
     other = dataclasses.replace(manifest, sam="vit_b")
     with StoreWriter(location, other, overwrite=True) as writer:
         assert writer.missing([1]) == [1]
-        assert not (location / "views" / "4").exists()
+        assert [path for path in location.rglob("views/*") if path.is_dir()] == []
         writer.add(make_candidates(2))
     store = CandidateStore(location)
     assert store.manifest == other

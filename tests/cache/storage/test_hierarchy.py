@@ -1,4 +1,5 @@
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,3 +172,21 @@ def test_group_attributes__not_readable(
     with pytest.raises(StoreError, match=r"s\.zarr/parts: .*refused") as raised:
         storage.group_attributes(["parts"])
     assert type(raised.value) is kind
+
+
+def test_delete_group__while_others_delete_it(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another process takes first is no error, neither is a group that it took whole."""
+    storage.write_column("group/numbers", np.arange(4), rows_per_chunk=4)
+    storage.write_group("group", {})
+    rmtree, calls = shutil.rmtree, []
+
+    def lose_a_race(path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", lose_a_race)
+    storage.delete_group("group")
+    storage.delete_group("group")
+    assert storage.child_names("") == []

@@ -156,7 +156,7 @@ def test_view_and_import__codec(
 ) -> None:
     write_store(tmp_path / "x.zarr", "photos", [3])
     assert semires("cache", "view", "x.zarr", "--size", 16, "--codec", "zstd-3").code == 0
-    (metadata,) = (tmp_path / "x.zarr").glob("views/16/parts/*/bits/zarr.json")
+    (metadata,) = (tmp_path / "x.zarr").glob("views/pil-nearest/16/parts/*/bits/zarr.json")
     assert '"zstd"' in metadata.read_text()
     assert semires("cache", "export", "x.zarr", "json").code == 0
     arguments = ("cache", "import", "json", "--split", "photos", "--store", "y.zarr")
@@ -219,6 +219,21 @@ def test_view__derived(semires: Semires, tmp_path: Path, write_store: WriteStore
     assert finished.code == 0
     assert "candidates at 16x16: 1/1" in finished.out
     assert "views at 16" in semires("cache", "info", "x.zarr").out
+
+
+def test_view__outdated_is_named_and_replaced(semires: Semires, tmp_path: Path, write_store: WriteStore) -> None:
+    write_store(tmp_path / "x.zarr", "refcoco", [3])
+    semires("cache", "view", "x.zarr", "--size", 16)
+    (tmp_path / "x.zarr" / "views" / "pil-nearest" / "16").rename(tmp_path / "x.zarr" / "views" / "16")
+    finished = semires("cache", "verify", "x.zarr")
+    assert finished.code == 0
+    assert "outdated: views/16:" in finished.out
+    assert "`semires cache view x.zarr --size 16` puts a new one in its place" in finished.out
+    finished = semires("cache", "view", "x.zarr", "--size", 16)
+    assert finished.out.splitlines()[0].startswith("x.zarr/views/16: resampled by another rule")
+    assert "candidates at 16x16: 1/1" in finished.out
+    assert "outdated" not in semires("cache", "verify", "x.zarr").out
+    assert not (tmp_path / "x.zarr" / "views" / "16").exists()
 
 
 def test_export_import__there_and_back(

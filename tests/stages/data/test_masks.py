@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco_mask
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import resize
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.masks import decode_segmentation, nearest_indices, parse_segmentation, resize_mask
@@ -128,6 +131,8 @@ def test_nearest_indices__worked_numbers() -> None:
     assert nearest_indices(2, 5).tolist() == [0, 0, 1, 1, 1]
     assert nearest_indices(1, 3).tolist() == [0, 0, 0]
     assert nearest_indices(5, 1).tolist() == [2]
+    # The centre of the fifth pixel is 2/3 + 4 * 4/3 = 6; summed up it is a little less.
+    assert nearest_indices(640, 480)[4] == 5
 
 
 @given(st.integers(1, 2000), st.integers(1, 600))
@@ -148,11 +153,47 @@ def test_nearest_indices__no_pixels(sizes: tuple[int, int]) -> None:
         nearest_indices(*sizes)
 
 
-def test_resize_mask__is_the_index_rule() -> None:
-    mask = np.random.default_rng(0).random((37, 53)) < 0.5
-    small = resize_mask(mask, 16)
-    assert small.shape == (16, 16)
-    assert small.dtype == np.bool_
-    for row in range(16):
-        for column in range(16):
-            assert small[row, column] == mask[(2 * row + 1) * 37 // 32, (2 * column + 1) * 53 // 32]
+def test_nearest_indices__is_shared_and_read_only() -> None:
+    assert nearest_indices(37, 16) is nearest_indices(37, 16)
+    with pytest.raises(ValueError, match="read-only"):
+        nearest_indices(37, 16)[0] = 1
+
+
+def as_lavt(mask: np.ndarray, size: int) -> np.ndarray:
+    """LAVT's target: the mask as an image of mode P, resized by torchvision."""
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    assert image.mode == "P"
+    return np.asarray(resize(image, [size, size], interpolation=InterpolationMode.NEAREST))
+
+
+# Sides of COCO's images, 640 by far the most frequent, then everything that might go wrong.
+SIDES = [640, 480, 427, 425, 426, 428, 333, 500, 375, 612, 360, 1, 2, 3, 96, 128, 479, 481, 1024, 1920, 5000]
+
+
+@pytest.mark.parametrize("size", [480, 96, 320, 1, 7])
+def test_resize_mask__is_pils_to_the_bit(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for height, width in zip(SIDES, SIDES[1:] + SIDES[:1], strict=True):
+        mask = rng.random((height, width)) < 0.5
+        small = resize_mask(mask, size)
+        assert (small.shape, small.dtype) == ((size, size), np.bool_)
+        assert np.array_equal(small, as_lavt(mask, size)), (height, width)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 700))
+def test_nearest_indices__are_what_pil_makes_of_a_ramp(in_size: int, out_size: int) -> None:
+    ramp = Image.fromarray(np.arange(in_size, dtype=np.int32)[None])
+    flat = ramp.resize((out_size, 1), Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(flat)[0], nearest_indices(in_size, out_size))
+    upright = ramp.transpose(Image.Transpose.TRANSPOSE).resize((1, out_size), Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(upright)[:, 0], nearest_indices(in_size, out_size))
+
+
+def test_nearest_indices__are_pils_for_every_side() -> None:
+    for in_size in range(1, 5001):
+        ramp = Image.fromarray(np.arange(in_size, dtype=np.int32)[None])
+        for out_size in (96, 320, 384, 480, 512):
+            found = np.asarray(ramp.resize((out_size, 1), Image.Resampling.NEAREST))[0]
+            assert np.array_equal(found, nearest_indices(in_size, out_size)), (in_size, out_size)
