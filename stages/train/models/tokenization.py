@@ -24,17 +24,19 @@ class Tokenizer:
     """Lower-casing WordPiece tokenizer with a fixed number of tokens; pickles, so data-loader workers can hold it.
 
     tokenizer: one of transformers, a BertTokenizer as a rule. max_tokens: length of every row, [CLS] and [SEP]
-    included, 20 in LAVT.
+    included, 20 in LAVT. keep_sep: whether an expression that is too long keeps its [SEP] and loses a word more; the
+    original LAVT cuts [SEP] away with the words, so its checkpoints never saw such a row end in one.
     """
 
-    def __init__(self, tokenizer: Any, *, max_tokens: int = 20) -> None:
+    def __init__(self, tokenizer: Any, *, max_tokens: int = 20, keep_sep: bool = True) -> None:
         if max_tokens < 3:
             raise InputError(f"expected max_tokens of at least 3 ([CLS], a word, [SEP]), found {max_tokens}: raise it")
         self.max_tokens = max_tokens
+        self.keep_sep = keep_sep
         self._tokenizer = tokenizer
 
     @classmethod
-    def from_vocab(cls, path: str | os.PathLike[str], *, max_tokens: int = 20) -> "Tokenizer":
+    def from_vocab(cls, path: str | os.PathLike[str], *, max_tokens: int = 20, keep_sep: bool = True) -> "Tokenizer":
         """Tokenizer of a vocabulary file: UTF-8, one token a line, its line number (from 0) its id.
 
         Raises InputError when the file is missing, holds a token twice or lacks one of the special tokens.
@@ -58,11 +60,16 @@ class Tokenizer:
                 f"expected {' '.join(SPECIAL_TOKENS)} in {path}, found no {' '.join(missing)}: "
                 "use a BERT vocabulary, or write one with build_vocab"
             )
-        return cls(BertTokenizer(vocab=ids), max_tokens=max_tokens)
+        return cls(BertTokenizer(vocab=ids), max_tokens=max_tokens, keep_sep=keep_sep)
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike[str], *, max_tokens: int = 20, kind: Any = BertTokenizer
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        max_tokens: int = 20,
+        keep_sep: bool = True,
+        kind: Any = BertTokenizer,
     ) -> "Tokenizer":
         """Tokenizer of a BERT: a local folder in the transformers format or a hub name like `bert-base-uncased`.
 
@@ -82,7 +89,7 @@ class Tokenizer:
             raise InputError(
                 f"expected a {what} vocabulary in {source}, found no words: put vocab.txt or tokenizer.json there"
             )
-        return cls(tokenizer, max_tokens=max_tokens)
+        return cls(tokenizer, max_tokens=max_tokens, keep_sep=keep_sep)
 
     @property
     def vocab_size(self) -> int:
@@ -92,14 +99,17 @@ class Tokenizer:
     def __call__(self, expressions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(input_ids, attention_mask), both int64 [B, max_tokens].
 
-        A row is [CLS] words [SEP], then [PAD]; a longer expression loses its last words, never its [SEP]. The mask
-        is 1 at tokens, 0 at padding. An empty expression is [CLS] [SEP].
+        A row is [CLS] words [SEP], then [PAD]; a longer expression loses its last words, and without `keep_sep` its
+        [SEP]. The mask is 1 at tokens, 0 at padding. An empty expression is [CLS] [SEP].
         """
         ids = torch.full((len(expressions), self.max_tokens), self._tokenizer.pad_token_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         # One at a time: the batch call starts threads in Rust, after which forked data-loader workers print warnings.
         for row, expression in enumerate(expressions):
-            tokens = self._tokenizer.encode(expression, truncation=True, max_length=self.max_tokens)
+            if self.keep_sep:
+                tokens = self._tokenizer.encode(expression, truncation=True, max_length=self.max_tokens)
+            else:
+                tokens = self._tokenizer.encode(expression)[: self.max_tokens]
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         return ids, mask

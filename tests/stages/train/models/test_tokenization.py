@@ -1,6 +1,7 @@
 import pickle
 import random
 import string
+from functools import partial
 
 import pytest
 import torch
@@ -50,6 +51,36 @@ def test_call__long_expression_keeps_its_end_token(vocab_path):
     assert mask.all()
 
 
+def as_lavt(encode, text, max_tokens):
+    """Ids and mask as LAVT's loader makes them."""
+    attention_mask = [0] * max_tokens
+    padded_input_ids = [0] * max_tokens
+    input_ids = encode(text=text, add_special_tokens=True)
+    input_ids = input_ids[:max_tokens]
+    padded_input_ids[: len(input_ids)] = input_ids
+    attention_mask[: len(input_ids)] = [1] * len(input_ids)
+    return padded_input_ids, attention_mask
+
+
+def test_call__without_keep_sep_as_lavt(vocab_path):
+    vocab = build_vocab(WORDS)
+    encode = BertTokenizer(vocab={token: i for i, token in enumerate(vocab)}).encode
+    texts = ["", *("the red circle " * n + "x" * m for n in range(4) for m in range(4))]
+    for max_tokens in (3, 6, 20):
+        plain = Tokenizer.from_vocab(vocab_path, max_tokens=max_tokens, keep_sep=False)
+        kept = Tokenizer.from_vocab(vocab_path, max_tokens=max_tokens)
+        for tokenizer in (plain, pickle.loads(pickle.dumps(plain))):
+            ids, mask = tokenizer(texts)
+            for row, text in enumerate(texts):
+                assert (ids[row].tolist(), mask[row].tolist()) == as_lavt(encode, text, max_tokens)
+        # Only rows that are too long differ, and these in their last token.
+        other, _ = kept(texts)
+        differs = torch.tensor([len(encode(text)) > max_tokens for text in texts])
+        assert torch.equal((ids != other).any(dim=1), differs)
+        assert torch.equal(ids[:, :-1], other[:, :-1])
+        assert (other[differs, -1] == vocab.index("[SEP]")).all()
+
+
 def test_call__no_expressions(vocab_path):
     ids, mask = Tokenizer.from_vocab(vocab_path)([])
     assert ids.shape == mask.shape == (0, 20)
@@ -81,6 +112,12 @@ def test_from_pretrained__equals_from_vocab(vocab_path, tmp_path):
     other = Tokenizer.from_pretrained(folder)
     for a, b in zip(own(["The red ox, left!"]), other(["The red ox, left!"]), strict=True):
         assert torch.equal(a, b)
+    short = [
+        make(max_tokens=4, keep_sep=False)
+        for make in (partial(Tokenizer.from_pretrained, folder), partial(Tokenizer.from_vocab, vocab_path))
+    ]
+    assert torch.equal(*(tokenizer(["the red circle left"])[0] for tokenizer in short))
+    assert short[0](["the red circle left"])[0][0, -1] == build_vocab(WORDS).index("circle")
 
 
 def test_from_vocab__bad_file(tmp_path):
