@@ -44,7 +44,8 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
     dataset = load_dataset(paths, config.split, on_progress)
     by_split = {}
     for name in dataset.spec.evaluation:
-        samples = RefSamples(dataset, dataset.refs_of(name), model.tokenizer, model.image_size)
+        refs = dataset.refs_of(name)
+        samples = RefSamples(dataset, refs, model.tokenizer, model.image_size, text=config.eval_text)
         scores = evaluate(
             model,
             samples,

@@ -53,7 +53,7 @@ def refinement_figure(
     prepare_candidates(paths, dataset, size, store, on_progress)
     labeled = set(RunFolder(run).read_labeled_images())
     refs = [ref for ref in dataset.refs_of("train") if ref.image_id not in labeled][:NUM_LOOKED_AT]
-    samples = RefSamples(dataset, refs, model.tokenizer, size, CandidateView(store, size))
+    samples = RefSamples(dataset, refs, model.tokenizer, size, CandidateView(store, size), text=config.text)
     changed = _changed_labels(samples, EmaTeacher(model.to(device)), config.match, device)
     if not changed:
         raise InputError(f"none of the first {len(refs)} pseudo-labels of {run} was changed: train it longer")
@@ -76,7 +76,7 @@ def refinement_figure(
             *(overlay(image, mask) for mask in _tile_sized(torch.stack([row.label, row.refined, row.truth]).numpy())),
         ]
         captions = (
-            f'"{ref.expressions[0]}"',
+            f'"{ref.texts(config.text)[0]}"',
             f"{len(row.candidates)} masks",
             f"IoU {row.iou_before:.2f}",
             f"IoU {row.iou_after:.2f}",

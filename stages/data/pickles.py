@@ -64,8 +64,8 @@ def load_refs_pickle(path: Path | str) -> list[dict[str, Any]]:
     """The records of a REFER `refs(<by>).p`, in file order.
 
     A record is a dict with `ref_id`, `ann_id`, `image_id`, `category_id` (int), `split` (str) and `sentences` (a list
-    of dicts with `sent`); the values are not checked here. Text of Python 2 is read as latin-1. Any pickle protocol is
-    read, but only plain containers, numbers and text (NumPy numbers become Python's).
+    of dicts with `sent` and `raw`); the values are not checked here. Text of Python 2 is read as latin-1. Any pickle
+    protocol is read, but only plain containers, numbers and text (NumPy numbers become Python's).
 
     Raises `InputError` when the file cannot be read, is not a whole pickle, names any other global (which is then
     neither imported nor called), or does not hold a list of dicts.

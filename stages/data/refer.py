@@ -12,6 +12,7 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from semires.stages.data.images import load_image
 from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
 from semires.stages.data.masks import Segmentation, decode_segmentation
 from semires.stages.data.pickles import load_refs_pickle
+
+Text = Literal["raw", "sent"]
+"""Which of the two texts of a sentence in REFER's files: as people typed it, or with mild processing."""
 
 _COCO_IMAGES = "images/mscoco/images/train2014"
 _HELP = 'put the files there as in the README, "RefCOCO step by step" (the links in lichengunc/refer are dead)'
@@ -74,7 +78,14 @@ class Ref:
     split: str
     """`train` or one of the evaluation splits."""
     expressions: tuple[str, ...]
-    """At least one, none empty, in file order."""
+    """`sent` of each sentence, which REFER made of `raw` (lower case, spelling, ...); at least one, none empty, in file
+    order."""
+    raw_expressions: tuple[str, ...]
+    """`raw` of the same sentences, as people typed them; as many, none empty."""
+
+    def texts(self, text: Text) -> tuple[str, ...]:
+        """The expressions as `text` names them; sentence n is the same sentence in both."""
+        return self.raw_expressions if text == "raw" else self.expressions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +106,14 @@ class ReferProblems:
     """Refs without a single non-empty expression."""
     empty_expressions: tuple[int, ...] = ()
     """Refs that lost one or more empty expressions but are kept."""
+    single_text: tuple[int, ...] = ()
+    """Refs kept with a sentence of which only one of `sent` and `raw` is there: it stands for both."""
 
     @property
     def num_dropped(self) -> int:
-        """Refs dropped; `empty_expressions` drops none."""
-        return sum(len(getattr(self, field.name)) for field in fields(self)) - len(self.empty_expressions)
+        """Refs dropped; those of `empty_expressions` and `single_text` are kept."""
+        num_kept = len(self.empty_expressions) + len(self.single_text)
+        return sum(len(getattr(self, field.name)) for field in fields(self)) - num_kept
 
     def summary(self) -> list[str]:
         """One line for each kind of problem that occurred, with its count and the first ref ids; [] for a clean set."""
@@ -111,6 +125,7 @@ class ReferProblems:
             "no_mask": "refs dropped: annotation without a mask",
             "no_expression": "refs dropped: no expression",
             "empty_expressions": "refs kept without their empty expressions",
+            "single_text": "refs kept with sentences that lack `raw` or `sent`: one stands for both",
         }
         lines = []
         for name, text in what.items():
@@ -163,7 +178,7 @@ class ReferDataset:
         instances_path = root / spec.folder / "instances.json"
         _require_files(spec, refs_path, instances_path, image_folder)
 
-        refs, with_empty = _read_refs(refs_path)
+        refs, with_empty, with_single = _read_refs(refs_path)
         instances = read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
         files = _list_files(image_folder)
 
@@ -179,6 +194,7 @@ class ReferDataset:
         problems = ReferProblems(
             **{name: tuple(ids) for name, ids in dropped.items()},
             empty_expressions=tuple(ref_id for ref_id in with_empty if ref_id in kept_ids),
+            single_text=tuple(ref_id for ref_id in with_single if ref_id in kept_ids),
         )
         if not kept:
             found = "; ".join(problems.summary()) or "the list is empty"
@@ -265,28 +281,38 @@ def _require_files(spec: SplitSpec, refs_path: Path, instances_path: Path, image
         raise InputError(f"no images for {spec.name}: expected the folder {image_folder}, found none; {spec.hint}")
 
 
-def _read_refs(path: Path) -> tuple[list[Ref], list[int]]:
-    """All refs in ref-id order, those without expressions too, and the ids of refs that lost empty expressions."""
+def _read_refs(path: Path) -> tuple[list[Ref], list[int], list[int]]:
+    """All refs in ref-id order, those without expressions too; the ids of refs that lost empty expressions; the ids of
+    refs with a sentence that has only one of its two texts."""
     refs: dict[int, Ref] = {}
-    with_empty = []
+    with_empty, with_single = [], []
     for index, record in enumerate(load_refs_pickle(path)):
         where = f"{path}: ref {index}"
         ref_id = field_of(record, "ref_id", int, where)
         if ref_id in refs:
             raise InputError(f"{where}: expected a ref id of its own, found {ref_id} a second time; fix the file")
-        sentences = field_of(record, "sentences", list, where)
-        texts = [field_of(sentence, "sent", str, f"{where}, sentences").strip() for sentence in sentences]
+        texts = [_texts(sentence, f"{where}, sentences") for sentence in field_of(record, "sentences", list, where)]
+        found = [(sent or raw, raw or sent) for sent, raw in texts if sent or raw]
         refs[ref_id] = Ref(
             ref_id=ref_id,
             image_id=field_of(record, "image_id", int, where),
             ann_id=field_of(record, "ann_id", int, where),
             category_id=field_of(record, "category_id", int, where),
             split=field_of(record, "split", str, where),
-            expressions=tuple(text for text in texts if text),
+            expressions=tuple(sent for sent, _ in found),
+            raw_expressions=tuple(raw for _, raw in found),
         )
-        if not all(texts):
+        if len(found) < len(texts):
             with_empty.append(ref_id)
-    return [refs[ref_id] for ref_id in sorted(refs)], sorted(with_empty)
+        if any(bool(sent) != bool(raw) for sent, raw in texts):
+            with_single.append(ref_id)
+    return [refs[ref_id] for ref_id in sorted(refs)], sorted(with_empty), sorted(with_single)
+
+
+def _texts(sentence: Any, where: str) -> tuple[str, str]:
+    """`sent` and `raw` of a sentence without blanks around them; `raw` is "" where home-made files leave it out."""
+    sent = field_of(sentence, "sent", str, where).strip()
+    return sent, "" if sentence.get("raw") is None else field_of(sentence, "raw", str, where).strip()
 
 
 def _problem(ref: Ref, instances: Instances, files: set[str]) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.refer import SPLITS, Text
 from semires.stages.train.losses import CLASS_WEIGHTS
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.models.build import BERT_SOURCE, SWIN_SOURCES, build_model, check_model, image_size_of
@@ -51,6 +51,10 @@ class TrainConfig:
     """Side of Swin's attention windows in positions; None for the size's own."""
     image_size: int | None = None
     """Side of the images in pixels; None for the model's own (LAVT: 480)."""
+    text: Text = "raw"
+    """Which text of an expression training reads: REFER's `raw`, as LAVT, or `sent`, as the public SemiRES code."""
+    eval_text: Text = "raw"
+    """Which text evaluation reads, that on val in training included: LAVT and the public SemiRES code read `raw`."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """The weak and the strong view."""
     burn_in_epochs: int = 40
@@ -93,7 +97,8 @@ class TrainConfig:
             raise InputError(
                 f"--labeled: expected a share above 0 and at most 1 (0.01 is 1%), found {self.labeled}; change it"
             )
-        for name, kind in (("method", Method), ("precision", Precision)):
+        choices = {"method": Method, "text": Text, "eval_text": Text, "precision": Precision}
+        for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
                 raise InputError(f"{name}: expected one of {', '.join(get_args(kind))}, found {getattr(self, name)!r}")
         check_model(self.model, window=self.window, image_size=self.image_size)
@@ -122,9 +127,12 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
-        """Read what `to_dict` wrote; InputError for unknown keys and for values that do not fit."""
+        """Read what `to_dict` wrote; InputError for unknown keys and for values that do not fit.
+
+        Runs begun before the texts could be chosen read `sent` throughout: a file without them means that.
+        """
         try:
-            values = dict(values)
+            values = {"text": "sent", "eval_text": "sent"} | dict(values)
             # Runs from before LAVT had several sizes name the published weights themselves.
             for name, published in (("swin", SWIN_SOURCES["base"]), ("bert", BERT_SOURCE)):
                 if values.get(name) == published and values.get("model") in ("base", "nano"):

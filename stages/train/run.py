@@ -49,10 +49,11 @@ def train_run(
         RunFolder(burn_in).load_best(model)
     size, tokenizer = model.image_size, model.tokenizer
     view = None if store is None or config.method != "semires" else CandidateView(store, size)
+    has_unlabeled = config.method != "supervised"
     data = TrainData(
-        labeled=RefSamples(dataset, labeled, tokenizer, size),
-        unlabeled=None if config.method == "supervised" else RefSamples(dataset, unlabeled, tokenizer, size, view),
-        val=RefSamples(dataset, dataset.refs_of("val"), tokenizer, size),
+        labeled=RefSamples(dataset, labeled, tokenizer, size, text=config.text),
+        unlabeled=RefSamples(dataset, unlabeled, tokenizer, size, view, text=config.text) if has_unlabeled else None,
+        val=RefSamples(dataset, dataset.refs_of("val"), tokenizer, size, text=config.eval_text),
     )
     return Trainer(config, model, data, folder, device, on_progress).train()
 

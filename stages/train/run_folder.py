@@ -70,9 +70,11 @@ class RunFolder:
         for key in asked:
             # How samples are read changes nothing that is computed: a run may go on on another machine.
             if key != "num_workers" and found[key] != asked[key]:
+                # Of runs older than these options the default is not what they were begun with.
+                texts = f"give --text {found['text']} --eval-text {found['eval_text']}, "
                 raise InputError(
-                    f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: choose another "
-                    "--name, or remove it"
+                    f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: "
+                    f"{texts if key in ('text', 'eval_text') else ''}choose another --name, or remove it"
                 )
         # A list file may have been edited, a data set completed: the settings alone do not tell.
         if self.read_labeled_images() != labeled_images:

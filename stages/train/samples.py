@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from semires.cache.views import CandidateView
 from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
-from semires.stages.data.refer import Ref, ReferDataset
+from semires.stages.data.refer import Ref, ReferDataset, Text
 from semires.stages.train.models.tokenization import Tokenizer
 
 SampleKey = tuple[int, int]  # (index of the ref, index of its expression)
@@ -66,7 +66,8 @@ class Batch:
 class RefSamples(Dataset[Sample]):
     """Refs of a data set as samples, indexed by `(ref, expression)`.
 
-    view: where the packed candidates of each image are read; None for none.
+    view: where the packed candidates of each image are read; None for none. text: which text of an expression the model
+    reads.
     """
 
     def __init__(
@@ -76,8 +77,11 @@ class RefSamples(Dataset[Sample]):
         tokenizer: Tokenizer,
         size: int,
         view: CandidateView | None = None,
+        *,
+        text: Text = "raw",
     ) -> None:
         self.refs = list(refs)
+        self._text: Text = text
         self._dataset = dataset
         self._tokenizer = tokenizer
         self._size = size
@@ -93,7 +97,7 @@ class RefSamples(Dataset[Sample]):
 
     def __getitem__(self, key: SampleKey) -> Sample:
         ref = self.refs[key[0]]
-        input_ids, attention_mask = self._tokenizer([ref.expressions[key[1]]])
+        input_ids, attention_mask = self._tokenizer([ref.texts(self._text)[key[1]]])
         return Sample(
             image=self._image(ref),
             mask=self._mask(ref),

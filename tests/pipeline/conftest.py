@@ -111,7 +111,10 @@ def write_refer(tmp_path: Path) -> Callable[..., FakeRefer]:
                         "split": split,
                         "file_name": f"COCO_train2014_{image_id:012d}_{ann_id}.jpg",
                         "sent_ids": [0, 1],
-                        "sentences": [{"sent": text, "sent_id": 0} for text in (f"{word} box", f"box on the {word}")],
+                        "sentences": [
+                            {"sent": text, "raw": f"{text.capitalize()}!", "sent_id": 0}
+                            for text in (f"{word} box", f"box on the {word}")
+                        ],
                     }
                 )
             if image_files:

@@ -267,7 +267,8 @@ def test_train__given_settings_reach_the_run(
     fake = write_refer("refcoco")
     write_store(tmp_path / "mine.zarr", "refcoco", fake.train_ids)
     arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--store", "mine.zarr", "--no-pwa")
-    given = ("--matching", "cpi", "--inter2", 0.4, "--alpha", 0.5, "--lambda-sup", 2, "--batch-labeled", 1)
+    texts = ("--text", "sent", "--eval-text", "raw")
+    given = (*texts, "--matching", "cpi", "--inter2", 0.4, "--alpha", 0.5, "--lambda-sup", 2, "--batch-labeled", 1)
     finished = semires(*arguments, *given)
     assert finished.code == 0, finished.err
     run = tmp_path / "runs" / "refcoco-0.25-semires-cpi-seed0"
@@ -276,6 +277,7 @@ def test_train__given_settings_reach_the_run(
     config = RunFolder(run).read_config()
     assert (config.match.strategy, config.match.inter1, config.match.inter2, config.pwa) == ("cpi", 0.7, 0.4, False)
     assert (config.alpha, config.lambda_sup, config.batch_labeled, config.batch_unlabeled) == (0.5, 2.0, 1, 6)
+    assert (config.text, config.eval_text) == ("sent", "raw")
     assert (config.learning_rate, config.weight_decay) == (TrainConfig().learning_rate, TrainConfig().weight_decay)
 
 
@@ -311,6 +313,8 @@ def test_train__a_name_that_is_taken(
     arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--method", "supervised", "--name", "one")
     assert semires(*arguments).code == 0
     assert_refused(semires(*arguments, "--learning-rate", 0.1), "learning_rate 5e-05, asked for 0.1", "--name")
+    assert_refused(semires(*arguments, "--text", "sent"), "text 'raw', asked for 'sent'", "--text raw --eval-text raw")
+    assert_refused(semires(*arguments, "--eval-text", "tokens"), "eval_text: expected one of raw, sent, found 'tokens'")
     assert_refused(semires(*arguments[:-4], "--method", "baseline", "--burn-in", "runs/two"), "runs/two")
     # The run that is there serves as burn-in of another method, and not of other data.
     shared = ("--method", "baseline", "--burn-in", "runs/one", "--name", "two")

@@ -21,6 +21,13 @@ def test_train_recipe__refshapes_is_small_but_the_same_method() -> None:
         assert getattr(recipe, name) == getattr(paper, name)
 
 
+def test_train_recipe__refshapes_reads_what_runs_without_a_text_did() -> None:
+    """Its two texts are the same, so runs that were begun before there was a choice go on."""
+    recipe = train_recipe("refshapes")
+    old = {name: value for name, value in recipe.to_dict().items() if name not in ("text", "eval_text")}
+    assert TrainConfig.from_dict(old) == recipe
+
+
 def test_train_recipe__unknown_split() -> None:
     with pytest.raises(InputError, match=r"--split: expected one of refcoco, .*found 'refcoco2'"):
         train_recipe("refcoco2")

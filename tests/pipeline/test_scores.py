@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ def test_evaluate_run__every_evaluation_split(run: RunFolder, paths: Paths, refs
         assert values["num_samples"] == expected.num_samples
         assert list(values["precision"]) == ["0.5", "0.6", "0.7", "0.8", "0.9"]
         assert list(values["precision"].values()) == list(expected.precision.values())
+
+
+@pytest.mark.parametrize("eval_text", ["raw", "sent"])
+def test_evaluate_run__reads_the_runs_eval_text(
+    tmp_path: Path, run: RunFolder, paths: Paths, monkeypatch: pytest.MonkeyPatch, eval_text: Any
+) -> None:
+    config = dataclasses.replace(run.read_config(), text="sent" if eval_text == "raw" else "raw", eval_text=eval_text)
+    (run.path / "config.json").write_text(json.dumps(config.to_dict()))
+    read: list[str] = []
+    monkeypatch.setattr(
+        scores_module, "RefSamples", lambda *rest, text: read.append(text) or RefSamples(*rest, text=text)
+    )
+    evaluate_run(run.path, paths, CPU, ignore)
+    assert read == [eval_text] * 3
 
 
 def test_evaluate_run__unfinished_is_measured_anew(run: RunFolder, paths: Paths) -> None:

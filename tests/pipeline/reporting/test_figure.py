@@ -1,3 +1,6 @@
+import copy
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -5,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import ImageDraw
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.reporting import figure as figure_module
@@ -58,6 +62,34 @@ def test_refinement_figure__a_row_a_ref(tmp_path: Path, paths: Paths, num_exampl
         for column in range(len(HEADINGS)):
             left = column * (TILE + MARGIN)
             assert np.ptp(pixels[top : top + TILE, left : left + TILE]) > 50  # no tile is blank
+
+
+@pytest.mark.parametrize("text", ["raw", "sent"])
+def test_refinement_figure__reads_and_shows_the_training_text(
+    tmp_path: Path, paths: Paths, refshapes: ReferDataset, monkeypatch: pytest.MonkeyPatch, text: Any
+) -> None:
+    run = run_of(tmp_path / "run", [1, 2], margin=50.0)
+    config = dataclasses.replace(RunFolder(run).read_config(), text=text, eval_text="raw" if text == "sent" else "sent")
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
+    dataset = copy.copy(refshapes)
+    dataset.refs = tuple(
+        dataclasses.replace(ref, raw_expressions=("Raw",) * len(ref.expressions)) for ref in dataset.refs
+    )
+    monkeypatch.setattr(figure_module, "load_dataset", lambda paths, split, on_progress: dataset)
+    read: list[str] = []
+    samples, draw = figure_module.RefSamples, ImageDraw.ImageDraw.text
+    monkeypatch.setattr(figure_module, "RefSamples", lambda *rest, text: read.append(text) or samples(*rest, text=text))
+    shown: list[str] = []
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, at, words, **rest: shown.append(words) or draw(self, at, words, **rest),
+    )
+    refinement_figure(run, paths, CPU, ignore, num_examples=2)
+    assert read == [text]
+    captions = [words for words in shown if words.startswith('"')]
+    assert len(captions) == 2
+    assert (set(captions) == {'"Raw"'}) == (text == "raw")
 
 
 def test_refinement_figure__batches_do_not_change_it(

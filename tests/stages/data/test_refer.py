@@ -67,7 +67,10 @@ def write_refer(root: Path, edit: Edit | None = None, split_name: str = "refcoco
             "split": split,
             "file_name": f"COCO_train2014_{image_id:012d}_{ann_id}.jpg",
             "sent_ids": list(range(len(texts))),
-            "sentences": [{"sent": text, "raw": text, "sent_id": i, "tokens": []} for i, text in enumerate(texts)],
+            "sentences": [
+                {"sent": text, "raw": f"{text.capitalize()}! ", "sent_id": i, "tokens": []}
+                for i, text in enumerate(texts)
+            ],
         }
         for ref_id, image_id, ann_id, category_id, split, texts in ROWS
     ]
@@ -118,7 +121,13 @@ def test_load__refs_in_ref_id_order(tmp_path: Path) -> None:
     assert [ref.ref_id for ref in dataset.refs] == [0, 1, 2, 3, 4]
     assert dataset.image_ids == [950, 920, 900, 910]
     assert dataset.refs[0] == Ref(
-        ref_id=0, image_id=950, ann_id=10, category_id=1, split="train", expressions=("left dog", "brown dog")
+        ref_id=0,
+        image_id=950,
+        ann_id=10,
+        category_id=1,
+        split="train",
+        expressions=("left dog", "brown dog"),
+        raw_expressions=("Left dog!", "brown dog !"),
     )
     assert dataset.refs[2].expressions == ("big cat", "big cat")
 
@@ -222,10 +231,48 @@ def test_problems__drops_and_names_single_refs(tmp_path: Path) -> None:
     assert problems.no_mask == (14,)
     assert problems.no_expression == (15, 16)
     assert problems.empty_expressions == (1,)
+    assert problems.single_text == (1,)
     assert problems.num_dropped == 7
-    assert len(problems.summary()) == 7
+    assert len(problems.summary()) == 8
     assert "1 refs dropped: image file missing (ref ids 11)" in problems.summary()
     assert "2 refs dropped: no expression (ref ids 15, 16)" in problems.summary()
+
+
+def sentences_of_ref_1(*sentences: dict[str, Any]) -> Edit:
+    def edit(refs: list[dict[str, Any]], instances: dict[str, Any]) -> None:
+        next(ref for ref in refs if ref["ref_id"] == 1)["sentences"] = list(sentences)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("sentence", "sent", "raw"),
+    [
+        ({"sent": " cat, left", "raw": "Cat, LEFT! "}, "cat, left", "Cat, LEFT!"),
+        ({"sent": "cat"}, "cat", "cat"),
+        ({"sent": "cat", "raw": None}, "cat", "cat"),
+        ({"sent": "cat ", "raw": " \t"}, "cat", "cat"),
+        ({"sent": "", "raw": "CAT"}, "CAT", "CAT"),
+    ],
+)
+def test_texts__sent_and_raw_or_one_for_both(tmp_path: Path, sentence: dict[str, Any], sent: str, raw: str) -> None:
+    edit = sentences_of_ref_1({"sent": "it", "raw": "It"}, sentence)
+    dataset = ReferDataset.load(write_refer(tmp_path, edit), "refcoco")
+    ref = dataset.refs[1]
+    assert ref.expressions == ref.texts("sent") == ("it", sent)
+    assert ref.raw_expressions == ref.texts("raw") == ("It", raw)
+    problems = dataset.problems
+    assert problems.single_text == (() if sent != raw else (1,))
+    assert (problems.num_dropped, problems.empty_expressions) == (0, ())
+    lines = ["1 refs kept with sentences that lack `raw` or `sent`: one stands for both (ref ids 1)"]
+    assert problems.summary() == (lines if problems.single_text else [])
+
+
+def test_texts__a_sentence_without_either_is_dropped_in_both(tmp_path: Path) -> None:
+    edit = sentences_of_ref_1({"sent": " ", "raw": ""}, {"sent": "cat", "raw": "Cat"}, {"sent": ""})
+    dataset = ReferDataset.load(write_refer(tmp_path, edit), "refcoco")
+    assert (dataset.refs[1].expressions, dataset.refs[1].raw_expressions) == (("cat",), ("Cat",))
+    assert (dataset.problems.empty_expressions, dataset.problems.single_text) == ((1,), ())
 
 
 def test_problems__missing_image_files(tmp_path: Path) -> None:
@@ -289,6 +336,7 @@ def _set(table: str, key: str, value: Any) -> Edit:
         (_set("refs", "sentences", "the dog"), r"ref 0: expected `sentences` as list"),
         (_set("refs", "sentences", ["the dog"]), r"ref 0, sentences: expected a dict with `sent`, found a str"),
         (_set("refs", "sentences", [{"raw": "the dog"}]), r"ref 0, sentences: expected `sent` as str, found None"),
+        (_set("refs", "sentences", [{"sent": "dog", "raw": 3}]), r"ref 0, sentences: expected `raw` as str, found 3"),
         (_set("annotations", "segmentation", None), r"annotations\[0\] \(id 13\): expected a list of polygons"),
     ],
 )

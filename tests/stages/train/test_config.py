@@ -32,6 +32,8 @@ SHARED: dict[str, Any] = {
     "clipseg": "clipseg",
     "window": 12,
     "image_size": 96,
+    "text": "sent",
+    "eval_text": "sent",
     "views": ViewConfig(hue=0.1),
     "burn_in_epochs": 2,
     "num_evaluations": 3,
@@ -53,6 +55,7 @@ def test_defaults__are_the_papers() -> None:
     assert (config.batch_labeled, config.batch_unlabeled) == (3, 3)
     assert (config.learning_rate, config.weight_decay, config.alpha) == (5e-5, 1e-2, 0.996)
     assert config.class_weights == (0.9, 1.1)
+    assert (config.text, config.eval_text) == ("raw", "raw")  # LAVT's
 
 
 def test_tests_here__know_every_setting() -> None:
@@ -68,13 +71,20 @@ def test_to_dict__is_json_and_read_back(changes: dict[str, Any]) -> None:
 def test_from_dict__a_run_from_before_there_were_sizes() -> None:
     """Such a run names the published weights; asked for once more, it is the same run."""
     named = {"swin": "microsoft/swin-base-patch4-window12-384-in22k", "bert": "google-bert/bert-base-uncased"}
-    assert TrainConfig.from_dict({"model": "base", **named}) == TrainConfig(model="base")
-    assert TrainConfig.from_dict({"model": "nano", **named}) == TrainConfig(model="nano")
+    texts: dict[str, Any] = {"text": "raw", "eval_text": "raw"}
+    assert TrainConfig.from_dict({"model": "base", **named, **texts}) == TrainConfig(model="base")
+    assert TrainConfig.from_dict({"model": "nano", **named, **texts}) == TrainConfig(model="nano")
 
 
 def test_from_dict__fills_in_defaults() -> None:
-    config = TrainConfig.from_dict({"match": {"inter1": 0.5}, "seed": 2})
+    config = TrainConfig.from_dict({"match": {"inter1": 0.5}, "seed": 2, "text": "raw", "eval_text": "raw"})
     assert config == TrainConfig(match=MatchConfig(inter1=0.5), seed=2)
+
+
+@pytest.mark.parametrize("given", [{}, {"text": "raw"}, {"eval_text": "raw"}])
+def test_from_dict__files_older_than_the_texts_mean_sent(given: dict[str, Any]) -> None:
+    config = TrainConfig.from_dict(given)
+    assert (config.text, config.eval_text) == (given.get("text", "sent"), given.get("eval_text", "sent"))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +120,8 @@ def test_from_dict__others_refused_in_one_line(values: Any) -> None:
         ("method", "semi"),
         ("model", "huge"),
         ("precision", "fp16"),
+        ("text", "raws"),
+        ("eval_text", "tokens"),
         *((name, 0) for name in ("burn_in_epochs", "mutual_epochs", "num_evaluations")),
         *((name, 0) for name in ("batch_burn_in", "batch_labeled", "batch_unlabeled")),
         *((name, -1) for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup")),

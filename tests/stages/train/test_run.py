@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import check_burn_in, check_candidates, check_run, run_sources, train_run
 from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.trainer import TrainData
 
 CPU = torch.device("cpu")
 NanoConfig = Callable[..., TrainConfig]
@@ -26,6 +29,16 @@ NanoConfig = Callable[..., TrainConfig]
 
 class Stopped(Exception):
     """Stands for a kill."""
+
+
+class Kept:
+    """Stands for a trainer: gives back what it was to train with."""
+
+    def __init__(self, data: TrainData) -> None:
+        self.data = data
+
+    def train(self) -> dict[str, Any]:
+        return {"data": self.data}
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +118,23 @@ def test_train_run__records_its_store_and_burn_in(
             writer.add(Candidates.from_masks(image_id, none, np.zeros(0), np.zeros(0), np.zeros((0, 2))))
     with pytest.raises(InputError, match=r"holds a run with the store .*'tiny'.*other\.zarr \(sam 'vit_b'\)"):
         train_run(nano_config(), refshapes, semires, CPU, store=other)
+
+
+def test_train_run__each_set_reads_its_text(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig, supervised: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = [dataclasses.replace(ref, raw_expressions=("Unlike it!",) * len(ref.expressions)) for ref in refshapes.refs]
+    dataset = copy.copy(refshapes)
+    dataset.refs = tuple(refs)
+    monkeypatch.setattr("semires.stages.train.run.Trainer", lambda config, model, data, *rest: Kept(data))
+    tokenizer = nano_config().build_model(pretrained=False).tokenizer
+    raw = tokenizer(["Unlike it!"])[0][0]
+    for text, eval_text in (("raw", "sent"), ("sent", "raw")):
+        config = nano_config(method="baseline", text=text, eval_text=eval_text)
+        data = train_run(config, dataset, tmp_path / text, CPU, burn_in=supervised)["data"]
+        for samples in (data.labeled, data.unlabeled):
+            assert torch.equal(samples[0, 0].input_ids, raw) == (text == "raw")
+        assert torch.equal(data.val[0, 0].input_ids, raw) == (eval_text == "raw")
 
 
 def test_train_run__labeled_images_are_those_drawn(

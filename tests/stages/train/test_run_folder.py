@@ -44,6 +44,26 @@ def test_start__other_settings_refused_with_both_values(folder: RunFolder, nano_
     assert "\n" not in str(caught.value)
 
 
+def forget_texts(folder: RunFolder) -> None:
+    """Make the run one that was begun before texts could be chosen."""
+    path = folder.path / "config.json"
+    values = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("text", "eval_text")}
+    path.write_text(json.dumps(values))
+
+
+def test_start__a_run_older_than_the_texts_goes_on_with_sent(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    forget_texts(folder)
+    config = nano_config(text="sent", eval_text="sent")
+    assert folder.read_config() == config
+    folder.start(config, [3])
+    for changes, key in (({}, "text"), ({"text": "sent"}, "eval_text")):
+        with pytest.raises(InputError, match=rf"a run with {key} 'sent', asked for 'raw'") as caught:
+            folder.start(nano_config(**changes), [3])
+        assert "give --text sent --eval-text sent, choose another --name" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_start__other_labeled_images_refused(folder: RunFolder, nano_config: NanoConfig) -> None:
     folder.start(nano_config(), [3])
     with pytest.raises(InputError, match="other labeled images"):

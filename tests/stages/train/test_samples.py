@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -76,6 +77,19 @@ def test_ref_samples__no_view_no_candidates(refshapes: ReferDataset, tokenizer: 
     assert sample.candidates.shape == (0, BYTES)
     # 7 x 7 pixels: 49 bits take 7 bytes.
     assert RefSamples(refshapes, refshapes.refs_of("val"), tokenizer, 7)[0, 0].candidates.shape == (0, 7)
+
+
+def test_ref_samples__read_the_text_asked_for(refshapes: ReferDataset, tokenizer: Tokenizer) -> None:
+    ref = dataclasses.replace(
+        refshapes.refs_of("train")[0], expressions=("house", "it"), raw_expressions=("House!", "It")
+    )
+    for options, texts in (({}, ref.raw_expressions), ({"text": "sent"}, ref.expressions)):
+        samples = RefSamples(refshapes, [ref], tokenizer, SIZE, **options)
+        for number, text in enumerate(texts):
+            input_ids, attention_mask = tokenizer([text])
+            assert torch.equal(samples[0, number].input_ids, input_ids[0])
+            assert torch.equal(samples[0, number].attention_mask, attention_mask[0])
+    assert not torch.equal(tokenizer(["house"])[0], tokenizer(["House!"])[0])
 
 
 def test_ref_samples__kept_in_memory_or_not_are_the_same(
