@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import OnProgress, counting
+from semires.pipeline.progress import OnProgress, console, counting
 from semires.pipeline.stage_runs import load_dataset
 from semires.stages.data.errors import InputError
+from semires.stages.data.masks import RESAMPLING
 from semires.stages.train.evaluation import evaluate
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
@@ -18,27 +19,34 @@ from semires.stages.train.samples import RefSamples
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """`by_split`: evaluation split -> oiou, miou, precision and num_samples, as `SegmentationScores` has them."""
+    """`by_split`: evaluation split -> oiou, miou, precision and num_samples, as `SegmentationScores` has them.
+    `targets`: the rule by which the true masks were resized, `masks.RESAMPLING`."""
 
     split: str
     method: str
     labeled: float
     by_split: dict[str, dict[str, Any]]
+    targets: str = RESAMPLING
 
 
 def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnProgress) -> RunScores:
     """Evaluate the best model of `run` and write `scores.json` there.
 
-    A finished run that has its scores is not measured again: its weights no longer change.
+    A finished run that has its scores is not measured again: its weights no longer change. Scores against targets of
+    another resampling rule, as they were before there was a choice of rule, are measured anew, which is said.
     """
     folder = RunFolder(run)
     config = folder.read_config()
     cached = run / "scores.json"
     if cached.is_file() and folder.is_finished:
         try:
-            return RunScores(**json.loads(cached.read_text()))
+            known = json.loads(cached.read_text())
+            scores = RunScores(**known)
         except (ValueError, TypeError) as error:
             raise InputError(f"expected scores that `semires evaluate` wrote, found others in {cached}") from error
+        if "targets" in known and scores.targets == RESAMPLING:
+            return scores
+        console.print(f"{cached}: targets were resized by another rule, measured anew", soft_wrap=True, markup=False)
     config, model = folder.load_model()
     model.to(device)
     dataset = load_dataset(paths, config.split, on_progress)

@@ -14,6 +14,9 @@ from pycocotools import mask as coco_mask
 
 from semires.stages.data.errors import InputError
 
+RESAMPLING = "pil-nearest"
+"""The rule by which masks are resized, `nearest_indices`; the candidate store's views have a word for theirs too."""
+
 # Either the polygons of a mask, each float64 [2 * points] (x, y alternating, pixels), or int32 run lengths in column
 # order that begin with zeros. Compact on purpose: a data set holds one for each ref and travels to data-loader workers.
 Segmentation = tuple[NDArray[np.float64], ...] | NDArray[np.int32]

@@ -87,6 +87,22 @@ def test_evaluate_run__finished_is_measured_once(run: RunFolder, paths: Paths, m
     assert evaluate_run(run.path, paths, CPU, ignore) == first
 
 
+def test_evaluate_run__other_targets_are_measured_anew(
+    run: RunFolder, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores from before targets were PIL's nearest neighbour have no rule on record."""
+    run.finish({"val_oiou": 1.0})
+    measured = evaluate_run(run.path, paths, CPU, ignore)
+    file = run.path / "scores.json"
+    old = json.loads(file.read_text())
+    del old["targets"]
+    old["by_split"]["val"]["oiou"] = 99.0
+    file.write_text(json.dumps(old))
+    assert evaluate_run(run.path, paths, CPU, ignore) == measured
+    assert "targets were resized by another rule, measured anew" in " ".join(capsys.readouterr().out.split())
+    assert json.loads(file.read_text())["targets"] == "pil-nearest"
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '{"oiou": 3}', "null"])
 def test_evaluate_run__damaged_scores_named(run: RunFolder, paths: Paths, text: str) -> None:
     run.finish({"val_oiou": 1.0})
