@@ -41,11 +41,11 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
     if cached.is_file() and folder.is_finished:
         try:
             known = json.loads(cached.read_text())
-            scores = RunScores(**known)
+            measured = RunScores(**known)
         except (ValueError, TypeError) as error:
             raise InputError(f"expected scores that `semires evaluate` wrote, found others in {cached}") from error
-        if "targets" in known and scores.targets == RESAMPLING:
-            return scores
+        if "targets" in known and measured.targets == RESAMPLING:
+            return measured
         console.print(f"{cached}: targets were resized by another rule, measured anew", soft_wrap=True, markup=False)
     config, model = folder.load_model()
     model.to(device)
