@@ -27,7 +27,10 @@ class ClipSeg(ResModel):
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """As in `ResModel`, of square images."""
-        found = self.network(input_ids=input_ids, pixel_values=images, attention_mask=attention_mask).logits
+        # Asked for here, not by the network: it compares Python lengths, which fixes the batch size of an export.
+        with torch.no_grad():
+            words = self.network.clip.get_text_features(input_ids, attention_mask=attention_mask).pooler_output
+        found = self.network(pixel_values=images, conditional_embeddings=words).logits
         # Its map is a whole number of patches, which the images may not be.
         referent = F.interpolate(found[:, None], images.shape[-2:], mode="bilinear", align_corners=False)
         # Half to each side: the margin between the two channels is the network's logit.

@@ -60,11 +60,11 @@ def export_model(model: ResModel, path: Path, format: Format, *, fixed_size: boo
 
 
 def _export(model: ResModel, fixed_size: bool) -> Any:
-    auto = torch.export.Dim.DYNAMIC
+    auto, free = torch.export.Dim.DYNAMIC, torch.export.Dim("batch")
     sides = {} if fixed_size else {2: auto, 3: auto}
     # Two of everything but the sides: a dimension of one is taken for a constant.
     batch = _batch(model, (2, 3, model.image_size, model.image_size))
-    shapes = ({0: auto, **sides}, {0: auto}, {0: auto})
+    shapes = ({0: free, **sides}, {0: free}, {0: free})
     try:
         return torch.export.export(model, batch, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch raises a dozen kinds, each some pages long
