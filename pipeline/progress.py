@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 OnProgress = Callable[[str, int, int], None]  # (what is being done, done, total)
 SECONDS_BETWEEN_LINES = 15.0
 
-console = Console(highlight=False)
+# What is printed holds paths and names of the user: never markup, never an emoji code.
+console = Console(highlight=False, markup=False, emoji=False)
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def progress(*, shown: bool = True) -> Iterator[OnProgress]:
         return
     if console.is_terminal:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

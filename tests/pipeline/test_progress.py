@@ -46,3 +46,11 @@ def test_counting__under_one_description() -> None:
     counted(1, 2)
     counted(2, 2)
     assert seen == [("images", 1, 2), ("images", 2, 2)]
+
+
+@pytest.mark.parametrize("text", ["runs/[bold]one[/bold]", "a[/b]", ":smile: face", "{0} %s"])
+def test_console__a_users_text_is_left_as_it_is(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    progress_module.console.print(f"run: {text}", soft_wrap=True)
+    with progress() as on_progress:
+        on_progress(text, 1, 1)
+    assert capsys.readouterr().out.splitlines() == [f"run: {text}", f"{text}: 1/1  0 s"]
