@@ -38,6 +38,12 @@ def train(
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels (paper: 480).")] = None,
     text: Annotated[str | None, typer.Option(help="Text that training reads: raw (default, as LAVT) or sent.")] = None,
     eval_text: Annotated[str | None, typer.Option(help="Text that evaluation reads: raw (default) or sent.")] = None,
+    blur_labeled: Annotated[
+        bool | None, typer.Option(help="Blur half of the labeled images too (default: no; refshapes: yes).")
+    ] = None,
+    text_dropout_burn_in: Annotated[
+        bool | None, typer.Option(help="BERT's dropout in burn-in too (default: no; refshapes: yes).")
+    ] = None,
     burn_in_epochs: Annotated[int | None, typer.Option(help="Passes over the labeled refs (paper: 40).")] = None,
     mutual_epochs: Annotated[int | None, typer.Option(help="Passes over the unlabeled refs (paper: 40).")] = None,
     batch_burn_in: Annotated[int | None, typer.Option(help="Labeled samples a burn-in step.")] = None,
@@ -84,6 +90,8 @@ def train(
         image_size=image_size,
         text=text,
         eval_text=eval_text,
+        blur_labeled=blur_labeled,
+        text_dropout_burn_in=text_dropout_burn_in,
         burn_in_epochs=burn_in_epochs,
         mutual_epochs=mutual_epochs,
         batch_burn_in=batch_burn_in,

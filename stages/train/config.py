@@ -17,6 +17,9 @@ from semires.stages.train.views import ViewConfig
 Method = Literal["supervised", "baseline", "semires"]
 Precision = Literal["fp32", "bf16"]
 
+UNSAID: dict[str, Any] = {"text": "sent", "eval_text": "sent", "blur_labeled": True, "text_dropout_burn_in": True}
+"""What runs did from before these settings existed, where that is no longer the default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -57,6 +60,10 @@ class TrainConfig:
     """Which text evaluation reads, that on val in training included: LAVT and the public SemiRES code read `raw`."""
     views: ViewConfig = field(default_factory=ViewConfig)
     """The weak and the strong view."""
+    blur_labeled: bool = False
+    """Whether labeled images too come in the weak view, in both phases; in LAVT and the public code they are plain."""
+    text_dropout_burn_in: bool = False
+    """Whether the text modules drop out in burn-in; LAVT and the public code leave BERT in evaluation mode there."""
     burn_in_epochs: int = 40
     """Passes over the labeled refs before mutual learning."""
     mutual_epochs: int = 40
@@ -129,10 +136,10 @@ class TrainConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
         """Read what `to_dict` wrote; InputError for unknown keys and for values that do not fit.
 
-        Runs begun before the texts could be chosen read `sent` throughout: a file without them means that.
+        A setting that is missing is younger than the run, which did what `UNSAID` has.
         """
         try:
-            values = {"text": "sent", "eval_text": "sent"} | dict(values)
+            values = UNSAID | dict(values)
             # Runs from before LAVT had several sizes name the published weights themselves.
             for name, published in (("swin", SWIN_SOURCES["base"]), ("bert", BERT_SOURCE)):
                 if values.get(name) == published and values.get("model") in ("base", "nano"):

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import UNSAID, TrainConfig
 from semires.stages.train.models.interface import ResModel
 
 
@@ -71,10 +71,10 @@ class RunFolder:
             # How samples are read changes nothing that is computed: a run may go on on another machine.
             if key != "num_workers" and found[key] != asked[key]:
                 # Of runs older than these options the default is not what they were begun with.
-                texts = f"give --text {found['text']} --eval-text {found['eval_text']}, "
+                given = f"give {_options_of_unsaid(found)}, "
                 raise InputError(
                     f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: "
-                    f"{texts if key in ('text', 'eval_text') else ''}choose another --name, or remove it"
+                    f"{given if key in UNSAID else ''}choose another --name, or remove it"
                 )
         # A list file may have been edited, a data set completed: the settings alone do not tell.
         if self.read_labeled_images() != labeled_images:
@@ -202,3 +202,10 @@ class RunFolder:
             raise InputError(f"expected a run of `semires train`, found no {path}") from error
         except ValueError as error:
             raise InputError(f"expected JSON in {path}, found a damaged file ({error})") from error
+
+
+def _options_of_unsaid(found: Mapping[str, Any]) -> str:
+    """How to ask for what a run did whose settings may be older than these options."""
+    blur, dropout = ("" if found[name] else "no-" for name in ("blur_labeled", "text_dropout_burn_in"))
+    texts = f"--text {found['text']} --eval-text {found['eval_text']}"
+    return f"{texts} --{blur}blur-labeled --{dropout}text-dropout"

@@ -28,7 +28,7 @@ from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import Batch, RefSamples, load_batches, training_plan
 from semires.stages.train.schedule import poly_schedule
 from semires.stages.train.teacher import EmaTeacher
-from semires.stages.train.views import strong_view, weak_view
+from semires.stages.train.views import plain_view, strong_view, weak_view
 
 OnProgress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
 
@@ -66,8 +66,11 @@ class Trainer:
         self.data = data
         self.folder = folder
         self.device = device
-        self.model = model.to(device).train()
         is_supervised = config.method == "supervised"
+        self.model = model.to(device).train()
+        if is_supervised and not config.text_dropout_burn_in:
+            for module in self.model.text_modules():
+                module.eval()
         self.teacher = None if is_supervised else EmaTeacher(self.model, alpha=config.alpha)
         self.batch_labeled = config.batch_burn_in if is_supervised else config.batch_labeled
         if is_supervised:
@@ -119,8 +122,8 @@ class Trainer:
         self._sums["num_steps"] += 1
 
     def _burn_in_loss(self, labeled: Batch) -> Tensor:
-        """Supervised loss on the weak view (eq. 1)."""
-        images = normalize(weak_view(labeled.images, self.generator, self.config.views))
+        """Supervised loss (eq. 1)."""
+        images = normalize(self._labeled_view(labeled.images))
         with self._autocast():
             logits = self.model(images, labeled.input_ids, labeled.attention_mask)
         loss = supervised_loss(logits, labeled.masks, class_weights=self.config.class_weights)
@@ -131,7 +134,7 @@ class Trainer:
         """Teacher labels the weak view, matching refines, the student learns the strong view (eq. 3, 4)."""
         config = self.config
         assert self.teacher is not None
-        image_l = weak_view(labeled.images, self.generator, config.views)
+        image_l = self._labeled_view(labeled.images)
         image_u_weak = weak_view(unlabeled.images, self.generator, config.views)
         image_u_strong = strong_view(image_u_weak, self.generator, config.views)
 
@@ -160,6 +163,11 @@ class Trainer:
         self._sums["loss_sup"] += loss_sup.detach()
         self._sums["loss_unsup"] += loss_unsup.detach()
         return config.lambda_sup * loss_sup + config.lambda_unsup * loss_unsup
+
+    def _labeled_view(self, images: Tensor) -> Tensor:
+        if self.config.blur_labeled:
+            return weak_view(images, self.generator, self.config.views)
+        return plain_view(images)
 
     def _autocast(self) -> torch.autocast:
         """For the models alone: views and losses stay in float32."""

@@ -1,8 +1,9 @@
-"""Weak and strong views of an image: what the teacher sees and what the student must agree on.
+"""Weak and strong views of an unlabeled image: what the teacher sees and what the student must agree on.
 
-weak = Gaussian blur on some samples; strong = colour jitter on some samples of the weak view. Both stay in [0, 1]; the
-ImageNet statistics are taken off once, at the very end, by ``models.normalization`` (the public code jitters a
-normalised tensor, where brightness and hue mean nothing). No flips: they would break "left" and "right".
+weak = Gaussian blur on some samples; strong = colour jitter on some samples of the weak view. Labeled images keep the
+plain view, as in LAVT and in the public code. All stay in [0, 1]; the ImageNet statistics are taken off once, at the
+very end, by ``models.normalization`` (the public code jitters a normalised tensor, where brightness and hue mean
+nothing). No flips: they would break "left" and "right".
 
 Every random number comes from the CPU generator that is passed in, so a seed gives the same views on any device.
 """
@@ -44,16 +45,21 @@ class ViewConfig:
             raise InputError(f"expected hue between 0 and 0.5 turns, found {self.hue}")
 
 
+def plain_view(images: Tensor) -> Tensor:
+    """Scale to [0, 1]: uint8 [B, 3, S, S] to float32 of the same shape. InputError for images of another form."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise InputError(f"expected images as uint8 [B, 3, S, S], found {images.dtype} {list(images.shape)}")
+    return images.to(torch.float32) / 255.0
+
+
 def weak_view(images: Tensor, generator: torch.Generator, config: ViewConfig | None = None) -> Tensor:
-    """Scale to [0, 1] and blur some samples.
+    """The plain view with some samples blurred.
 
     images: uint8 [B, 3, S, S]. generator: on the CPU. Returns float32 [B, 3, S, S].
     Raises InputError for images of another form, or too small for the kernel to be reflected at their border.
     """
     config = config or ViewConfig()
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise InputError(f"expected images as uint8 [B, 3, S, S], found {images.dtype} {list(images.shape)}")
-    weak = images.to(torch.float32) / 255.0
+    weak = plain_view(images)
     rows = _draw_rows(len(images), config.blur_probability, generator).to(images.device)
     if config.blur_radius == 0.0 or len(rows) == 0:
         return weak

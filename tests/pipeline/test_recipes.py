@@ -6,7 +6,7 @@ from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import UNSAID, TrainConfig
 
 
 @pytest.mark.parametrize("split", [split for split in SPLITS if split != "refshapes"])
@@ -21,11 +21,16 @@ def test_train_recipe__refshapes_is_small_but_the_same_method() -> None:
         assert getattr(recipe, name) == getattr(paper, name)
 
 
-def test_train_recipe__refshapes_reads_what_runs_without_a_text_did() -> None:
-    """Its two texts are the same, so runs that were begun before there was a choice go on."""
+def test_train_recipe__refshapes_does_what_older_runs_did() -> None:
+    """Runs that were begun before there was a choice go on."""
     recipe = train_recipe("refshapes")
-    old = {name: value for name, value in recipe.to_dict().items() if name not in ("text", "eval_text")}
+    old = {name: value for name, value in recipe.to_dict().items() if name not in UNSAID}
     assert TrainConfig.from_dict(old) == recipe
+
+
+def test_train_recipe__refshapes_is_trained_as_its_numbers_were_measured() -> None:
+    recipe = train_recipe("refshapes")
+    assert (recipe.blur_labeled, recipe.text_dropout_burn_in) == (True, True)
 
 
 def test_train_recipe__unknown_split() -> None:

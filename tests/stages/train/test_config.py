@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import UNSAID, TrainConfig
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.views import ViewConfig
 
@@ -35,6 +35,8 @@ SHARED: dict[str, Any] = {
     "text": "sent",
     "eval_text": "sent",
     "views": ViewConfig(hue=0.1),
+    "blur_labeled": True,
+    "text_dropout_burn_in": True,
     "burn_in_epochs": 2,
     "num_evaluations": 3,
     "batch_burn_in": 8,
@@ -56,6 +58,7 @@ def test_defaults__are_the_papers() -> None:
     assert (config.learning_rate, config.weight_decay, config.alpha) == (5e-5, 1e-2, 0.996)
     assert config.class_weights == (0.9, 1.1)
     assert (config.text, config.eval_text) == ("raw", "raw")  # LAVT's
+    assert (config.blur_labeled, config.text_dropout_burn_in) == (False, False)
 
 
 def test_tests_here__know_every_setting() -> None:
@@ -71,20 +74,16 @@ def test_to_dict__is_json_and_read_back(changes: dict[str, Any]) -> None:
 def test_from_dict__a_run_from_before_there_were_sizes() -> None:
     """Such a run names the published weights; asked for once more, it is the same run."""
     named = {"swin": "microsoft/swin-base-patch4-window12-384-in22k", "bert": "google-bert/bert-base-uncased"}
-    texts: dict[str, Any] = {"text": "raw", "eval_text": "raw"}
-    assert TrainConfig.from_dict({"model": "base", **named, **texts}) == TrainConfig(model="base")
-    assert TrainConfig.from_dict({"model": "nano", **named, **texts}) == TrainConfig(model="nano")
+    assert TrainConfig.from_dict({"model": "base", **named}) == TrainConfig(model="base", **UNSAID)
+    assert TrainConfig.from_dict({"model": "nano", **named}) == TrainConfig(model="nano", **UNSAID)
 
 
-def test_from_dict__fills_in_defaults() -> None:
-    config = TrainConfig.from_dict({"match": {"inter1": 0.5}, "seed": 2, "text": "raw", "eval_text": "raw"})
-    assert config == TrainConfig(match=MatchConfig(inter1=0.5), seed=2)
-
-
-@pytest.mark.parametrize("given", [{}, {"text": "raw"}, {"eval_text": "raw"}])
-def test_from_dict__files_older_than_the_texts_mean_sent(given: dict[str, Any]) -> None:
-    config = TrainConfig.from_dict(given)
-    assert (config.text, config.eval_text) == (given.get("text", "sent"), given.get("eval_text", "sent"))
+def test_from_dict__what_an_older_run_does_not_say_it_did_as_it_was_done_then() -> None:
+    then: dict[str, Any] = {"text": "sent", "eval_text": "sent", "blur_labeled": True, "text_dropout_burn_in": True}
+    config = TrainConfig.from_dict({"match": {"inter1": 0.5}, "seed": 2})
+    assert config == TrainConfig(match=MatchConfig(inter1=0.5), seed=2, **then)
+    for name, default in (("text", "raw"), ("blur_labeled", False), ("text_dropout_burn_in", False)):
+        assert TrainConfig.from_dict({name: default}) == TrainConfig(**(then | {name: default}))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,14 @@ def test_evaluate__leaves_the_models_mode_and_buffers(val: RefSamples) -> None:
         assert model.norm.num_batches_tracked == 0
 
 
+def test_evaluate__leaves_a_module_in_evaluation_mode_that_was_in_it(val: RefSamples) -> None:
+    model = LeftOfWords().train()
+    model.norm.eval()
+    evaluate(model, val, CPU)
+    assert model.training
+    assert not model.norm.training
+
+
 def test_evaluate__the_model_sees_normalised_images(val: RefSamples) -> None:
     model = LeftOfWords()
     evaluate(model, val, CPU, batch_size=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import UNSAID, TrainConfig
 from semires.stages.train.run_folder import RunFolder
 
 NanoConfig = Callable[..., TrainConfig]
@@ -44,24 +44,31 @@ def test_start__other_settings_refused_with_both_values(folder: RunFolder, nano_
     assert "\n" not in str(caught.value)
 
 
-def forget_texts(folder: RunFolder) -> None:
-    """Make the run one that was begun before texts could be chosen."""
+def forget_unsaid(folder: RunFolder) -> None:
+    """Make the run one that was begun before texts, blur and dropout could be chosen."""
     path = folder.path / "config.json"
-    values = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("text", "eval_text")}
+    values = {k: v for k, v in json.loads(path.read_text()).items() if k not in UNSAID}
     path.write_text(json.dumps(values))
 
 
-def test_start__a_run_older_than_the_texts_goes_on_with_sent(folder: RunFolder, nano_config: NanoConfig) -> None:
+def test_start__an_older_run_goes_on_as_it_was_begun(folder: RunFolder, nano_config: NanoConfig) -> None:
     folder.start(nano_config(), [3])
-    forget_texts(folder)
-    config = nano_config(text="sent", eval_text="sent")
+    forget_unsaid(folder)
+    config = nano_config(**UNSAID)
     assert folder.read_config() == config
     folder.start(config, [3])
-    for changes, key in (({}, "text"), ({"text": "sent"}, "eval_text")):
-        with pytest.raises(InputError, match=rf"a run with {key} 'sent', asked for 'raw'") as caught:
-            folder.start(nano_config(**changes), [3])
-        assert "give --text sent --eval-text sent, choose another --name" in str(caught.value)
+    options = "give --text sent --eval-text sent --blur-labeled --text-dropout, choose another --name"
+    for key, default in (("text", "raw"), ("eval_text", "raw"), ("blur_labeled", False)):
+        with pytest.raises(InputError, match=rf"a run with {key} {UNSAID[key]!r}, asked for {default!r}") as caught:
+            folder.start(nano_config(**(UNSAID | {key: default})), [3])
+        assert options in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_start__options_of_a_younger_run_are_named_too(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(text="sent"), [3])
+    with pytest.raises(InputError, match="give --text sent --eval-text raw --no-blur-labeled --no-text-dropout, "):
+        folder.start(nano_config(blur_labeled=True, text="sent"), [3])
 
 
 def test_start__other_labeled_images_refused(folder: RunFolder, nano_config: NanoConfig) -> None:

@@ -1,5 +1,6 @@
 """What the training loop must do, whatever the model learns."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from semires.cache.views import CandidateView
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train import trainer as trainer_module
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import UNSAID, TrainConfig
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.metrics import SegmentationScores
+from semires.stages.train.models.normalization import normalize
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples, every_expression, load_batches
@@ -253,6 +255,70 @@ def test_train__same_settings_same_run(make_trainer: MakeTrainer) -> None:
     assert same(weights_of(first.model), weights_of(second.model))
     assert metrics_of(first) == metrics_of(second)
     assert not same(weights_of(first.model), weights_of(other.model))
+
+
+@pytest.mark.parametrize("method", ["supervised", "baseline"])
+@pytest.mark.parametrize("blur_labeled", [False, True])
+def test_train_step__blur_of_labeled_images(make_trainer: MakeTrainer, method: str, blur_labeled: bool) -> None:
+    # Every image that may be blurred is; the strong view is the weak one.
+    views = ViewConfig(blur_probability=1.0, jitter_probability=0.0)
+    trainer = make_trainer(method=method, blur_labeled=blur_labeled, views=views)
+    seen: list[Tensor] = []
+    trainer.model.register_forward_pre_hook(lambda model, args: seen.append(args[0]))
+    batch_l, batch_u = (next(batches) for batches in trainer._batches())
+    trainer.train_step(batch_l, batch_u)
+    parts = [batch.images for batch in (batch_l, batch_u) if batch is not None]
+    (images,) = seen
+    is_plain = (images == normalize(torch.cat(parts) / 255)).flatten(1).all(dim=1)
+    assert is_plain.tolist() == [not blur_labeled] * len(batch_l) + [False] * (len(images) - len(batch_l))
+
+
+@pytest.mark.parametrize(
+    ("method", "dropout_burn_in", "expected"),
+    [("supervised", False, False), ("supervised", True, True), ("baseline", False, True)],
+)
+def test_train__dropout_of_the_text_modules(
+    make_trainer: MakeTrainer, method: str, dropout_burn_in: bool, expected: bool
+) -> None:
+    trainer = make_trainer(method=method, text_dropout_burn_in=dropout_burn_in, burn_in_epochs=4, num_evaluations=2)
+    (text,) = trainer.model.text_modules()
+    modes: list[tuple[bool, bool, bool]] = []
+
+    def note(model: nn.Module, args: Any) -> None:
+        modes.append((model.training, text.training, all(m.training == text.training for m in text.modules())))
+
+    trainer.model.register_forward_pre_hook(note)
+    trainer.train()
+    # Also in the steps after an evaluation, and nowhere in an evaluation.
+    assert [mode for mode in modes if mode[0]] == [(True, expected, True)] * trainer.num_steps
+    if method == "supervised":
+        assert {mode for mode in modes if not mode[0]} == {(False, False, True)}
+    else:
+        assert trainer.teacher is not None
+        assert not any(module.training for module in trainer.teacher.model.modules())
+
+
+def test_train__a_run_begun_before_blur_and_dropout_were_settings_goes_on(make_trainer: MakeTrainer) -> None:
+    settings = {"method": "supervised", "burn_in_epochs": 4, **UNSAID}
+    whole = trained(make_trainer("whole", **settings))
+
+    def stop(what: str, done: int, total: int) -> None:
+        if (what, done) == ("supervised", 3):
+            raise Stopped
+
+    stopped = make_trainer("stopped", on_progress=stop, **settings)
+    with pytest.raises(Stopped):
+        stopped.train()
+    path = stopped.folder.path / "config.json"
+    values = {name: value for name, value in json.loads(path.read_text()).items() if name not in UNSAID}
+    path.write_text(json.dumps(values))
+
+    found = stopped.folder.read_config()
+    assert found == stopped.config
+    again = make_trainer("stopped", **{name: getattr(found, name) for name in settings})
+    again.train()
+    assert same(weights_of(again.model), weights_of(whole.model))
+    assert metrics_of(again) == metrics_of(whole)
 
 
 @pytest.mark.parametrize("method", ["supervised", "semires"])

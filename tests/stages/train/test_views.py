@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as tvf
 from semires.stages.data.errors import InputError
 from semires.stages.train import views
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.views import ViewConfig, strong_view, weak_view
+from semires.stages.train.views import ViewConfig, plain_view, strong_view, weak_view
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -117,7 +117,13 @@ def test_normalize__imagenet() -> None:
     torch.testing.assert_close(normalize(image).flatten(), torch.tensor([0.0, 1.0, -1.0]), atol=1e-6, rtol=0)
 
 
-def test_weak_view__rejects_other_images(images: Tensor) -> None:
+def test_plain_view__only_scales(images: Tensor) -> None:
+    assert torch.equal(plain_view(images), images / 255)
+
+
+def test_views__reject_other_images(images: Tensor) -> None:
+    with pytest.raises(InputError, match="uint8"):
+        plain_view(images / 255)
     with pytest.raises(InputError, match="uint8"):
         weak_view(images / 255, seeded())
     with pytest.raises(InputError, match="lower blur_radius"):
