@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS, Text
-from semires.stages.train.losses import CLASS_WEIGHTS
+from semires.stages.train.losses import CLASS_WEIGHTS, LossMean
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.models.build import BERT_SOURCE, SWIN_SOURCES, build_model, check_model, image_size_of
 from semires.stages.train.models.interface import ResModel
@@ -78,6 +78,8 @@ class TrainConfig:
     """Unlabeled samples a step in mutual learning."""
     learning_rate: float = 5e-5
     """AdamW's rate at the start of each phase; decays to 0 by (1 - it / total)^0.9."""
+    mutual_schedule_length: float = 1.0
+    """`total` of mutual learning in its own steps, at least 1; the public code's 2 ends at 0.537 of the rate."""
     trunk_rate: float = 1.0
     """Swin's share of the learning rate, 0 to 1; below 1 where Swin alone is pre-trained."""
     weight_decay: float = 1e-2
@@ -90,6 +92,8 @@ class TrainConfig:
     """Weight of the unsupervised loss (eq. 4)."""
     class_weights: tuple[float, float] = CLASS_WEIGHTS
     """Cross-entropy's weights of background and referent."""
+    mutual_loss_mean: LossMean = "weighted"
+    """Mutual learning's mean of class-weighted pixels: torch's weighted one, or the public code's plain one."""
     precision: Precision = "fp32"
     """fp32, or bf16: autocast of the forward passes."""
     num_workers: int = 0
@@ -104,7 +108,13 @@ class TrainConfig:
             raise InputError(
                 f"--labeled: expected a share above 0 and at most 1 (0.01 is 1%), found {self.labeled}; change it"
             )
-        choices = {"method": Method, "text": Text, "eval_text": Text, "precision": Precision}
+        choices = {
+            "method": Method,
+            "text": Text,
+            "eval_text": Text,
+            "mutual_loss_mean": LossMean,
+            "precision": Precision,
+        }
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
                 raise InputError(f"{name}: expected one of {', '.join(get_args(kind))}, found {getattr(self, name)!r}")
@@ -122,6 +132,8 @@ class TrainConfig:
         for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup", "num_workers", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+        if not 1 <= self.mutual_schedule_length < math.inf:
+            raise InputError(f"mutual_schedule_length: expected 1 or more, found {self.mutual_schedule_length}")
         for name in ("trunk_rate", "alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected a share from 0 to 1, found {getattr(self, name)}")
@@ -182,6 +194,8 @@ class TrainConfig:
             mutual_epochs=plain.mutual_epochs,
             batch_labeled=plain.batch_labeled,
             batch_unlabeled=plain.batch_unlabeled,
+            mutual_schedule_length=plain.mutual_schedule_length,
+            mutual_loss_mean=plain.mutual_loss_mean,
             alpha=plain.alpha,
             lambda_sup=plain.lambda_sup,
             lambda_unsup=plain.lambda_unsup,

@@ -53,12 +53,13 @@ class EmaTeacher:
 
     @torch.no_grad()
     def pseudo_label(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Label a batch: (label bool [B, S, S], foreground probability float32 [B, S, S]).
+        """Label a batch: (label bool [B, S, S], foreground probability float32 [B, S, S], of float64 logits float64).
 
         images: float32 [B, 3, S, S], the normalised weak view. input_ids, attention_mask: int64 [B, T]. The model gives
         logits [B, 2, S, S]; the label is their argmax, ties to the background, which is probability above 0.5.
         """
-        logits = self.model(images, input_ids, attention_mask).float()
+        logits = self.model(images, input_ids, attention_mask)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         # Of two classes the softmax is the sigmoid of their difference. no_grad, not inference_mode: what is computed
         # from the probability goes into the student's loss, and autograd refuses to save inference tensors.
         margin = logits[:, 1] - logits[:, 0]

@@ -85,7 +85,8 @@ class Trainer:
             trunk_rate=config.trunk_rate,
         )
         self.optimizer = torch.optim.AdamW(groups)
-        self.schedule = poly_schedule(self.optimizer, self.num_steps)
+        schedule_length = 1.0 if is_supervised else config.mutual_schedule_length
+        self.schedule = poly_schedule(self.optimizer, round(self.num_steps * schedule_length))
         self.generator = torch.Generator().manual_seed(config.seed)  # of the views
         self.step = 0
         self.best_oiou = -1.0
@@ -158,8 +159,12 @@ class Trainer:
                 torch.cat([labeled.attention_mask, unlabeled.attention_mask]),
             )
         logits_l, logits_u = logits.split([len(labeled), len(unlabeled)])
-        loss_sup = supervised_loss(logits_l, labeled.masks, class_weights=config.class_weights)
-        loss_unsup = unsupervised_loss(logits_u, refined, matched, weights, class_weights=config.class_weights)
+        loss_sup = supervised_loss(
+            logits_l, labeled.masks, class_weights=config.class_weights, mean=config.mutual_loss_mean
+        )
+        loss_unsup = unsupervised_loss(
+            logits_u, refined, matched, weights, class_weights=config.class_weights, mean=config.mutual_loss_mean
+        )
         self._sums["loss_sup"] += loss_sup.detach()
         self._sums["loss_unsup"] += loss_unsup.detach()
         return config.lambda_sup * loss_sup + config.lambda_unsup * loss_unsup

@@ -43,6 +43,30 @@ def test_supervised_loss__gradient_is_torchs(batch: tuple[Tensor, Tensor, Tensor
     torch.testing.assert_close(found, expected)
 
 
+def plain_mean(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target.long(), weight=CLASS_WEIGHTS, reduction="none").mean()
+
+
+def test_supervised_loss__plain_mean_of_weighted_pixels(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, target, _ = batch
+    torch.testing.assert_close(supervised_loss(logits, target, mean="plain"), plain_mean(logits, target))
+    for value, ratio in ((False, 0.9), (True, 1.1)):
+        alike = torch.full_like(target, value)
+        loss = supervised_loss(logits, alike, mean="plain") / supervised_loss(logits, alike)
+        assert loss.item() == pytest.approx(ratio)
+
+
+def test_losses__in_the_precision_of_the_logits(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, target, weights = (tensor.detach() for tensor in batch)
+    exact, matched = logits.double(), torch.tensor([True, False, False, True])
+    loss = supervised_loss(exact, target)
+    expected = F.cross_entropy(exact, target.long(), weight=torch.tensor([0.9, 1.1], dtype=torch.float64))
+    torch.testing.assert_close(loss, expected, atol=1e-14, rtol=0)
+    assert unsupervised_loss(exact, target, matched, weights.double()).dtype == torch.float64
+    for half in (torch.float16, torch.bfloat16):
+        assert unsupervised_loss(logits.to(half), target, matched, weights).dtype == torch.float32
+
+
 def test_supervised_loss__large_logits_and_half_precision_stay_finite() -> None:
     logits = torch.tensor([[[[3e4]], [[-3e4]]]], dtype=torch.float16)
     loss = supervised_loss(logits, torch.ones(1, 1, 1, dtype=torch.bool))
@@ -57,6 +81,20 @@ def test_unsupervised_loss__both_kinds_average_their_means(batch: tuple[Tensor, 
     loss = unsupervised_loss(logits, target, matched, weights)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits))
+
+
+def test_unsupervised_loss__plain_mean_of_matched_samples(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, target, weights = batch
+    pwa = [pixel_weighted(logits[n:], target[n:], weights[n:]) for n in range(4)]
+    for matched, expected in (
+        ([True] * 2 + [False] * 2, 0.5 * (plain_mean(logits[:2], target[:2]) + pwa[2])),
+        ([True] * 4, plain_mean(logits, target)),
+        ([False] * 4, pwa[0]),
+    ):
+        loss = unsupervised_loss(logits, target, torch.tensor(matched), weights, mean="plain")
+        torch.testing.assert_close(loss, expected)
+    without_pwa = unsupervised_loss(logits, target, torch.tensor([True] * 2 + [False] * 2), None, mean="plain")
+    torch.testing.assert_close(without_pwa, plain_mean(logits, target))
 
 
 def test_unsupervised_loss__one_kind_alone(batch: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -103,6 +103,13 @@ def test_pseudo_label__is_argmax_and_softmax(student: TinySegmenter) -> None:
     assert label.any()
 
 
+def test_pseudo_label__probability_in_float32_or_that_of_the_model(student: TinySegmenter) -> None:
+    ids = torch.zeros(1, 5, dtype=torch.int64)
+    for dtype, expected in ((torch.float64, torch.float64), (torch.bfloat16, torch.float32)):
+        _, prob = EmaTeacher(student.to(dtype)).pseudo_label(torch.randn(1, 3, 4, 4, dtype=dtype), ids, ids)
+        assert prob.dtype == expected
+
+
 def test_pseudo_label__may_enter_a_loss_and_leaves_no_trace(student: TinySegmenter) -> None:
     teacher = EmaTeacher(student)
     images, ids = torch.randn(2, 3, 4, 4), torch.zeros(2, 5, dtype=torch.int64)

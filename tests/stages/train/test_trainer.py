@@ -163,6 +163,28 @@ def test_train__learning_rate_decays_to_nothing(make_trainer: MakeTrainer) -> No
     assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.0] * 4
 
 
+def test_train__learning_rate_of_a_longer_schedule_ends_halfway(make_trainer: MakeTrainer) -> None:
+    settings = {"mutual_schedule_length": 2.0, "learning_rate": 1e-3, "num_evaluations": 1}
+    for method, last in (("supervised", 0.0), ("baseline", 1e-3 * 0.5**0.9)):  # only mutual learning has one
+        trainer = trained(make_trainer(method, method=method, **settings))
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == [pytest.approx(last)] * 4
+
+
+def test_train__plain_mean_of_mutual_losses(make_trainer: MakeTrainer) -> None:
+    # Everything is labeled foreground, also the labeled refs: each plain mean is 1.1 times the weighted one.
+    lines = {}
+    for mean in ("weighted", "plain"):
+        trainer = make_trainer(
+            mean, method="semires", pwa=False, with_candidates=False, mutual_loss_mean=mean, batch_unlabeled=8
+        )
+        for index, ref in enumerate(trainer.data.labeled.refs):
+            trainer.data.labeled._masks[ref.ref_id] = torch.ones_like(trainer.data.labeled[index, 0].mask)
+        trainer.train()
+        lines[mean] = trainer.folder.read_metrics()[0]
+    for name in ("loss_sup", "loss_unsup"):
+        assert lines["plain"][name] == pytest.approx(1.1 * lines["weighted"][name], abs=2e-5)
+
+
 def test_train_step__teacher_follows_equation_five(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(method="semires", alpha=0.75)
     assert trainer.teacher is not None
