@@ -10,6 +10,13 @@ from semires.pipeline.commands.options import CocoImages, Data, Device, Split, S
 
 def train(
     split: Split = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="paper (default), or public-code: what the published code does otherwise (docs/fidelity.md). Options "
+            "that are typed win over either."
+        ),
+    ] = None,
     labeled: Annotated[float | None, typer.Option(help="Share of labeled images (paper: 0.01).")] = None,
     labeled_list: Annotated[Path | None, typer.Option(help="File of labeled image ids, in place of a draw.")] = None,
     method: Annotated[str | None, typer.Option(help="supervised, baseline or semires (default).")] = None,
@@ -41,22 +48,28 @@ def train(
     blur_labeled: Annotated[
         bool | None, typer.Option(help="Blur half of the labeled images too (default: no; refshapes: yes).")
     ] = None,
-    text_dropout_burn_in: Annotated[
+    text_dropout: Annotated[
         bool | None, typer.Option(help="BERT's dropout in burn-in too (default: no; refshapes: yes).")
     ] = None,
     burn_in_epochs: Annotated[int | None, typer.Option(help="Passes over the labeled refs (paper: 40).")] = None,
     mutual_epochs: Annotated[int | None, typer.Option(help="Passes over the unlabeled refs (paper: 40).")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop mutual learning after so many evaluations without gain on val (default 0: never)."),
+    ] = None,
     batch_burn_in: Annotated[int | None, typer.Option(help="Labeled samples a burn-in step.")] = None,
     batch_labeled: Annotated[int | None, typer.Option(help="Labeled samples a mutual step (paper: 3).")] = None,
     batch_unlabeled: Annotated[int | None, typer.Option(help="Unlabeled samples a mutual step (paper: 3).")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate (paper: 5e-5).")] = None,
-    mutual_schedule_length: Annotated[
+    mutual_schedule: Annotated[
         float | None,
         typer.Option(help="Mutual learning's schedule, in its steps (default 1: ends at rate 0; public code: 2)."),
     ] = None,
     trunk_rate: Annotated[float | None, typer.Option(help="Swin's share of the rate (paper: 1).")] = None,
-    alpha: Annotated[float | None, typer.Option(help="EMA of the teacher (paper: 0.996).")] = None,
-    lambda_sup: Annotated[float | None, typer.Option(help="Weight of the supervised loss (default 1).")] = None,
+    alpha: Annotated[float | None, typer.Option(help="EMA of the teacher (paper: 0.996; public code: 0.9996).")] = None,
+    lambda_sup: Annotated[
+        float | None, typer.Option(help="Weight of the supervised loss (default 1; public IOM script: 10).")
+    ] = None,
     lambda_unsup: Annotated[float | None, typer.Option(help="Weight of the unsupervised loss (default 1).")] = None,
     mutual_loss_mean: Annotated[
         str | None,
@@ -84,7 +97,7 @@ def train(
             split, why = "refshapes", f"RefCOCO's data is not in {paths.data}"
         console.print(f"training on {split}: {why}", soft_wrap=True)
     chosen_device = choose_device(device)
-    recipe = train_recipe(split)
+    start = train_recipe(split, **given(name=recipe, strategy=matching))
     changed = given(
         labeled=labeled,
         labeled_list=None if labeled_list is None else str(labeled_list),
@@ -99,14 +112,14 @@ def train(
         text=text,
         eval_text=eval_text,
         blur_labeled=blur_labeled,
-        text_dropout_burn_in=text_dropout_burn_in,
+        text_dropout_burn_in=text_dropout,
         burn_in_epochs=burn_in_epochs,
         mutual_epochs=mutual_epochs,
         batch_burn_in=batch_burn_in,
         batch_labeled=batch_labeled,
         batch_unlabeled=batch_unlabeled,
         learning_rate=learning_rate,
-        mutual_schedule_length=mutual_schedule_length,
+        mutual_schedule=mutual_schedule,
         trunk_rate=trunk_rate,
         alpha=alpha,
         lambda_sup=lambda_sup,
@@ -117,17 +130,24 @@ def train(
         seed=seed,
         labeled_seed=labeled_seed,
     )
-    matched = dataclasses.replace(
-        recipe.match, **given(strategy=matching, iou_rate=iou_rate, inter1=inter1, inter2=inter2)
-    )
-    config = dataclasses.replace(recipe, match=matched, **changed)
+    if patience is not None:
+        changed["patience"] = patience or None
+    matched = dataclasses.replace(start.match, **given(iou_rate=iou_rate, inter1=inter1, inter2=inter2))
+    config = dataclasses.replace(start, match=matched, **changed)
     if config.method == "supervised":
         config = config.burn_in()
     if name is None:
         how = f"-{config.match.strategy}" if config.method == "semires" else ""
-        name = f"{split}-{config.labeled:g}-{config.method}{how}-seed{config.seed}"
+        by = "" if recipe in (None, "paper") else f"-{recipe}"
+        name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
     run = paths.runs / name
     console.print(f"run: {run} on {chosen_device}", soft_wrap=True)
     with progress() as on_progress:
         result = run_stage_two(config, paths, run, chosen_device, on_progress, store=store, burn_in=burn_in)
+    if result.get("stopped_early"):
+        console.print(
+            f"stopped early, after step {result['steps']} of {result['num_steps']}: {config.patience} evaluations in a "
+            "row without a gain in val oIoU",
+            soft_wrap=True,
+        )
     console.print(f"best val oIoU {result['val_oiou']:.2f}%; next: semires evaluate {run}", soft_wrap=True)

@@ -70,6 +70,8 @@ class TrainConfig:
     """Passes over the unlabeled refs in mutual learning."""
     num_evaluations: int = 40
     """Evaluations on val, and checkpoints, in each of the two phases, evenly spaced."""
+    patience: int | None = None
+    """Mutual learning stops after so many evaluations in a row without a gain in val oIoU; None: never."""
     batch_burn_in: int = 6
     """Labeled samples a step in burn-in."""
     batch_labeled: int = 3
@@ -78,7 +80,7 @@ class TrainConfig:
     """Unlabeled samples a step in mutual learning."""
     learning_rate: float = 5e-5
     """AdamW's rate at the start of each phase; decays to 0 by (1 - it / total)^0.9."""
-    mutual_schedule_length: float = 1.0
+    mutual_schedule: float = 1.0
     """`total` of mutual learning in its own steps, at least 1; the public code's 2 ends at 0.537 of the rate."""
     trunk_rate: float = 1.0
     """Swin's share of the learning rate, 0 to 1; below 1 where Swin alone is pre-trained."""
@@ -132,8 +134,10 @@ class TrainConfig:
         for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup", "num_workers", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        if not 1 <= self.mutual_schedule_length < math.inf:
-            raise InputError(f"mutual_schedule_length: expected 1 or more, found {self.mutual_schedule_length}")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience: expected 1 evaluation or more, or none, found {self.patience}")
+        if not 1 <= self.mutual_schedule < math.inf:
+            raise InputError(f"mutual_schedule: expected 1 or more, found {self.mutual_schedule}")
         for name in ("trunk_rate", "alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected a share from 0 to 1, found {getattr(self, name)}")
@@ -192,9 +196,10 @@ class TrainConfig:
             match=plain.match,
             pwa=plain.pwa,
             mutual_epochs=plain.mutual_epochs,
+            patience=plain.patience,
             batch_labeled=plain.batch_labeled,
             batch_unlabeled=plain.batch_unlabeled,
-            mutual_schedule_length=plain.mutual_schedule_length,
+            mutual_schedule=plain.mutual_schedule,
             mutual_loss_mean=plain.mutual_loss_mean,
             alpha=plain.alpha,
             lambda_sup=plain.lambda_sup,

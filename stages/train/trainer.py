@@ -52,6 +52,7 @@ class Trainer:
     model: ResModel
     teacher: EmaTeacher | None
     best_oiou: float
+    num_stale: int  # the latest evaluations in a row without a gain
 
     def __init__(
         self,
@@ -85,29 +86,41 @@ class Trainer:
             trunk_rate=config.trunk_rate,
         )
         self.optimizer = torch.optim.AdamW(groups)
-        schedule_length = 1.0 if is_supervised else config.mutual_schedule_length
+        schedule_length = 1.0 if is_supervised else config.mutual_schedule
         self.schedule = poly_schedule(self.optimizer, round(self.num_steps * schedule_length))
         self.generator = torch.Generator().manual_seed(config.seed)  # of the views
         self.step = 0
         self.best_oiou = -1.0
+        self.num_stale = 0
         self._seconds = 0.0  # spent by earlier processes on this run
         self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=device))
         self._on_progress = on_progress or (lambda what, done, total: None)
 
     def train(self) -> dict[str, Any]:
-        """Train to the end, evaluating and saving on the way; returns what `result.json` holds."""
+        """Train to the end, or until patience ends, evaluating and saving on the way.
+
+        Returns what `result.json` holds: `steps` of `num_steps` were taken, fewer where it `stopped_early`.
+        """
         self._resume()
         started = time.perf_counter() - self._seconds
         evaluate_at = _evenly_spaced(self.num_steps, self.config.num_evaluations)
         labeled, unlabeled = self._batches()
         for batch_l, batch_u in zip(labeled, unlabeled, strict=False):
+            if self.is_out_of_patience:  # perhaps since before this process
+                break
             self.train_step(batch_l.to(self.device), None if batch_u is None else batch_u.to(self.device))
             self.step += 1
             self._on_progress(self.config.method, self.step, self.num_steps)
             if self.step in evaluate_at:
                 self._seconds = time.perf_counter() - started
                 self._evaluate_and_save()
-        result = {"val_oiou": self.best_oiou, "steps": self.num_steps, "seconds": round(self._seconds, 1)}
+        result = {
+            "val_oiou": self.best_oiou,
+            "steps": self.step,
+            "num_steps": self.num_steps,
+            "stopped_early": self.step < self.num_steps,
+            "seconds": round(self._seconds, 1),
+        }
         self.folder.finish(result)
         return result
 
@@ -196,6 +209,12 @@ class Trainer:
         """The model that is evaluated and kept: the teacher, in burn-in the student."""
         return self.model if self.teacher is None else self.teacher.model
 
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether mutual learning ends here: the last `patience` evaluations brought no gain."""
+        patience = self.config.patience
+        return self.teacher is not None and patience is not None and self.num_stale >= patience
+
     def _evaluate_and_save(self) -> None:
         def on_progress(done: int, total: int) -> None:
             self._on_progress("evaluation", done, total)
@@ -203,8 +222,9 @@ class Trainer:
         scores = evaluate(
             self.evaluated, self.data.val, self.device, num_workers=self.config.num_workers, on_progress=on_progress
         )
+        self.num_stale += 1
         if scores.oiou > self.best_oiou:
-            self.best_oiou = scores.oiou
+            self.best_oiou, self.num_stale = scores.oiou, 0
             self.folder.save_best(self.evaluated.state_dict())
         self.folder.log(self._metrics_line(scores))
         self._sums.clear()
@@ -242,6 +262,7 @@ class Trainer:
         return {
             "step": self.step,
             "best_oiou": self.best_oiou,
+            "num_stale": self.num_stale,
             "seconds": self._seconds,
             "model": self.model.state_dict(),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
@@ -256,6 +277,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.step, self.best_oiou, self._seconds = state["step"], state["best_oiou"], state["seconds"]
+        self.num_stale = state.get("num_stale", 0)  # states from before there was patience do not say
         self.model.load_state_dict(state["model"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])

@@ -281,6 +281,40 @@ def test_train__given_settings_reach_the_run(
     assert (config.learning_rate, config.weight_decay) == (TrainConfig().learning_rate, TrainConfig().weight_decay)
 
 
+def test_train__recipe_and_options_that_win_over_it(
+    semires: Semires,
+    assert_refused: Refused,
+    write_refer: Callable[..., Any],
+    write_store: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    fake = write_refer("refcoco")
+    write_store(tmp_path / "mine.zarr", "refcoco", fake.train_ids)
+    arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--store", "mine.zarr")
+    assert_refused(
+        semires(*arguments, "--recipe", "code"), "--recipe: expected one of paper, public-code, found 'code'"
+    )
+    assert_refused(semires(*arguments, "--matching", "best"), "strategy", "'best'")
+    chosen = ("--recipe", "public-code", "--matching", "iom", "--mutual-loss-mean", "weighted", "--patience", 1)
+    chosen = (*chosen, "--blur-labeled", "--text-dropout")
+    finished = semires(*arguments, *chosen)
+    assert finished.code == 0, finished.err
+    run = tmp_path / "runs" / "refcoco-0.25-semires-iom-public-code-seed0"
+    config = RunFolder(run).read_config()
+    assert (config.lambda_sup, config.alpha, config.mutual_schedule) == (10.0, 0.9996, 2.0)
+    assert (config.match.strategy, config.mutual_loss_mean, config.patience) == ("iom", "weighted", 1)
+    assert (config.blur_labeled, config.text_dropout_burn_in) == (True, True)
+    assert RunFolder(run / "burn-in").read_config() == config.burn_in()
+    # Typed, 0 is no patience, also where the recipe has some.
+    assert semires(*arguments, "--recipe", "public-code", "--patience", 0, "--name", "two").code == 0
+    assert RunFolder(tmp_path / "runs" / "two").read_config().patience is None
+    # An early stop is said, also by a run that stopped earlier.
+    result = RunFolder(run).read_result()
+    RunFolder(run).finish(result | {"steps": 1, "num_steps": 3, "stopped_early": True})
+    out = " ".join(semires(*arguments, *chosen).out.split())
+    assert "stopped early, after step 1 of 3: 1 evaluations in a row without a gain in val oIoU" in out
+
+
 def test_train__labeled_list_of_the_public_code(
     semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], tmp_path: Path
 ) -> None:

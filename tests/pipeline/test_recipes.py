@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from semires.pipeline.recipes import TABLE1_SHARES, generator_settings, train_recipe
@@ -7,6 +9,7 @@ from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS
 from semires.stages.train.config import UNSAID, TrainConfig
+from semires.stages.train.matching import MatchConfig, Strategy
 
 
 @pytest.mark.parametrize("split", [split for split in SPLITS if split != "refshapes"])
@@ -26,6 +29,42 @@ def test_train_recipe__refshapes_does_what_older_runs_did() -> None:
     recipe = train_recipe("refshapes")
     old = {name: value for name, value in recipe.to_dict().items() if name not in UNSAID}
     assert TrainConfig.from_dict(old) == recipe
+
+
+@pytest.mark.parametrize("strategy", [None, "cpi-u", "cpi", "iom"])
+def test_train_recipe__public_code(strategy: Strategy | None) -> None:
+    paper, public = (train_recipe("refcoco", name, strategy=strategy) for name in ("paper", "public-code"))
+    assert paper == TrainConfig(match=MatchConfig(**({"strategy": strategy} if strategy else {})))
+    of_iom = strategy == "iom"
+    assert public == dataclasses.replace(
+        paper,
+        text="sent",
+        eval_text="raw",
+        alpha=0.9996,
+        lambda_sup=10.0 if of_iom else 1.0,
+        patience=None if of_iom else 5,
+        mutual_schedule=2.0,
+        mutual_loss_mean="plain",
+    )
+
+
+def test_train_recipe__public_code_on_refshapes_is_its_switches_at_refshapes_sizes() -> None:
+    paper, public = (train_recipe("refshapes", name) for name in ("paper", "public-code"))
+    assert public == dataclasses.replace(
+        paper,
+        text="sent",
+        eval_text="raw",
+        blur_labeled=False,
+        text_dropout_burn_in=False,
+        patience=5,
+        mutual_schedule=2.0,
+        mutual_loss_mean="plain",
+    )
+
+
+def test_train_recipe__unknown_name() -> None:
+    with pytest.raises(InputError, match=r"--recipe: expected one of paper, public-code, found 'public'"):
+        train_recipe("refcoco", "public")
 
 
 def test_train_recipe__refshapes_is_trained_as_its_numbers_were_measured() -> None:

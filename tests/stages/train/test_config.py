@@ -19,7 +19,8 @@ MUTUAL: dict[str, Any] = {
     "alpha": 0.5,
     "lambda_sup": 10.0,
     "lambda_unsup": 0.5,
-    "mutual_schedule_length": 2.0,
+    "patience": 3,
+    "mutual_schedule": 2.0,
     "mutual_loss_mean": "plain",
 }
 # Every other one.
@@ -124,7 +125,8 @@ def test_from_dict__others_refused_in_one_line(values: Any) -> None:
         ("text", "raws"),
         ("eval_text", "tokens"),
         ("mutual_loss_mean", "other"),
-        *(("mutual_schedule_length", value) for value in (0.9, 0, float("nan"), float("inf"))),
+        *(("patience", value) for value in (0, -1)),
+        *(("mutual_schedule", value) for value in (0.9, 0, float("nan"), float("inf"))),
         *((name, 0) for name in ("burn_in_epochs", "mutual_epochs", "num_evaluations")),
         *((name, 0) for name in ("batch_burn_in", "batch_labeled", "batch_unlabeled")),
         *((name, -1) for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup")),

@@ -146,7 +146,7 @@ def test_train__writes_what_evaluation_and_resuming_need(make_trainer: MakeTrain
     assert [call for call in seen if call[0] == "semires"] == [("semires", 1, 2), ("semires", 2, 2)]
     assert [call for call in seen if call[0] == "evaluation"] == [("evaluation", num_val, num_val)] * 2
     assert trainer.folder.read_result() == result
-    assert result["steps"] == 2
+    assert (result["steps"], result["num_steps"], result["stopped_early"]) == (2, 2, False)
     lines = trainer.folder.read_metrics()
     assert [(line["phase"], line["step"], line["num_steps"]) for line in lines] == [("mutual", 1, 2), ("mutual", 2, 2)]
     assert result["val_oiou"] == max(line["val"]["oiou"] for line in lines)
@@ -164,7 +164,7 @@ def test_train__learning_rate_decays_to_nothing(make_trainer: MakeTrainer) -> No
 
 
 def test_train__learning_rate_of_a_longer_schedule_ends_halfway(make_trainer: MakeTrainer) -> None:
-    settings = {"mutual_schedule_length": 2.0, "learning_rate": 1e-3, "num_evaluations": 1}
+    settings = {"mutual_schedule": 2.0, "learning_rate": 1e-3, "num_evaluations": 1}
     for method, last in (("supervised", 0.0), ("baseline", 1e-3 * 0.5**0.9)):  # only mutual learning has one
         trainer = trained(make_trainer(method, method=method, **settings))
         assert [group["lr"] for group in trainer.optimizer.param_groups] == [pytest.approx(last)] * 4
@@ -320,7 +320,8 @@ def test_train__dropout_of_the_text_modules(
         assert not any(module.training for module in trainer.teacher.model.modules())
 
 
-def test_train__a_run_begun_before_blur_and_dropout_were_settings_goes_on(make_trainer: MakeTrainer) -> None:
+def test_train__a_run_begun_before_there_were_recipes_goes_on(make_trainer: MakeTrainer) -> None:
+    younger = {*UNSAID, "patience", "mutual_schedule", "mutual_loss_mean"}
     settings = {"method": "supervised", "burn_in_epochs": 4, **UNSAID}
     whole = trained(make_trainer("whole", **settings))
 
@@ -332,8 +333,12 @@ def test_train__a_run_begun_before_blur_and_dropout_were_settings_goes_on(make_t
     with pytest.raises(Stopped):
         stopped.train()
     path = stopped.folder.path / "config.json"
-    values = {name: value for name, value in json.loads(path.read_text()).items() if name not in UNSAID}
+    values = {name: value for name, value in json.loads(path.read_text()).items() if name not in younger}
     path.write_text(json.dumps(values))
+    state = stopped.folder.load_state()
+    assert state is not None
+    del state["num_stale"]
+    stopped.folder.save_state(state)
 
     found = stopped.folder.read_config()
     assert found == stopped.config
@@ -390,6 +395,88 @@ def test_train__stopped_between_the_last_checkpoint_and_the_result(
     assert resumed.folder.is_finished
     assert result["val_oiou"] == trainer.best_oiou
     assert same(weights_of(resumed.model), expected)
+
+
+@pytest.fixture
+def score_val(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets evaluations score what is given, in order; the last one stands for a kill."""
+
+    def patch(*scores: float) -> None:
+        pending = list(scores)
+
+        def evaluate(*args: Any, **kwargs: Any) -> SegmentationScores:
+            if not pending:
+                raise Stopped
+            return SegmentationScores(oiou=pending.pop(0), miou=0.0, precision={0.5: 0.0}, num_samples=1)
+
+        monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+
+    return patch
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "steps"),
+    [
+        ([5.0, 4.0, 6.0, 6.0, 5.0, 7.0], 2, 5),  # a gain is a higher score than any before; as high is none
+        ([5.0, 4.0, 6.0, 6.0, 5.0, 7.0], 3, 6),
+        ([5.0, 4.0, 6.0, 7.0, 6.0, 5.0], 2, 6),  # it ends there anyway
+        ([5.0, 4.0, 6.0, 6.0, 5.0, 7.0], None, 6),
+        ([5.0, 4.0], 1, 2),
+    ],
+)
+def test_train__patience(
+    make_trainer: MakeTrainer,
+    score_val: Callable[..., None],
+    scores: list[float],
+    patience: int | None,
+    steps: int,
+) -> None:
+    score_val(*scores)
+    trainer = make_trainer(method="baseline", patience=patience, mutual_epochs=3, num_evaluations=6)
+    result = trainer.train()
+    assert (result["steps"], result["num_steps"], result["stopped_early"]) == (steps, 6, steps < 6)
+    assert result["val_oiou"] == max(scores[:steps])
+    assert trainer.folder.read_result() == result
+    assert [line["step"] for line in metrics_of(trainer)] == [*range(1, steps + 1)]
+
+
+def test_train__burn_in_has_no_patience(make_trainer: MakeTrainer, score_val: Callable[..., None]) -> None:
+    score_val(5.0, 4.0, 3.0, 2.0)
+    result = make_trainer(method="supervised", patience=1, burn_in_epochs=4, num_evaluations=4).train()
+    assert (result["steps"], result["stopped_early"]) == (4, False)
+
+
+@pytest.mark.parametrize("num_done", [1, 2, 3])
+def test_train__patience_goes_on_where_it_stopped(
+    make_trainer: MakeTrainer, score_val: Callable[..., None], num_done: int
+) -> None:
+    scores = [5.0, 6.0, 4.0, 3.0, 9.0, 9.0]
+    settings = {"method": "baseline", "patience": 2, "mutual_epochs": 3, "num_evaluations": 6}
+    score_val(*scores)
+    whole = trained(make_trainer("whole", **settings))
+    assert whole.step == 4
+    score_val(*scores[:num_done])
+    with pytest.raises(Stopped):
+        make_trainer("stopped", **settings).train()
+    score_val(*scores[num_done:])
+    resumed = trained(make_trainer("stopped", **settings))
+    assert (resumed.step, resumed.best_oiou) == (4, 6.0)
+    assert same(weights_of(resumed.model), weights_of(whole.model))
+    assert metrics_of(resumed) == metrics_of(whole)
+
+
+def test_train__out_of_patience_and_stopped_before_the_result(
+    make_trainer: MakeTrainer, score_val: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"method": "baseline", "patience": 1, "mutual_epochs": 3, "num_evaluations": 6}
+    score_val(5.0, 4.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", lambda self, result: (_ for _ in ()).throw(Stopped))
+        with pytest.raises(Stopped):
+            make_trainer(**settings).train()
+    resumed = make_trainer(**settings)
+    result = resumed.train()  # one more evaluation would be a kill
+    assert (result["steps"], result["stopped_early"], result["val_oiou"]) == (2, True, 5.0)
 
 
 @pytest.mark.parametrize("method", ["supervised", "semires"])
