@@ -88,6 +88,8 @@ def train(
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
+    from semires.stages.train.run import burn_in_differences, check_burn_in
+    from semires.stages.train.run_folder import RunFolder
 
     paths = make_paths(data, coco_images, runs)
     if split is None:
@@ -142,6 +144,11 @@ def train(
         name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
     run = paths.runs / name
     console.print(f"run: {run} on {chosen_device}", soft_wrap=True)
+    if burn_in is not None and config.method != "supervised":
+        burn_in_folder = RunFolder(burn_in)
+        check_burn_in(burn_in_folder, config)
+        for what, (there, asked) in burn_in_differences(burn_in_folder, config).items():
+            console.print(f"{burn_in} was trained with {what} {there!r}, not {asked!r}", soft_wrap=True)
     with progress() as on_progress:
         result = run_stage_two(config, paths, run, chosen_device, on_progress, store=store, burn_in=burn_in)
     if result.get("stopped_early"):

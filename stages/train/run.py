@@ -108,7 +108,10 @@ def run_sources(
 
 
 def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
-    """InputError unless `folder` holds a finished supervised run of the model and labeled data that `config` names."""
+    """InputError unless `folder` holds a finished supervised run of the model and labeled data that `config` names.
+
+    How it was trained may differ (epochs, rate, blur, dropout): its own config.json says it, `burn_in_differences` too.
+    """
     found = folder.read_config()
     if not folder.is_finished:
         raise InputError(f"--burn-in: expected a finished run, found an unfinished one in {folder.path}; finish it")
@@ -118,6 +121,12 @@ def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
             raise InputError(
                 f"--burn-in: expected a run with {name} {expected!r}, found {getattr(found, name)!r} in {folder.path}"
             )
+
+
+def burn_in_differences(folder: RunFolder, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """In what the burn-in in `folder` was trained otherwise than one of `config`: name -> (there, asked for)."""
+    there, asked = folder.read_config().to_dict(), config.burn_in().to_dict()
+    return {name: (there[name], asked[name]) for name in asked if name != "num_workers" and there[name] != asked[name]}
 
 
 def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: TrainConfig) -> None:

@@ -352,7 +352,12 @@ def test_train__a_name_that_is_taken(
     assert_refused(semires(*arguments[:-4], "--method", "baseline", "--burn-in", "runs/two"), "runs/two")
     # The run that is there serves as burn-in of another method, and not of other data.
     shared = ("--method", "baseline", "--burn-in", "runs/one", "--name", "two")
-    assert semires(*arguments[:-4], *shared).code == 0
+    finished = semires(*arguments[:-4], *shared)
+    assert finished.code == 0
+    assert "was trained with" not in finished.out
+    finished = semires(*arguments[:-4], *shared[:-1], "blurred", "--blur-labeled")
+    assert finished.code == 0
+    assert "runs/one was trained with blur_labeled False, not True" in finished.out.splitlines()
     assert_refused(semires(*arguments[:-4], *shared, "--labeled", 0.5, "--name", "three"), "--burn-in", "labeled 0.5")
 
 

@@ -19,7 +19,14 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.run import check_burn_in, check_candidates, check_run, run_sources, train_run
+from semires.stages.train.run import (
+    burn_in_differences,
+    check_burn_in,
+    check_candidates,
+    check_run,
+    run_sources,
+    train_run,
+)
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.trainer import TrainData
 
@@ -229,6 +236,20 @@ def test_check_burn_in__of_other_data_or_model(
     check_burn_in(folder, nano_config(alpha=0.1, mutual_epochs=9))
     with pytest.raises(InputError, match=f"--burn-in: expected a run with {name} {value!r}, found"):
         check_burn_in(folder, nano_config(**{name: value}))
+
+
+def test_burn_in_differences__how_it_was_trained_is_no_reason_to_refuse_it(
+    nano_config: NanoConfig, supervised: Path
+) -> None:
+    folder = RunFolder(supervised)
+    assert burn_in_differences(folder, nano_config(alpha=0.1, mutual_schedule=2.0, num_workers=1)) == {}
+    other = nano_config(blur_labeled=True, text_dropout_burn_in=True, learning_rate=0.1)
+    check_burn_in(folder, other)
+    assert burn_in_differences(folder, other) == {
+        "blur_labeled": (False, True),
+        "text_dropout_burn_in": (False, True),
+        "learning_rate": (1e-3, 0.1),
+    }
 
 
 def test_check_burn_in__unfinished_or_not_supervised(tmp_path: Path, nano_config: NanoConfig) -> None:
