@@ -1,0 +1,231 @@
+"""Whole steps of mutual learning against a plain transcription of the paper's equations, in float64.
+
+Of ours the transcription takes the network itself, the reference matching and the two views, which have tests of their
+own; labels, losses, means, AdamW, its schedule and the moving average are written out.
+"""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from semires.pipeline.recipes import train_recipe
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.matching import pack_bits
+from semires.stages.train.matching.reference import match_reference
+from semires.stages.train.models.interface import ResModel
+from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.samples import Batch
+from semires.stages.train.trainer import TrainData, Trainer
+from semires.stages.train.views import strong_view, weak_view
+
+SIZE = 16
+CHANNELS = 6
+NUM_TOKENS = 5
+NUM_STEPS = 3
+
+
+class TinyRes(ResModel):
+    """Words added to convolved pixels: batch norm, dropout of the text, and a table of indices as Swin has one."""
+
+    order: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_size = SIZE
+        self.conv = nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(CHANNELS)
+        self.text = nn.Sequential(nn.Embedding(50, CHANNELS), nn.Dropout(0.3))
+        self.register_buffer("order", torch.randperm(CHANNELS))
+        self.classify = nn.Conv2d(CHANNELS, 2, 1)
+
+    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        words = self.text(input_ids) * attention_mask[..., None]
+        pooled = words.sum(dim=1) / attention_mask.sum(dim=1)[:, None]
+        pixels = self.norm(self.conv(images.double()))  # views come in float32, as the interface says
+        return self.classify((pixels + pooled[:, self.order, None, None]).relu())
+
+    def text_modules(self) -> Iterable[nn.Module]:
+        return (self.text,)
+
+
+class Transcription:
+    """Student and teacher as the equations have them, a step at a time."""
+
+    def __init__(self, config: TrainConfig, model: TinyRes) -> None:
+        self.config = config
+        self.student = copy.deepcopy(model).train()
+        self.teacher = copy.deepcopy(model).eval()  # eq. 2
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.step = 0
+        self.mean_gradient = {name: torch.zeros_like(p) for name, p in self.student.named_parameters()}
+        self.mean_square = {name: torch.zeros_like(p) for name, p in self.student.named_parameters()}
+
+    def train_step(self, labeled: Batch, unlabeled: Batch, candidates: Tensor) -> tuple[float, float, list[bool]]:
+        """The two losses before the step, and which samples were refined. candidates: bool [M, S, S]."""
+        config = self.config
+        image_l = labeled.images.float() / 255
+        if config.blur_labeled:
+            image_l = weak_view(labeled.images, self.generator, config.views)
+        image_u_weak = weak_view(unlabeled.images, self.generator, config.views)
+        image_u_strong = strong_view(image_u_weak, self.generator, config.views)
+
+        with torch.no_grad():
+            logits = self.teacher(imagenet(image_u_weak), unlabeled.input_ids, unlabeled.attention_mask)
+        prob = logits[:, 1].exp() / (logits[:, 0].exp() + logits[:, 1].exp())
+        label = logits.argmax(dim=1).bool()
+        assert not label.all()
+        found = match_reference(candidates, unlabeled.offsets, label, config.match)
+        gamma, sigma2, mu = 1.3, 0.1, 0.5
+        pwa = gamma - (-((prob - mu) ** 2) / (2 * sigma2)).exp() / (math.sqrt(2 * math.pi) * math.sqrt(sigma2))
+
+        logits = self.student(
+            imagenet(torch.cat([image_l, image_u_strong])),
+            torch.cat([labeled.input_ids, unlabeled.input_ids]),
+            torch.cat([labeled.attention_mask, unlabeled.attention_mask]),
+        )
+        loss_sup = self.class_weighted(list(zip(logits[: len(labeled)], labeled.masks, strict=True)))
+        refined, unmatched = [], []
+        for b, logits_b in enumerate(logits[len(labeled) :]):
+            if found.matched[b]:
+                refined.append((logits_b, found.refined[b]))
+            else:
+                unmatched.append((pwa[b] * cross_entropy(logits_b, label[b])).mean())
+        means = [self.class_weighted(refined)] if refined else []
+        means += [cast(Tensor, sum(unmatched)) / len(unmatched)] if unmatched else []
+        loss_unsup = cast(Tensor, sum(means)) / len(means)
+
+        self.student.zero_grad()
+        (config.lambda_sup * loss_sup + config.lambda_unsup * loss_unsup).backward()  # eq. 4
+        self.adamw()
+        self.step += 1
+        self.follow()
+        return loss_sup.item(), loss_unsup.item(), found.matched.tolist()
+
+    def class_weighted(self, samples: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Cross-entropy with the class weights 0.9 and 1.1, in the recipe's mean over all pixels of the samples."""
+        total, divisor = torch.zeros((), dtype=torch.float64), 0.0
+        for logits, target in samples:
+            weights = target.double() * 1.1 + (~target).double() * 0.9
+            total = total + (weights * cross_entropy(logits, target)).sum()
+            divisor += weights.sum().item() if self.config.mutual_loss_mean == "weighted" else target.numel()
+        return total / divisor
+
+    @torch.no_grad()
+    def adamw(self) -> None:
+        """Decoupled weight decay of matrices and kernels only; the rate of this iteration."""
+        config = self.config
+        rate = config.learning_rate * (1 - self.step / (config.mutual_schedule * NUM_STEPS)) ** 0.9
+        beta1, beta2, eps = 0.9, 0.999, 1e-8
+        for name, parameter in self.student.named_parameters():
+            assert parameter.grad is not None
+            gradient = parameter.grad
+            if parameter.ndim > 1:
+                parameter -= rate * config.weight_decay * parameter
+            mean, square = self.mean_gradient[name], self.mean_square[name]
+            mean += (1 - beta1) * (gradient - mean)
+            square += (1 - beta2) * (gradient**2 - square)
+            unbiased_mean = mean / (1 - beta1 ** (self.step + 1))
+            unbiased_square = square / (1 - beta2 ** (self.step + 1))
+            parameter -= rate * unbiased_mean / (unbiased_square.sqrt() + eps)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Eq. 5; what is no number of a scale, a count or an index, is the student's."""
+        alpha, student = self.config.alpha, self.student.state_dict()
+        for name, own in self.teacher.state_dict().items():
+            is_whole = own.dtype == torch.int64
+            own.copy_(student[name] if is_whole else alpha * own + (1 - alpha) * student[name])
+
+
+def imagenet(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (images - mean) / std
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Of each pixel: logits [2, S, S], target bool [S, S]."""
+    log_sum = (logits[0].exp() + logits[1].exp()).log()
+    return log_sum - torch.where(target, logits[1], logits[0])
+
+
+def make_batch(generator: torch.Generator, num_samples: int, candidates: list[Tensor]) -> Batch:
+    """Random images, masks and words; sample b has the candidates `candidates[b]`, bool [M, S, S]."""
+    patches = torch.randint(0, 256, (num_samples, 3, SIZE // 4, SIZE // 4), dtype=torch.uint8, generator=generator)
+    num_words = torch.randint(1, NUM_TOKENS + 1, (num_samples, 1), generator=generator)
+    return Batch(
+        images=patches.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3),  # which a blur does not wipe out
+        masks=torch.rand(num_samples, SIZE, SIZE, generator=generator) < 0.3,
+        input_ids=torch.randint(0, 50, (num_samples, NUM_TOKENS), generator=generator),
+        attention_mask=(torch.arange(NUM_TOKENS) < num_words).long(),
+        candidates=pack_bits(torch.cat(candidates)),
+        offsets=torch.tensor([0, *(len(of_image) for of_image in candidates)]).cumsum(0),
+    )
+
+
+def make_model() -> TinyRes:
+    """A model in float64 whose labels are mostly foreground."""
+    torch.manual_seed(1)
+    model = TinyRes().double()
+    batch = make_batch(torch.Generator().manual_seed(1), 8, [torch.zeros(0, SIZE, SIZE, dtype=torch.bool)] * 8)
+    with torch.no_grad():
+        model.text[0].weight.mul_(0.2)
+        logits = model.eval()(imagenet(batch.images / 255), batch.input_ids, batch.attention_mask)
+        assert model.classify.bias is not None
+        model.classify.bias[1] -= (logits[:, 1] - logits[:, 0]).quantile(0.15)
+    return model
+
+
+def make_candidates(is_matched: bool) -> Tensor:
+    """For a label that is mostly foreground: a corner, and where it is to be matched most of the image too."""
+    corner, most = (torch.zeros(SIZE, SIZE, dtype=torch.bool) for _ in range(2))
+    corner[:3, :4] = True
+    most[:-1] = True
+    return torch.stack([corner, most] if is_matched else [corner])
+
+
+@pytest.mark.parametrize("matched", [[True] * 3, [False] * 3, [True, False, True]], ids=["all", "none", "some"])
+@pytest.mark.parametrize("strategy", ["iom", "cpi-u"])
+@pytest.mark.parametrize(
+    ("split", "recipe"), [("refcoco", "paper"), ("refcoco", "public-code"), ("refshapes", "paper")]
+)
+def test_train_step__equals_a_plain_transcription(
+    tmp_path: Path, split: str, recipe: str, strategy: Any, matched: list[bool]
+) -> None:
+    config = dataclasses.replace(
+        train_recipe(split, recipe, strategy=strategy), mutual_epochs=1, batch_labeled=2, batch_unlabeled=len(matched)
+    )
+    model = make_model()
+    plain = Transcription(config, model)
+    refs = cast(Any, [None] * (NUM_STEPS * len(matched)))  # only their number is asked for
+    data = TrainData(labeled=refs, unlabeled=refs, val=refs)
+    trainer = Trainer(config, model, data, RunFolder(tmp_path), torch.device("cpu"))
+    assert trainer.num_steps == NUM_STEPS
+    assert trainer.teacher is not None
+
+    generator = torch.Generator().manual_seed(2)
+    candidates = [make_candidates(is_matched) for is_matched in matched]
+    for step in range(NUM_STEPS):
+        labeled = make_batch(generator, 2, [torch.zeros(0, SIZE, SIZE, dtype=torch.bool)] * 2)
+        unlabeled = make_batch(generator, len(matched), candidates)
+        torch.manual_seed(step)  # of the dropout
+        loss_sup, loss_unsup, found = plain.train_step(labeled, unlabeled, torch.cat(candidates))
+        assert found == matched
+        torch.manual_seed(step)
+        trainer._sums.clear()
+        trainer.train_step(labeled, unlabeled)
+        assert trainer._sums["loss_sup"].item() == pytest.approx(loss_sup, abs=1e-12, rel=0)
+        assert trainer._sums["loss_unsup"].item() == pytest.approx(loss_unsup, abs=1e-12, rel=0)
+        for ours, theirs in ((trainer.model, plain.student), (trainer.teacher.model, plain.teacher)):
+            expected = theirs.state_dict()
+            for name, tensor in ours.state_dict().items():
+                torch.testing.assert_close(tensor, expected[name], atol=1e-10, rtol=0)
+    # The schedule has gone all the way, or half of it.
+    last = config.learning_rate * (0.5**0.9 if recipe == "public-code" else 0)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [pytest.approx(last)] * 2
