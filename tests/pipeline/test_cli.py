@@ -315,6 +315,13 @@ def test_train__recipe_and_options_that_win_over_it(
     assert "stopped early, after step 1 of 3: 1 evaluations in a row without a gain in val oIoU" in out
 
 
+def test_fidelity__names_options_that_there_are() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z0-9-]+", text))
+    options = {option for parameter in COMMANDS["semires train"].params for option in parameter.opts}
+    assert {"--recipe", "--patience", "--text-dropout"} <= named <= options
+
+
 def test_train__labeled_list_of_the_public_code(
     semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], tmp_path: Path
 ) -> None:
