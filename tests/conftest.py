@@ -1,12 +1,14 @@
-"""What tests of several modules share: a RefShapes of a few scenes and a store of their true masks."""
+"""What tests of several modules share: a RefShapes of a few scenes, a store of their true masks, original layouts."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
@@ -74,3 +76,127 @@ def heard_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def _swin_shapes(*, embed_dim: int, depths: Sequence[int], heads: Sequence[int], window: int) -> dict[str, list[int]]:
+    """Microsoft's Swin as LAVT has it: without last norm and head, with its integer buffers."""
+    shapes = {"patch_embed.proj.weight": [embed_dim, 3, 4, 4], "patch_embed.proj.bias": [embed_dim]}
+    shapes |= {"patch_embed.norm.weight": [embed_dim], "patch_embed.norm.bias": [embed_dim]}
+    for stage, depth in enumerate(depths):
+        dim = embed_dim * 2**stage
+        for block in range(depth):
+            at = f"layers.{stage}.blocks.{block}"
+            shapes[f"{at}.attn.relative_position_bias_table"] = [(2 * window - 1) ** 2, heads[stage]]
+            shapes[f"{at}.attn.relative_position_index"] = [window**2, window**2]
+            for name, rows, columns in (
+                ("attn.qkv", 3 * dim, dim),
+                ("attn.proj", dim, dim),
+                ("mlp.fc1", 4 * dim, dim),
+                ("mlp.fc2", dim, 4 * dim),
+            ):
+                shapes |= {f"{at}.{name}.weight": [rows, columns], f"{at}.{name}.bias": [rows]}
+            for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+                shapes[f"{at}.{name}"] = [dim]
+        if stage < len(depths) - 1:
+            at = f"layers.{stage}.downsample"
+            shapes |= {f"{at}.norm.weight": [4 * dim], f"{at}.norm.bias": [4 * dim]}
+            shapes[f"{at}.reduction.weight"] = [2 * dim, 4 * dim]
+    return shapes
+
+
+def _bert_shapes(*, hidden: int, layers: int, vocab: int, positions: int) -> dict[str, list[int]]:
+    shapes = {"embeddings.word_embeddings.weight": [vocab, hidden]}
+    shapes |= {"embeddings.position_embeddings.weight": [positions, hidden]}
+    shapes |= {"embeddings.token_type_embeddings.weight": [2, hidden]}
+    shapes |= {"embeddings.LayerNorm.weight": [hidden], "embeddings.LayerNorm.bias": [hidden]}
+    for layer in range(layers):
+        at = f"encoder.layer.{layer}"
+        for name, rows, columns in (
+            *((f"attention.self.{part}", hidden, hidden) for part in ("query", "key", "value")),
+            ("attention.output.dense", hidden, hidden),
+            ("intermediate.dense", 2 * hidden, hidden),
+            ("output.dense", hidden, 2 * hidden),
+        ):
+            shapes |= {f"{at}.{name}.weight": [rows, columns], f"{at}.{name}.bias": [rows]}
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes |= {f"{at}.{name}.weight": [hidden], f"{at}.{name}.bias": [hidden]}
+    return shapes
+
+
+def _fusion_shapes(embed_dim: int, hidden: int) -> dict[str, list[int]]:
+    """What LAVT adds to its backbone, and its decoder."""
+    shapes: dict[str, list[int]] = {}
+    for stage in range(4):
+        dim, at = embed_dim * 2**stage, f"backbone.layers.{stage}"
+        for name, columns in (
+            ("vis_project.0", dim),
+            ("image_lang_att.f_key.0", hidden),
+            ("image_lang_att.f_query.0", dim),
+            ("image_lang_att.f_value.0", hidden),
+            ("image_lang_att.W.0", dim),
+            ("project_mm.0", dim),
+        ):
+            shapes |= {f"{at}.fusion.{name}.weight": [dim, columns, 1], f"{at}.fusion.{name}.bias": [dim]}
+        shapes |= {f"{at}.res_gate.0.weight": [dim, dim], f"{at}.res_gate.2.weight": [dim, dim]}
+        shapes |= {f"backbone.norm{stage}.weight": [dim], f"backbone.norm{stage}.bias": [dim]}
+    width = incoming = 4 * embed_dim
+    for level, finer in ((4, 4), (3, 2), (2, 1)):
+        incoming = 8 * embed_dim if level == 4 else width
+        shapes[f"classifier.conv1_{level}.weight"] = [width, incoming + finer * embed_dim, 3, 3]
+        shapes[f"classifier.conv2_{level}.weight"] = [width, width, 3, 3]
+        for norm in (f"classifier.bn1_{level}", f"classifier.bn2_{level}"):
+            shapes |= {f"{norm}.{name}": [width] for name in ("weight", "bias", "running_mean", "running_var")}
+            shapes[f"{norm}.num_batches_tracked"] = []
+    return shapes | {"classifier.conv1_1.weight": [2, width, 1, 1], "classifier.conv1_1.bias": [2]}
+
+
+def _random_tensors(shapes: dict[str, list[int]], window: int) -> dict[str, Tensor]:
+    """Small weights, positive variances, and the integer buffers as the original code makes them."""
+    generator = torch.Generator().manual_seed(len(shapes))
+    tensors = {name: torch.randn(shape, generator=generator) / 5 for name, shape in shapes.items()}
+    places = [(y, x) for y in range(window) for x in range(window)]
+    side = 2 * window - 1
+    index = [[(a - c + window - 1) * side + b - d + window - 1 for c, d in places] for a, b in places]
+    for name in tensors:
+        if name.endswith("relative_position_index"):
+            tensors[name] = torch.tensor(index)
+        elif name.endswith("num_batches_tracked"):
+            tensors[name] = torch.tensor(1234)
+        elif name.endswith("running_var"):
+            tensors[name] = tensors[name].abs() + 0.5
+    return tensors
+
+
+SMALL = {"embed_dim": 8, "depths": (1, 1, 2, 1), "heads": (1, 2, 4, 8), "window": 7}
+
+
+@pytest.fixture(scope="session")
+def swin_tensors() -> Callable[..., dict[str, Tensor]]:
+    """The state dict of a small Swin classifier by Microsoft's names, `attn_mask` of shifted blocks included."""
+
+    def make(**sizes: Any) -> dict[str, Tensor]:
+        sizes = SMALL | sizes
+        top = sizes["embed_dim"] * 8
+        shapes = _swin_shapes(**sizes) | {"norm.weight": [top], "norm.bias": [top]}
+        shapes |= {
+            "head.weight": [5, top],
+            "head.bias": [5],
+            f"layers.2.blocks.{sizes['depths'][2] - 1}.attn_mask": [4, 9, 9],
+        }
+        return _random_tensors(shapes, sizes["window"])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lavt_tensors() -> Callable[..., dict[str, Tensor]]:
+    """The state dict of a small LAVT by the names of its original code's `lavt_one`."""
+
+    def make(*, hidden: int = 16, layers: int = 2, vocab: int = 200, positions: int = 32, **sizes: Any) -> Any:
+        sizes = SMALL | sizes
+        shapes = {f"backbone.{name}": shape for name, shape in _swin_shapes(**sizes).items()}
+        shapes |= _fusion_shapes(sizes["embed_dim"], hidden)
+        bert = _bert_shapes(hidden=hidden, layers=layers, vocab=vocab, positions=positions)
+        return _random_tensors(shapes | {f"text_encoder.{n}": shape for n, shape in bert.items()}, sizes["window"])
+
+    return make

@@ -9,11 +9,13 @@ import torch
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.models.checkpoints.swin import resize_tables
+from semires.stages.train.models.checkpoints.swin_files import read_swin
 from semires.stages.train.models.lavt import Lavt
 
-# What must agree for weights to fit and to mean the same.
+# What must agree for weights to fit and to mean the same. Not the window: its tables of positions can be resized.
 SWIN_FIELDS = (
-    *("embed_dim", "depths", "num_heads", "window_size", "patch_size", "mlp_ratio"),
+    *("embed_dim", "depths", "num_heads", "patch_size", "mlp_ratio"),
     *("qkv_bias", "use_absolute_embeddings", "hidden_act", "layer_norm_eps"),
 )
 BERT_FIELDS = (
@@ -25,15 +27,23 @@ BERT_FIELDS = (
 def load_swin(lavt: Lavt, source: str | os.PathLike[str]) -> None:
     """Copy the weights of a pre-trained Swin, with or without classifier, into the visual trunk.
 
-    source: folder in the transformers format (config.json and safetensors), or a name on the Hugging Face hub such as
-    `microsoft/swin-base-patch4-window12-384-in22k`. Raises InputError when it cannot be read, is of another size or
-    lacks weights.
+    source: folder in the transformers format (config.json and safetensors), a name on the Hugging Face hub such as
+    `microsoft/swin-base-patch4-window12-384-in22k`, or Microsoft's own checkpoint file (.pth). Weights of another
+    window have their tables of relative positions resized (`resize_table`), as LAVT does. Raises InputError when it
+    cannot be read, is of another size or lacks weights.
     """
+    window = lavt.visual.swin_config.window_size
+    if Path(source).is_file():
+        sizes, trunk = read_swin(source)
+        found = {"embed_dim": sizes.embed_dim, "depths": sizes.depths, "num_heads": sizes.heads}
+        _check_values("Swin", source, lavt.visual.swin_config, found | {"patch_size": sizes.patch})
+        lavt.visual.load_state_dict(resize_tables(trunk, window, source))
+        return
     # The trunk ends before Swin's last norm, so a checkpoint without that is whole for us.
     own = _Own(lavt.visual.swin_config, SWIN_FIELDS, unread="layernorm.")
     _, swin = read_pretrained("Swin", source, SwinConfig, SwinModel, own, add_pooling_layer=False)
     lavt.visual.embeddings.load_state_dict(swin.embeddings.state_dict())
-    lavt.visual.layers.load_state_dict(swin.encoder.layers.state_dict())
+    lavt.visual.layers.load_state_dict(resize_tables(swin.encoder.layers.state_dict(), window, source))
 
 
 def load_bert(lavt: Lavt, source: str | os.PathLike[str]) -> None:
@@ -80,7 +90,7 @@ def read_pretrained(
     try:
         config = config_class.from_pretrained(source)
         if own is not None:
-            _check_fields(kind, source, own, config)
+            _check_values(kind, source, own.config, {field: getattr(config, field) for field in own.fields})
         if not with_weights:
             return config, None
         model, info = model_class.from_pretrained(
@@ -104,9 +114,10 @@ def read_pretrained(
     return config, model
 
 
-def _check_fields(kind: str, source: str | os.PathLike[str], own: _Own, config: Any) -> None:
-    for field in own.fields:
-        expected, found = _plain(getattr(own.config, field)), _plain(getattr(config, field))
+def _check_values(kind: str, source: str | os.PathLike[str], own: Any, values: dict[str, Any]) -> None:
+    """InputError unless the config `own` of a network of ours has these values."""
+    for field, value in values.items():
+        expected, found = _plain(getattr(own, field)), _plain(value)
         if expected != found:
             raise InputError(
                 f"expected a {kind} with {field} {expected}, found {found} in {source}: "

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import BertForMaskedLM, SwinForImageClassification, SwinModel
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.models.checkpoints.swin import resize_table
 from semires.stages.train.models.pretrained import load_bert, load_swin
 
 
@@ -56,11 +57,40 @@ def test_load__other_size_or_missing(make_lavt, tiny_config, tmp_path):
             load(lavt, tmp_path / "absent")
     with pytest.raises(InputError, match=r"found no config\.json"):
         load_bert(lavt, tmp_path)
-    other = make_lavt(dataclasses.replace(tiny_config, swin_window=2))
+    other = make_lavt(dataclasses.replace(tiny_config, swin_depths=(1, 1, 1, 1), swin_window=2))
     SwinModel(other.visual.swin_config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="expected a Swin with window_size 4, found 2"):
+    with pytest.raises(InputError, match=r"expected a Swin with depths \[1, 1, 2, 1\], found \[1, 1, 1, 1\]"):
         load_swin(lavt, tmp_path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in lavt.state_dict().items())
+
+
+def test_load_swin__of_another_window(make_lavt, tiny_config, tmp_path):
+    other = make_lavt(dataclasses.replace(tiny_config, swin_window=7))
+    SwinModel(other.visual.swin_config).save_pretrained(tmp_path)
+    theirs = load_file(tmp_path / "model.safetensors")
+    lavt = make_lavt()
+    load_swin(lavt, tmp_path)
+    own = lavt.visual.layers[1].blocks[0].attention
+    table = theirs["encoder.layers.1.blocks.0.attention.self.relative_position_bias_table"]
+    assert torch.equal(own.relative_position_bias.relative_position_bias_table, resize_table(table, 4))
+    assert torch.equal(own.o_proj.weight, theirs["encoder.layers.1.blocks.0.attention.output.dense.weight"])
+
+
+@pytest.mark.parametrize("window", [4, 7])
+def test_load_swin__microsofts_file(make_lavt, swin_tensors, tmp_path, window):
+    torch.save({"model": swin_tensors(window=window)}, tmp_path / "swin.pth")
+    lavt = make_lavt()
+    load_swin(lavt, str(tmp_path / "swin.pth"))
+    own = lavt.visual.layers[3].blocks[0]
+    table = swin_tensors(window=window)["layers.3.blocks.0.attn.relative_position_bias_table"]
+    assert torch.equal(own.attention.relative_position_bias.relative_position_bias_table, resize_table(table, 4))
+    assert torch.equal(own.mlp.fc2.bias, swin_tensors(window=window)["layers.3.blocks.0.mlp.fc2.bias"])
+
+
+def test_load_swin__file_of_another_size(make_lavt, swin_tensors, tmp_path):
+    torch.save({"model": swin_tensors(depths=(1, 1, 1, 1))}, tmp_path / "swin.pth")
+    with pytest.raises(InputError, match=r"expected a Swin with depths \[1, 1, 2, 1\], found \[1, 1, 1, 1\] in .*pth"):
+        load_swin(make_lavt(), tmp_path / "swin.pth")
 
 
 def test_load_swin__weights_missing_or_no_safetensors(make_lavt, tmp_path):
