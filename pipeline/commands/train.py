@@ -41,7 +41,7 @@ def train(
     swin: Annotated[str | None, typer.Option(help="Pre-trained Swin of LAVT: folder, .pth file or hub name.")] = None,
     bert: Annotated[str | None, typer.Option(help="Pre-trained BERT of LAVT: local folder or hub name.")] = None,
     clipseg: Annotated[str | None, typer.Option(help="Pre-trained CLIPSeg: local folder or hub name.")] = None,
-    window: Annotated[int | None, typer.Option(help="Side of Swin's windows; resizes pre-trained tables. Default: the size's.")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of Swin's windows; pre-trained tables are resized.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels (paper: 480).")] = None,
     text: Annotated[str | None, typer.Option(help="Text that training reads: raw (default, as LAVT) or sent.")] = None,
     eval_text: Annotated[str | None, typer.Option(help="Text that evaluation reads: raw (default) or sent.")] = None,

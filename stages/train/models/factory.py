@@ -31,6 +31,7 @@ def model_of_factory(name: str, *, pretrained: bool) -> ResModel:
     """
     found = _find(name)(pretrained=pretrained)
     _check(name, found)
+    found.factory = name
     return found.train()
 
 

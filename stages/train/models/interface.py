@@ -1,15 +1,18 @@
 """What training, evaluation and prediction need of a RES model, whatever it is made of."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from semires.stages.data.errors import InputError
 from semires.stages.train.models.tokenization import Tokenizer
 
 
-class ResModel(nn.Module, ABC):
+class ResModel(nn.Module, PyTorchModelHubMixin, ABC):
     """A network that segments what an expression means in an image.
 
     A model of one's own derives from this, sets `image_size` and `tokenizer` after `super().__init__()` and writes
@@ -22,6 +25,10 @@ class ResModel(nn.Module, ABC):
     """Side in pixels of the square images that it is trained and evaluated with."""
     tokenizer: Tokenizer
     """Makes `input_ids` and `attention_mask` of expressions; pickled to data-loader workers."""
+    factory: str | None = None
+    """The PACKAGE.MODULE:FACTORY that made it, by which its folder is opened again; None for a model of semires."""
+    card: str | None = None
+    """The model card of the folder that it was opened from."""
 
     @abstractmethod
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -48,3 +55,46 @@ class ResModel(nn.Module, ABC):
     def text_modules(self) -> Iterable[nn.Module]:
         """The modules that read words, which burn-in may leave in evaluation mode (no dropout); none by default."""
         return ()
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> str | None:
+        """Write the folder that `from_pretrained` opens: weights, config, tokenizer and model card; see folder.py.
+
+        options: `push_to_hub=True` pushes it as well, to `repo_id` or the folder's name, with the options of
+        `push_to_hub`. A folder that holds a model is replaced; InputError for one that holds anything else.
+        """
+        from semires.stages.train.models.checkpoints.folder import save_model
+
+        push, repo_id = options.pop("push_to_hub", False), options.pop("repo_id", None)
+        # The mixin's own; the folder has a config and a card already.
+        options.pop("config", None)
+        options.pop("model_card_kwargs", None)
+        save_model(self, save_directory)
+        return self.push_to_hub(repo_id or os.path.basename(os.fspath(save_directory)), **options) if push else None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **hub_options: Any) -> Self:
+        """The model of a folder that `save_pretrained` wrote, or of a name on the Hugging Face hub, in evaluation mode.
+
+        hub_options: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`. Nothing else is read: no
+        pre-trained backbone, and no hub for a folder. InputError where it cannot be had or is no `cls`.
+        """
+        from semires.stages.train.models.checkpoints.folder import open_model
+
+        model = open_model(pretrained_model_name_or_path, **hub_options)
+        if not isinstance(model, cls):
+            raise InputError(
+                f"expected a {cls.__name__}, found a {type(model).__name__} in {pretrained_model_name_or_path}: "
+                f"open it with {type(model).__name__}.from_pretrained"
+            )
+        return model
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the model's folder to the Hugging Face hub; returns the commit's URL.
+
+        options: as of `huggingface_hub.ModelHubMixin.push_to_hub`, such as `private` and `token`. InputError where it
+        cannot be pushed.
+        """
+        from semires.stages.train.models.checkpoints.hub import pushing
+
+        with pushing(repo_id):
+            return super().push_to_hub(repo_id, **options)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.models.checkpoints.origin import Origin
 from semires.stages.train.models.decoder import Decoder, upsample
 from semires.stages.train.models.fusion import StageFusion
 from semires.stages.train.models.interface import ResModel
@@ -24,6 +25,8 @@ class Lavt(ResModel):
 
     tokenizer: makes its input_ids; needed where expressions come as text, in training, evaluation and prediction.
 
+    origin: the checkpoint that it was converted from, if any.
+
     The parts: `visual` (SwinTrunk, usable alone), `text` (TextEncoder), `fusion` (a StageFusion per stage), `decoder`.
     """
 
@@ -31,6 +34,7 @@ class Lavt(ResModel):
         super().__init__()
         self.config = config
         self.image_size = config.image_size
+        self.origin: Origin | None = None
         if tokenizer is not None:
             self.tokenizer = tokenizer
         self.visual = SwinTrunk(

@@ -91,6 +91,14 @@ class Tokenizer:
             )
         return cls(tokenizer, max_tokens=max_tokens, keep_sep=keep_sep)
 
+    def save(self, folder: str | os.PathLike[str]) -> dict[str, Any]:
+        """Write the tokenizer's files in transformers' format; returns what opens them again, for JSON.
+
+        That is `class`, its name in transformers, and `max_tokens`; `from_pretrained` takes the folder and both.
+        """
+        self._tokenizer.save_pretrained(folder)
+        return {"class": type(self._tokenizer).__name__, "max_tokens": self.max_tokens}
+
     @property
     def vocab_size(self) -> int:
         """Number of tokens; ids are below it. The text encoder's table needs at least as many rows."""
