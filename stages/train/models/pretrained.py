@@ -36,7 +36,7 @@ def load_swin(lavt: Lavt, source: str | os.PathLike[str]) -> None:
     if Path(source).is_file():
         sizes, trunk = read_swin(source)
         found = {"embed_dim": sizes.embed_dim, "depths": sizes.depths, "num_heads": sizes.heads}
-        _check_values("Swin", source, lavt.visual.swin_config, found | {"patch_size": sizes.patch})
+        check_values("Swin", source, lavt.visual.swin_config, found | {"patch_size": sizes.patch})
         lavt.visual.load_state_dict(resize_tables(trunk, window, source))
         return
     # The trunk ends before Swin's last norm, so a checkpoint without that is whole for us.
@@ -90,7 +90,7 @@ def read_pretrained(
     try:
         config = config_class.from_pretrained(source)
         if own is not None:
-            _check_values(kind, source, own.config, {field: getattr(config, field) for field in own.fields})
+            check_values(kind, source, own.config, {field: getattr(config, field) for field in own.fields})
         if not with_weights:
             return config, None
         model, info = model_class.from_pretrained(
@@ -114,7 +114,7 @@ def read_pretrained(
     return config, model
 
 
-def _check_values(kind: str, source: str | os.PathLike[str], own: Any, values: dict[str, Any]) -> None:
+def check_values(kind: str, source: str | os.PathLike[str], own: Any, values: dict[str, Any]) -> None:
     """InputError unless the config `own` of a network of ours has these values."""
     for field, value in values.items():
         expected, found = _plain(getattr(own, field)), _plain(value)

@@ -176,7 +176,7 @@ def _save_tokenizer(model: ResModel, folder: Path) -> dict[str, Any]:
 
 
 def _open_tokenizer(folder: Path, settings: Any) -> Tokenizer:
-    if not isinstance(settings, dict) or not {"class", "max_tokens"} <= settings.keys() <= set(TOKENIZER_KEYS):
+    if not isinstance(settings, dict) or settings.keys() != set(TOKENIZER_KEYS):
         raise InputError(
             f"expected a tokenizer with {', '.join(TOKENIZER_KEYS)} in {folder / CONFIG}, found {settings!r}: "
             "convert the model again"
@@ -187,9 +187,14 @@ def _open_tokenizer(folder: Path, settings: Any) -> Tokenizer:
             f"expected a tokenizer class of transformers in {folder / CONFIG}, found {settings['class']!r}: "
             "update transformers"
         )
-    if type(settings["max_tokens"]) is not int:
-        raise InputError(f"expected a whole number max_tokens in {folder / CONFIG}, found {settings['max_tokens']!r}")
-    return Tokenizer.from_pretrained(folder, max_tokens=settings["max_tokens"], kind=kind)
+    for key, expected in (("max_tokens", int), ("keep_sep", bool)):
+        if type(settings[key]) is not expected:
+            raise InputError(
+                f"expected {key} as {expected.__name__} in {folder / CONFIG}, found {settings[key]!r}: change it"
+            )
+    tokenizer = Tokenizer.from_pretrained(folder, max_tokens=settings["max_tokens"], kind=kind)
+    tokenizer.keep_sep = settings["keep_sep"]
+    return tokenizer
 
 
 def _load(path: Path) -> dict[str, Tensor]:

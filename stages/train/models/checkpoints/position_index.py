@@ -38,3 +38,14 @@ def restore_position_index(lavt: Lavt, tensors: Mapping[str, Tensor], source: st
             )
         with torch.no_grad():
             own.copy_(index.reshape(own.shape))
+
+
+def position_index_of(lavt: Lavt) -> dict[str, Tensor]:
+    """Every block's index, int64 [A, A], by the names that `restore_position_index` reads."""
+    return {
+        f"backbone.layers.{stage}.blocks.{number}.attn.{INDEX}": bias.relative_position_index.detach()
+        .cpu()
+        .view(bias.window_area, -1)
+        for stage, layer in enumerate(lavt.visual.layers)
+        for number, bias in enumerate(block.attention.relative_position_bias for block in layer.blocks)
+    }

@@ -34,7 +34,7 @@ class SwinSizes:
 
 def swin_sizes(tensors: Mapping[str, Tensor], source: str | os.PathLike[str], prefix: str = "") -> SwinSizes:
     """The sizes of the Swin whose keys begin with `prefix`; InputError where they tell none."""
-    patches = _shape(tensors, f"{prefix}patch_embed.proj.weight", 4, source)
+    patches = shape_of(tensors, f"{prefix}patch_embed.proj.weight", 4, source)
     blocks: dict[int, int] = {}
     for name in tensors:
         found = re.match(r"layers\.(\d{1,3})\.blocks\.(\d{1,3})\.", name.removeprefix(prefix))
@@ -44,7 +44,7 @@ def swin_sizes(tensors: Mapping[str, Tensor], source: str | os.PathLike[str], pr
     if not depths or 0 in depths:
         raise InputError(f"expected stages of Swin blocks in {source}, found {list(depths)} blocks: check the file")
     tables = [
-        _shape(tensors, f"{prefix}layers.{stage}.blocks.0.attn.{TABLE}", 2, source) for stage in range(len(depths))
+        shape_of(tensors, f"{prefix}layers.{stage}.blocks.0.attn.{TABLE}", 2, source) for stage in range(len(depths))
     ]
     return SwinSizes(
         embed_dim=patches[0],
@@ -125,7 +125,10 @@ def resize_table(table_Ph: Tensor, window: int, source: str | os.PathLike[str] =
     return resized.flatten(2)[0].t().contiguous()
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, num_axes: int, source: str | os.PathLike[str]) -> tuple[int, ...]:
+def shape_of(
+    tensors: Mapping[str, Tensor], name: str, num_axes: int, source: str | os.PathLike[str]
+) -> tuple[int, ...]:
+    """The shape of the tensor `name`; InputError where it is not there or has another number of axes."""
     if name not in tensors or tensors[name].ndim != num_axes or 0 in tensors[name].shape:
         found = list(tensors[name].shape) if name in tensors else "none"
         raise InputError(f"expected {name} with {num_axes} axes in {source}, found {found}: check the file")

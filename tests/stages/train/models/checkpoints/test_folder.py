@@ -20,6 +20,7 @@ from semires.stages.train.models.checkpoints.origin import Origin
 from semires.stages.train.models.clipseg import ClipSeg
 from semires.stages.train.models.lavt import Lavt
 
+TOKENIZER = {"class": "BertTokenizer", "max_tokens": 20, "keep_sep": True}
 EXPRESSIONS = ["left girl in red", "the SMALL house, behind a tree", ""]
 
 
@@ -197,9 +198,11 @@ def changed(folder: Path, **changes: object) -> None:
         ({"model": "clipseg"}, "expected image_size and network of a CLIPSeg"),
         ({"model": "clipseg", "settings": {"image_size": 32, "network": {"projection_dim": "x"}}}, "of a CLIPSeg"),
         ({"tokenizer": None}, "expected a tokenizer with class, max_tokens"),
-        ({"tokenizer": {"class": "BertTokenizer", "max_tokens": "20"}}, "expected a whole number max_tokens"),
-        ({"tokenizer": {"class": "BertModel", "max_tokens": 20}}, "expected a tokenizer class.*'BertModel'"),
-        ({"tokenizer": {"class": "Nonsense", "max_tokens": 20}}, "expected a tokenizer class.*'Nonsense'"),
+        ({"tokenizer": {"class": "BertTokenizer", "max_tokens": 20}}, "expected a tokenizer with class, max_tokens"),
+        ({"tokenizer": TOKENIZER | {"max_tokens": "20"}}, "expected max_tokens as int"),
+        ({"tokenizer": TOKENIZER | {"keep_sep": 1}}, "expected keep_sep as bool"),
+        ({"tokenizer": TOKENIZER | {"class": "BertModel"}}, "expected a tokenizer class.*'BertModel'"),
+        ({"tokenizer": TOKENIZER | {"class": "Nonsense"}}, "expected a tokenizer class.*'Nonsense'"),
         ({"origin": {"layout": "lavt"}}, "expected an origin of layout"),
         ({"origin": {"layout": "x", "file": "", "sha256": "", "epoch": 1, "absent": []}}, "expected an origin"),
     ],
