@@ -10,6 +10,7 @@ import typer
 
 from semires.pipeline.commands import bench, cache
 from semires.pipeline.commands.cache_sam import cache_sam
+from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.data import make_refshapes
 from semires.pipeline.commands.export import export
 from semires.pipeline.commands.run import evaluate, figure, predict
@@ -26,7 +27,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.command("make-refshapes")(make_refshapes)
 app.command("cache-sam")(cache_sam)
-for command in (train, evaluate, predict, export, table1, figure):
+for command in (train, evaluate, predict, convert, export, table1, figure):
     app.command()(command)
 
 

@@ -24,14 +24,14 @@ def export(
 
     from semires.pipeline.commands.options import make_paths
     from semires.pipeline.progress import console
+    from semires.pipeline.trained import open_trained
     from semires.stages.data.errors import InputError
     from semires.stages.train.models.export import SUFFIXES, TOLERANCES, Format, export_model
-    from semires.stages.train.run_folder import RunFolder
 
     if format not in get_args(Format):
         raise InputError(f"--format: expected one of {', '.join(get_args(Format))}, found {format!r}")
     chosen: Format = format  # type: ignore[assignment]
-    _, model = RunFolder(source).load_model()
+    model = open_trained(source)
     target = output or make_paths(None).reports / f"{source.resolve().name}{SUFFIXES[chosen]}"
     target.parent.mkdir(parents=True, exist_ok=True)
     parities = export_model(model, target, chosen, fixed_size=fixed_size)

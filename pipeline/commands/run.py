@@ -28,7 +28,10 @@ def evaluate(
 def predict(
     image: Annotated[Path, typer.Argument(help="Any image file.")],
     expression: Annotated[str, typer.Argument(help='What to find, e.g. "left girl in red".')],
-    run: Annotated[Path, typer.Option(help="Folder of a run.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of a run.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the two pictures. Default: reports.")] = None,
     device: Device = None,
 ) -> None:
@@ -37,20 +40,26 @@ def predict(
 
     from semires.pipeline.progress import console
     from semires.pipeline.stage_runs import choose_device
+    from semires.stages.data.errors import InputError
     from semires.stages.data.images import load_image
+    from semires.stages.train.models.interface import ResModel
     from semires.stages.train.prediction import overlay, predict_mask
     from semires.stages.train.run_folder import RunFolder
 
+    if (run is None) == (model is None):
+        raise InputError(f"expected either --run or --model, found {'neither' if run is None else 'both'}; give one")
     pixels = load_image(image)
     chosen_device = choose_device(device)
-    _, model = RunFolder(run).load_model()
-    mask = predict_mask(model.to(chosen_device), pixels, expression, chosen_device)
+    network = ResModel.from_pretrained(str(model)) if run is None else RunFolder(run).load_model()[1]
+    mask = predict_mask(network.to(chosen_device), pixels, expression, chosen_device)
     folder = output or make_paths(None).reports
     folder.mkdir(parents=True, exist_ok=True)
     mask_path, overlay_path = folder / f"{image.stem}_mask.png", folder / f"{image.stem}_overlay.png"
     Image.fromarray(mask).save(mask_path)
     overlay(pixels, mask).save(overlay_path)
-    console.print(f"{mask.mean() * 100:.1f}% of the image; written: {mask_path}, {overlay_path}", soft_wrap=True)
+    console.print(
+        f"{mask.mean() * 100:.1f}% of the image; written: {mask_path}, {overlay_path}", soft_wrap=True, markup=False
+    )
 
 
 def figure(

@@ -34,7 +34,11 @@ def replacing_folder(folder: Path, is_ours: Callable[[dict[str, Any]], bool]) ->
         raise InputError(f"expected a folder that can be written, found {folder} ({error}): choose another") from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # a temporary folder is its owner's alone
+        # Temporary folders, and what safetensors writes, are their owner's alone.
+        mask = _umask()
+        temporary.chmod(0o777 & ~mask)
+        for path in temporary.iterdir():
+            path.chmod(0o666 & ~mask)
         if not folder.exists():
             temporary.rename(folder)
             return

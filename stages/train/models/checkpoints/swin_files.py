@@ -1,23 +1,18 @@
-"""Microsoft's Swin checkpoints: read for our visual trunk, and rewritten as a folder in transformers' format."""
+"""Microsoft's Swin checkpoints, read for our visual trunk."""
 
 import os
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import SwinConfig, SwinForImageClassification, SwinModel
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.pieces import check_tensors, to_ours, to_theirs
 from semires.stages.train.models.checkpoints.reading import Checkpoint, read_checkpoint
-from semires.stages.train.models.checkpoints.replacing import replacing_folder
 from semires.stages.train.models.checkpoints.swin import (
     INDEX,
     MASK,
     SwinSizes,
     position_index,
-    resize_tables,
     swin_pieces,
     swin_sizes,
 )
@@ -34,53 +29,15 @@ def read_swin(path: str | os.PathLike[str]) -> tuple[SwinSizes, dict[str, Tensor
     is none, or that holds or lacks other tensors.
     """
     checkpoint = read_checkpoint(path)
-    sizes, trunk, _ = _split(checkpoint)
+    sizes, trunk, _ = split_swin(checkpoint)
     return sizes, trunk
 
 
-def save_swin(checkpoint: Checkpoint, folder: Path, window: int | None = None) -> SwinSizes:
-    """Write a Swin checkpoint as a folder that transformers reads, with its classifier where it has one.
+def split_swin(checkpoint: Checkpoint) -> tuple[SwinSizes, dict[str, Tensor], dict[str, Tensor]]:
+    """Sizes, the trunk's state dict by our names, and the last norm and classifier, where they are there, by theirs.
 
-    window: resize the tables of relative positions to it; None keeps the file's own. InputError as for `read_swin`.
+    InputError for a checkpoint of another network, and for one that holds or lacks other tensors.
     """
-    sizes, trunk, rest = _split(checkpoint)
-    missing = [name for name in LAST_NORM if name not in rest]
-    if missing:
-        raise InputError(
-            f"expected Swin's last norm in {checkpoint.path}, found no {missing[0]}: use the whole checkpoint"
-        )
-    with_head = all(name in rest for name in HEAD)
-    config = SwinConfig(
-        embed_dim=sizes.embed_dim,
-        depths=list(sizes.depths),
-        num_heads=list(sizes.heads),
-        window_size=window or sizes.window,
-        patch_size=sizes.patch,
-        # Where the last stage's map is one window, as in every Swin that Microsoft published: 224 or 384.
-        image_size=(window or sizes.window) * sizes.patch * 2 ** (len(sizes.depths) - 1),
-        **({"num_labels": len(rest["head.bias"])} if with_head else {}),
-    )
-    network: Any = (SwinForImageClassification if with_head else SwinModel)(config)
-    swin = network.swin if with_head else network
-    state = resize_tables(trunk, config.window_size, checkpoint.path)
-    swin.embeddings.load_state_dict(_below(state, "embeddings."))
-    swin.encoder.layers.load_state_dict(_below(state, "layers."))
-    with torch.no_grad():
-        swin.layernorm.load_state_dict(_below(rest, "norm."))
-        if with_head:
-            network.classifier.load_state_dict(_below(rest, "head."))
-    with replacing_folder(folder, is_swin_config) as temporary:
-        network.save_pretrained(temporary)
-    return sizes
-
-
-def is_swin_config(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of a Swin in transformers' format."""
-    return config.get("model_type") == "swin"
-
-
-def _split(checkpoint: Checkpoint) -> tuple[SwinSizes, dict[str, Tensor], dict[str, Tensor]]:
-    """Sizes, the trunk by our names, and the last norm and classifier by theirs."""
     path, tensors = checkpoint.path, checkpoint.tensors
     if checkpoint.layout != "swin":
         raise InputError(f"expected a Swin checkpoint, found one of LAVT in {path}: give Swin's own, or convert it")
@@ -107,7 +64,3 @@ def _split(checkpoint: Checkpoint) -> tuple[SwinSizes, dict[str, Tensor], dict[s
         if name.endswith(INDEX) and not torch.equal(tensor, index):
             raise InputError(f"expected Swin's own {INDEX}, found others in {name} of {path}: get the file again")
     return sizes, to_ours(pieces, tensors), rest
-
-
-def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

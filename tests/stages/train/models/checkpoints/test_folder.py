@@ -71,6 +71,7 @@ def test_save_pretrained__lavt(nano: Lavt, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         *("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     ]
+    assert len({path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}) == 1
     found = Lavt.from_pretrained(tmp_path / "model")
     assert found.config == nano.config
     assert_same(found, nano)

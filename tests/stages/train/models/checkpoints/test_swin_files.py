@@ -1,12 +1,8 @@
-import json
-
 import pytest
 import torch
-from transformers import SwinForImageClassification, SwinModel
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.checkpoints.reading import read_checkpoint
-from semires.stages.train.models.checkpoints.swin_files import read_swin, save_swin
+from semires.stages.train.models.checkpoints.swin_files import read_swin
 from semires.stages.train.models.visual import SwinTrunk
 
 
@@ -58,29 +54,3 @@ def test_read_swin__of_lavt(lavt_tensors, tmp_path):
     torch.save(lavt_tensors(), tmp_path / "lavt.pth")
     with pytest.raises(InputError, match="expected a Swin checkpoint, found one of LAVT"):
         read_swin(tmp_path / "lavt.pth")
-
-
-def test_save_swin__transformers_reads_it(swin_tensors, swin_file, tmp_path):
-    save_swin(read_checkpoint(swin_file()), tmp_path / "swin")
-    model, info = SwinForImageClassification.from_pretrained(tmp_path / "swin", output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    assert torch.equal(model.classifier.weight, swin_tensors()["head.weight"])
-    assert torch.equal(model.swin.layernorm.bias, swin_tensors()["norm.bias"])
-    assert torch.equal(
-        model.swin.encoder.layers[2].blocks[1].mlp.fc1.weight, swin_tensors()["layers.2.blocks.1.mlp.fc1.weight"]
-    )
-    assert (model.config.window_size, model.config.image_size) == (7, 224)
-
-
-def test_save_swin__without_head_at_another_window(swin_tensors, swin_file, tmp_path):
-    tensors = {name: tensor for name, tensor in swin_tensors().items() if not name.startswith("head")}
-    save_swin(read_checkpoint(swin_file(tensors)), tmp_path / "swin", window=12)
-    model = SwinModel.from_pretrained(tmp_path / "swin", add_pooling_layer=False)
-    assert (
-        model.encoder.layers[0].blocks[0].attention.relative_position_bias.relative_position_bias_table.shape[0] == 529
-    )
-    assert json.loads((tmp_path / "swin" / "config.json").read_text())["image_size"] == 384
-    del tensors["norm.weight"], tensors["norm.bias"]
-    with pytest.raises(InputError, match="expected Swin's last norm"):
-        save_swin(read_checkpoint(swin_file(tensors)), tmp_path / "swin")

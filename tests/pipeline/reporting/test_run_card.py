@@ -1,0 +1,88 @@
+import dataclasses
+import inspect
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from semires.pipeline.commands.train import train
+from semires.pipeline.recipes import train_recipe
+from semires.pipeline.reporting.run_card import run_card, train_command
+from semires.stages.data.errors import InputError
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run_folder import RunFolder
+
+OPTIONS = inspect.signature(train).parameters.keys()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run of random weights, its burn-in and store elsewhere."""
+    folder = RunFolder(tmp_path / "my run")
+    config = dataclasses.replace(train_recipe("refshapes"), method="semires", labeled=0.25, seed=3)
+    burn_in = {"location": "runs/first", "sha256": "0" * 64}
+    store = {"location": "s3://bucket/x.zarr", "split": "refshapes", "sam": "tiny", "sam_sha256": "", "generator": {}}
+    folder.start(config, [1, 2], {"store": store, "burn_in": burn_in})
+    torch.manual_seed(0)
+    folder.save_best(config.build_model(pretrained=False).state_dict())
+    folder.finish({"val_oiou": 43.21, "steps": 100, "seconds": 12.5})
+    return folder
+
+
+def test_run_card__what_was_measured(run: RunFolder) -> None:
+    card = run_card(run.path, OPTIONS)
+    assert card.title == "LAVT-nano, RefShapes, SemiRES"
+    assert "masks for 25% of the train images of RefShapes" in card.about
+    assert "has never seen a photograph" in card.about
+    assert "test splits were not measured" in card.measured
+    assert "43.21% oIoU on val" in card.measured
+    precision = {"0.5": 61.0, "0.9": 12.3456}
+    scores = {"oiou": 52.604, "miou": 57.1, "precision": precision, "num_samples": 610}
+    (run.path / "scores.json").write_text(
+        json.dumps({"split": "refshapes", "method": "semires", "labeled": 0.25, "by_split": {"testB": scores}})
+    )
+    measured = run_card(run.path, OPTIONS).measured
+    assert "| split | expressions | oIoU | mIoU | P@0.5 | P@0.9 |" in measured
+    assert "| testB | 610 | 52.60 | 57.10 | 61.00 | 12.35 |" in measured
+    assert f"semires evaluate {shlex.quote(str(run.path))}" in measured
+    assert "not measured" not in measured
+    for content in ("{", "[]", '{"split": "refshapes"}'):
+        (run.path / "scores.json").write_text(content)
+        with pytest.raises(InputError, match="expected scores that `semires evaluate` wrote"):
+            run_card(run.path, OPTIONS)
+
+
+def test_run_card__how_it_was_made(run: RunFolder) -> None:
+    made = run_card(run.path, OPTIONS).made
+    command = "semires train --split refshapes --labeled 0.25 --seed 3 --store s3://bucket/x.zarr --burn-in runs/first"
+    assert f"```sh\n{command}\n```" in made
+    assert f"sha256 {run.best_sha256()}" in made
+    assert "the teacher's" in made
+    assert "Labeled images: 2." in made
+    settings = json.loads(made.rpartition("```json\n")[2].removesuffix("```"))
+    assert TrainConfig.from_dict(settings) == run.read_config()
+
+
+def test_run_card__unfinished(run: RunFolder) -> None:
+    (run.path / "result.json").unlink()
+    with pytest.raises(InputError, match=r"result\.json"):
+        run_card(run.path, OPTIONS)
+
+
+def test_train_command__says_what_differs_and_what_it_cannot_say() -> None:
+    recipe = train_recipe("refcoco")
+    assert train_command(recipe, OPTIONS) == ("semires train --split refcoco", {})
+    supervised = dataclasses.replace(recipe, method="supervised").burn_in()
+    assert train_command(supervised, OPTIONS) == ("semires train --split refcoco --method supervised", {})
+    match = dataclasses.replace(recipe.match, strategy="iom", iou_rate=0.6)
+    views = dataclasses.replace(recipe.views, hue=0.02)
+    config = dataclasses.replace(
+        recipe, match=match, views=views, pwa=False, swin="my swin", learning_rate=1e-05, weight_decay=0.1
+    )
+    command, others = train_command(config, OPTIONS)
+    assert shlex.split(command)[4:] == [
+        *("--no-pwa", "--swin", "my swin", "--learning-rate", "1e-05", "--matching", "iom", "--iou-rate", "0.6")
+    ]
+    assert others == {"views": dataclasses.asdict(views), "weight_decay": 0.1}
