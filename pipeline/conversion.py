@@ -86,7 +86,7 @@ def _lavt_to_folder(checkpoint: Checkpoint, output: Path, bert: str, fusion_head
             f"the weights do not tell the fusion's heads: {heads} is LAVT's default; --mha a-b-c-d sets others"
         )
     if checkpoint.unused:
-        lines.append(f"not kept, as they hold no weights: {', '.join(checkpoint.unused)}")
+        lines.append(f"not kept: {', '.join(checkpoint.unused)}")
     save_model(lavt, output, _converted_card(title, lavt, checkpoint))
     return [*lines, _next_step(output)]
 

@@ -24,6 +24,7 @@ from semires.stages.train.models.checkpoints.pieces import first_few
 
 Layout = Literal["lavt", "lavt-one", "swin"]
 WHAT = "a checkpoint of LAVT, SemiRES or Swin that torch.save wrote"
+USED = ("model", "bert_model", "epoch", "args")
 BERT_PREFIX = "text_encoder."
 PARALLEL_PREFIX = "module."
 
@@ -43,7 +44,7 @@ class Checkpoint:
     epoch: int | None
     """The epoch that it was saved after, from 0; None where the file does not tell."""
     unused: tuple[str, ...]
-    """Entries of the file that hold no weights, such as `optimizer`."""
+    """Entries of the file that nothing here is made of, such as `optimizer`."""
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -72,7 +73,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         tensors=model,
         arguments=vars(arguments) if isinstance(arguments, argparse.Namespace) else {},
         epoch=epoch if type(epoch) is int else None,
-        unused=() if is_bare else tuple(str(name) for name in content if name not in ("model", "bert_model")),
+        unused=() if is_bare else tuple(str(name) for name in content if name not in USED),
     )
 
 
