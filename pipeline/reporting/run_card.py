@@ -39,7 +39,7 @@ def run_card(run: Path, options: Collection[str]) -> CardFacts:
     return CardFacts(
         title=f"{network}, {title}, {method}",
         about=about,
-        measured=_measured(run, title, result),
+        measured=_measured(run, title, config, result),
         made=_made(folder, config, options, result),
     )
 
@@ -68,7 +68,7 @@ def train_command(config: TrainConfig, options: Collection[str]) -> tuple[str, d
     return shlex.join(command), others
 
 
-def _measured(run: Path, title: str, result: dict[str, Any]) -> str:
+def _measured(run: Path, title: str, config: TrainConfig, result: dict[str, Any]) -> str:
     choice = (
         f"In training: {result['val_oiou']:.2f}% oIoU on val, the best of the evaluations. It chose these weights, so "
         "it is not independent of them."
@@ -80,16 +80,21 @@ def _measured(run: Path, title: str, result: dict[str, Any]) -> str:
             f"written.\n\n{choice}"
         )
     try:
-        scores = RunScores(**json.loads(path.read_text()))
+        known = json.loads(path.read_text())
+        scores = RunScores(**known)
         lines = [_score_line(name, values) for name, values in scores.by_split.items()]
         thresholds = list(next(iter(scores.by_split.values()))["precision"])
     except (ValueError, TypeError, KeyError, StopIteration) as error:
         raise InputError(f"expected scores that `semires evaluate` wrote, found others in {path}: remove it") from error
     header = ["split", "expressions", "oIoU", "mIoU", *(f"P@{at}" for at in thresholds)]
     table = [_row(header), _row(["---", *["---:"] * (len(header) - 1)]), *lines]
+    # Scores from before there was a choice of rule do not name theirs.
+    targets = scores.targets if "targets" in known else "a rule that was not recorded"
     return (
-        f"{title}, every expression of each split, in per cent, at the model's image size, by `semires evaluate "
-        f"{shlex.quote(str(run))}`:\n\n" + "\n".join(table) + f"\n\n{choice}"
+        f"{title}, every expression of each split (its `{config.eval_text}` text), in per cent, at the model's image "
+        f"size, the true masks resized by {targets}; `semires evaluate {shlex.quote(str(run))}`:\n\n"
+        + "\n".join(table)
+        + f"\n\n{choice}"
     )
 
 

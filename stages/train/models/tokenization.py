@@ -91,13 +91,10 @@ class Tokenizer:
             )
         return cls(tokenizer, max_tokens=max_tokens, keep_sep=keep_sep)
 
-    keep_sep: bool = True
-    """Whether an expression that is too long keeps its [SEP]; LAVT's own code cuts it off. Not acted on yet."""
-
     def save(self, folder: str | os.PathLike[str]) -> dict[str, Any]:
         """Write the tokenizer's files in transformers' format; returns what opens them again, for JSON.
 
-        That is `class`, its name in transformers, `max_tokens` and `keep_sep`; see `from_pretrained`.
+        That is `class`, its name in transformers, `max_tokens` and `keep_sep`; `from_pretrained` takes all three.
         """
         self._tokenizer.save_pretrained(folder)
         return {"class": type(self._tokenizer).__name__, "max_tokens": self.max_tokens, "keep_sep": self.keep_sep}

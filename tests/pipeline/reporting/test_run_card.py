@@ -47,7 +47,12 @@ def test_run_card__what_was_measured(run: RunFolder) -> None:
     assert "| split | expressions | oIoU | mIoU | P@0.5 | P@0.9 |" in measured
     assert "| testB | 610 | 52.60 | 57.10 | 61.00 | 12.35 |" in measured
     assert f"semires evaluate {shlex.quote(str(run.path))}" in measured
+    assert "resized by a rule that was not recorded" in measured
+    assert f"its `{run.read_config().eval_text}` text" in measured
     assert "not measured" not in measured
+    content = json.loads((run.path / "scores.json").read_text()) | {"targets": "pil-nearest"}
+    (run.path / "scores.json").write_text(json.dumps(content))
+    assert "resized by pil-nearest" in run_card(run.path, OPTIONS).measured
     for content in ("{", "[]", '{"split": "refshapes"}'):
         (run.path / "scores.json").write_text(content)
         with pytest.raises(InputError, match="expected scores that `semires evaluate` wrote"):

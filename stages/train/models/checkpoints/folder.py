@@ -192,9 +192,8 @@ def _open_tokenizer(folder: Path, settings: Any) -> Tokenizer:
             raise InputError(
                 f"expected {key} as {expected.__name__} in {folder / CONFIG}, found {settings[key]!r}: change it"
             )
-    tokenizer = Tokenizer.from_pretrained(folder, max_tokens=settings["max_tokens"], kind=kind)
-    tokenizer.keep_sep = settings["keep_sep"]
-    return tokenizer
+    max_tokens, keep_sep = settings["max_tokens"], settings["keep_sep"]
+    return Tokenizer.from_pretrained(folder, max_tokens=max_tokens, keep_sep=keep_sep, kind=kind)
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -126,11 +126,11 @@ def _read_bert_config(bert: str | os.PathLike[str]) -> BertConfig | None:
 
 
 def _read_tokenizer(bert: str | os.PathLike[str], max_tokens: int, vocab_size: int) -> Tokenizer:
-    tokenizer = Tokenizer.from_pretrained(bert, max_tokens=max_tokens)
+    # LAVT's loader cuts an expression that is too long wherever it ends.
+    tokenizer = Tokenizer.from_pretrained(bert, max_tokens=max_tokens, keep_sep=False)
     if tokenizer.vocab_size > vocab_size:
         raise InputError(
             f"expected a vocabulary of at most {vocab_size} tokens in {bert}, found {tokenizer.vocab_size}: "
             "give the BERT that the checkpoint was trained with (--bert)"
         )
-    tokenizer.keep_sep = False  # as LAVT's own loader cuts
     return tokenizer
