@@ -30,6 +30,7 @@ class TextEncoder(nn.Module):
             num_attention_heads=heads,
             intermediate_size=intermediate,
             max_position_embeddings=positions,
+            attn_implementation="sdpa",  # takes the bool mask of `forward`
         )
         # Any: a model of transformers, whose types we do not follow.
         self.bert: Any = BertModel(self.bert_config, add_pooling_layer=False)
@@ -40,7 +41,10 @@ class TextEncoder(nn.Module):
         input_ids: int64 [B, T]. attention_mask: int64 or bool [B, T], non-zero where there is a token. The features
         of padded tokens mean nothing.
         """
-        return self.bert(input_ids=input_ids, attention_mask=attention_mask.long()).last_hidden_state
+        # A mask with the axes of attention is taken as it is. Of one of [B, T] transformers would ask whether it is all
+        # ones, which waits for the device.
+        mask = attention_mask.bool()[:, None, None]
+        return self.bert(input_ids=input_ids, attention_mask=mask).last_hidden_state
 
     def trained_parameters(self, *, num_layers: int, embeddings: bool) -> list[nn.Parameter]:
         """Parameters of the first `num_layers` layers, preceded by those of the embeddings where asked.

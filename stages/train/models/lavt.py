@@ -3,10 +3,13 @@
 Words from BERT are fused into each of Swin's four stages; a light top-down head reads the fused features.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.origin import Origin
@@ -17,7 +20,9 @@ from semires.stages.train.models.language import TextEncoder
 from semires.stages.train.models.lavt_config import COARSEST_STRIDE, LavtConfig
 from semires.stages.train.models.parameter_groups import parameter_groups
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.models.visual import NUM_STAGES, SwinTrunk
+from semires.stages.train.models.visual import NUM_STAGES, SwinTrunk, call
+
+_recompute = functools.partial(checkpoint, use_reentrant=False)
 
 
 class Lavt(ResModel):
@@ -29,6 +34,10 @@ class Lavt(ResModel):
 
     The parts: `visual` (SwinTrunk, usable alone), `text` (TextEncoder), `fusion` (a StageFusion per stage), `decoder`.
     """
+
+    gradient_checkpointing: bool = False
+    """Whether training keeps of each Swin block and fusion only the input and computes the rest again in the backward
+    pass: less memory, more time, the same gradients."""
 
     def __init__(self, config: LavtConfig, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
@@ -74,18 +83,19 @@ class Lavt(ResModel):
         Raises InputError for smaller images. In evaluation a sample's logits do not depend on its batch; in training
         they do, through the decoder's batch norm.
         """
-        size = images.shape[-2:]
-        if min(size) <= self.config.swin_patch * COARSEST_STRIDE:
+        height, width = images.shape[-2:]
+        smallest = self.config.swin_patch * COARSEST_STRIDE
+        if height <= smallest or width <= smallest:  # not min: torch.export would then fix which side is shorter
             raise InputError(
-                f"expected images of more than {self.config.swin_patch * COARSEST_STRIDE} pixels a side, "
-                f"found {size[0]} x {size[1]}: enlarge them"
+                f"expected images of more than {smallest} pixels a side, found {height} x {width}: enlarge them"
             )
         words = self.text(input_ids, attention_mask)
 
         def fuse(stage: int, tokens: Tensor, _size: tuple[int, int]) -> tuple[Tensor, Tensor]:
             return self.fusion[stage](tokens, words, attention_mask)
 
-        return upsample(self.decoder(self.visual(images, fuse)), size)
+        run = _recompute if self.gradient_checkpointing and torch.is_grad_enabled() else call
+        return upsample(self.decoder(self.visual(images, fuse, run)), (height, width))
 
     def parameter_groups(
         self, *, weight_decay: float, learning_rate: float, trunk_rate: float = 1.0

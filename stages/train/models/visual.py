@@ -1,12 +1,11 @@
 """The visual trunk of LAVT: a Swin Transformer that hands out its four stages, with or without language fused in.
 
-The blocks, patch embedding and patch merging are the ones of transformers; what is ours is the walk through the
-stages, because LAVT steps in between a stage's blocks and its downsampling (Yang et al., CVPR 2022).
+The modules and their weights are the ones of transformers; what is ours is the walk through them (`swin_blocks`),
+because LAVT steps in between a stage's blocks and its downsampling (Yang et al., CVPR 2022).
 
 Axes: B batch, N = H * W positions in row-major order, C channels of a stage (`embed_dim * 2 ** stage`).
 """
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.models.swin_blocks import embed_patches, merge_patches, swin_block
 
 NUM_STAGES = 4
 
@@ -27,6 +27,11 @@ StageHook = Callable[[int, Tensor, tuple[int, int]], tuple[Tensor, Tensor]]
 Called after a stage's blocks. `carried` goes on into the downsampling and the next stage, `output` becomes the
 stage's feature map. The last stage's `carried` is not read.
 """
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)`."""
+    return function(*arguments)
 
 
 class SwinTrunk(nn.Module):
@@ -74,35 +79,28 @@ class SwinTrunk(nn.Module):
         swin = SwinModel(swin_config, add_pooling_layer=False)
         self.channels: tuple[int, ...] = tuple(embed_dim * 2**stage for stage in range(NUM_STAGES))
         self.patch = patch
-        self.embeddings = swin.embeddings
-        # Any: the stages of transformers, whose types we do not follow.
+        # Any: modules of transformers, whose types we do not follow.
+        self.embeddings: Any = swin.embeddings
         self.layers: Any = swin.encoder.layers
-        # transformers drops the path of the attention only; Swin, and so LAVT, drops that of the MLP as well.
-        for layer in self.layers:
-            for block in layer.blocks:
-                if not isinstance(block.drop_path, nn.Identity):
-                    block.mlp.register_forward_hook(functools.partial(_drop_mlp_path, block.drop_path))
         self.swin_config = swin_config
 
-    def forward(self, images: Tensor, hook: StageHook | None = None) -> list[Tensor]:
+    def forward(self, images: Tensor, hook: StageHook | None = None, run: Callable[..., Any] = call) -> list[Tensor]:
         """Feature maps of the four stages, finest first.
 
         images: float32 [B, 3, H, W], ImageNet-normalised, any size; H and W are zero-padded to multiples of the
         patch. Returns four float32 [B, C, H / (patch * 2 ** stage), W / (patch * 2 ** stage)], sides rounded up: the
-        output of the stage's last block, or what `hook` makes of it.
+        output of the stage's last block, or what `hook` makes of it. `run(function, *arguments)` runs every block and
+        hook, e.g. with gradient checkpointing.
         """
-        tokens, size = self.embeddings(images)
+        tokens, size = embed_patches(self.embeddings, images)
         features = []
         for stage, layer in enumerate(self.layers):
             for block in layer.blocks:
-                # always_partition: keep the window whole on small maps. Without it transformers overwrites the
-                # block's window and shift for good at the first small map, and its position table no longer fits.
-                tokens, _ = block(tokens, size, always_partition=True)
-            tokens, output = (tokens, tokens) if hook is None else hook(stage, tokens, size)
+                tokens = run(swin_block, block, tokens, size)
+            tokens, output = (tokens, tokens) if hook is None else run(hook, stage, tokens, size)
             features.append(output.transpose(1, 2).unflatten(2, size))
             if layer.downsample is not None:
-                tokens = layer.downsample(tokens, size)
-                size = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+                tokens, size = merge_patches(layer.downsample, tokens, size)
         return features
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -132,7 +130,3 @@ class SwinTrunk(nn.Module):
                 f"{own.get(name, 'none')} in {path}: use the settings that the file was written with"
             )
         self.load_state_dict(weights)
-
-
-def _drop_mlp_path(drop_path: nn.Module, _mlp: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-    return drop_path(output)

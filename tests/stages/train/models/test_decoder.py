@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from semires.stages.train.models.decoder import Decoder, upsample
+from semires.stages.train.models.decoder import Decoder, convolve_upsampled, upsample
 
 torch.set_num_threads(1)
 
@@ -42,4 +44,19 @@ def test_upsample__corners_aligned():
     maps = torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]])
     expected = torch.tensor([[[[0.0, 0.5, 1.0], [1.0, 1.5, 2.0], [2.0, 2.5, 3.0]]]])
     torch.testing.assert_close(upsample(maps, (3, 3)), expected)
-    assert upsample(maps, (2, 2)) is maps
+    assert torch.equal(upsample(maps, (2, 2)), maps)
+
+
+@pytest.mark.parametrize(("size", "target"), [((3, 2), (6, 4)), ((2, 3), (3, 5)), ((4, 4), (4, 4)), ((1, 1), (2, 2))])
+def test_convolve_upsampled__is_convolution_of_upsampled(size: tuple[int, int], target: tuple[int, int]):
+    torch.manual_seed(0)
+    maps, weight = torch.randn(2, 5, *size, dtype=torch.float64), torch.randn(3, 5, 3, 3, dtype=torch.float64)
+    arguments = (maps.requires_grad_(), weight.requires_grad_())
+    found = convolve_upsampled(maps, weight, target)
+    expected = F.conv2d(upsample(maps, target), weight, padding=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    gradient = torch.randn_like(found)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, arguments, gradient), torch.autograd.grad(expected, arguments, gradient), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.models.swin_blocks import swin_block
 from semires.stages.train.models.visual import SwinTrunk
 
 torch.set_num_threads(1)
@@ -83,7 +84,7 @@ def test_forward__shift_survives_map_of_one_window():
     mask = quadrant[:, None] == quadrant[None]
     attended = attend(block, normed.roll((-2, -2), (1, 2)).flatten(1, 2), mask)
     attended = attended.view(1, 4, 4, 16).roll((2, 2), (1, 2)).flatten(1, 2)
-    found, _ = block(tokens, (4, 4), always_partition=True)
+    found = swin_block(block, tokens, (4, 4))
     torch.testing.assert_close(found, finish(block, tokens, attended), rtol=1e-5, atol=1e-5)
 
 
@@ -126,7 +127,7 @@ def test_drop_path__drops_attention_and_mlp():
 
     tokens = torch.randn(64, 4, 64)
     # A quarter of the samples skips both branches.
-    unchanged = (block(tokens, (2, 2), always_partition=True)[0] == tokens).all(-1).all(-1)
+    unchanged = (swin_block(block, tokens, (2, 2)) == tokens).all(-1).all(-1)
     assert 4 <= unchanged.sum() <= 32
 
 
