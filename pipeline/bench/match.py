@@ -25,7 +25,7 @@ from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, mach
 from semires.stages.train.losses import supervised_loss
 from semires.stages.train.matching import MatchConfig, Strategy, match, unpack_bits
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_NANO, LavtConfig
 
 
 @dataclass(frozen=True, kw_only=True)

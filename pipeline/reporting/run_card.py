@@ -13,7 +13,7 @@ from semires.pipeline.scores import RunScores
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.checkpoints.model_card import CardFacts
-from semires.stages.train.models.lavt_config import LAVT_SIZES
+from semires.stages.train.models.lavt.config import LAVT_SIZES
 from semires.stages.train.run_folder import RunFolder
 
 # Settings that the command line has under another name.

@@ -11,7 +11,7 @@ from semires.stages.train.models.clipseg import ClipSeg
 from semires.stages.train.models.factory import is_factory, model_of_factory
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_SIZES, LavtConfig
+from semires.stages.train.models.lavt.config import LAVT_SIZES, LavtConfig
 from semires.stages.train.models.pretrained import load_bert, load_swin, read_pretrained
 from semires.stages.train.models.tokenization import Tokenizer
 

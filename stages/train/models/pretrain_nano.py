@@ -24,9 +24,9 @@ from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refshapes.scene import HEIGHT, NUM_OBJECTS, WIDTH, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, CATEGORY_IDS, COLORS, SIZES
-from semires.stages.train.models.lavt_config import LAVT_NANO
+from semires.stages.train.models.lavt.config import LAVT_NANO
+from semires.stages.train.models.lavt.visual import SwinTrunk
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.models.visual import SwinTrunk
 
 # What a point shows, beside the number of an object.
 GROUND, NOTHING = 254, 255

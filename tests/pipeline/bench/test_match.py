@@ -11,7 +11,7 @@ from semires.pipeline.bench import match as bench
 from semires.pipeline.bench.match import MatchBenchConfig, bench_match, ellipses, match_by_loop, match_by_matmul
 from semires.pipeline.commands.bench import app
 from semires.stages.train.matching import MatchConfig, MatchResult, match, unpack_bits
-from semires.stages.train.models.lavt_config import LAVT_NANO
+from semires.stages.train.models.lavt.config import LAVT_NANO
 
 TINY = MatchBenchConfig(
     batches=(1, 2), candidates=(3,), sizes=(8, 17), step_shape=None, repeats=1, with_training_step=False

@@ -23,7 +23,7 @@ from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.checkpoints.swin import resize_table
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_NANO, LAVT_SIZES
+from semires.stages.train.models.lavt.config import LAVT_NANO, LAVT_SIZES
 from semires.stages.train.models.tokenization import build_vocab
 from semires.stages.train.run_folder import RunFolder
 

@@ -31,7 +31,7 @@ from semires.stages.train.models.clipseg import ClipSeg
 from semires.stages.train.models.factory import is_factory, model_of_factory
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LavtConfig
+from semires.stages.train.models.lavt.config import LavtConfig
 from semires.stages.train.models.tokenization import Tokenizer
 
 FORMAT, VERSION = "semires", 1

@@ -16,8 +16,8 @@ from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.pieces import Piece, renamed
 from semires.stages.train.models.checkpoints.reading import BERT_PREFIX
 from semires.stages.train.models.checkpoints.swin import INDEX, shape_of, swin_pieces, swin_sizes
-from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_SIZES, LavtConfig
-from semires.stages.train.models.visual import NUM_STAGES
+from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_SIZES, LavtConfig
+from semires.stages.train.models.lavt.visual import NUM_STAGES
 
 OUR_BERT = "text.bert."
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -16,7 +16,7 @@ from semires.stages.train.models.checkpoints.swin import (
     swin_pieces,
     swin_sizes,
 )
-from semires.stages.train.models.visual import SwinTrunk
+from semires.stages.train.models.lavt.visual import SwinTrunk
 
 LAST_NORM = ("norm.weight", "norm.bias")
 HEAD = ("head.weight", "head.bias")

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_NANO, LavtConfig
+from semires.stages.train.models.lavt.config import LAVT_NANO, LavtConfig
 
 TINY = dataclasses.replace(
     LAVT_NANO,

@@ -14,7 +14,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.train.models import build
 from semires.stages.train.models.build import build_model, image_size_of, weights_folder
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_NANO, LAVT_SIZES, LavtConfig
+from semires.stages.train.models.lavt.config import LAVT_NANO, LAVT_SIZES, LavtConfig
 from semires.stages.train.models.tokenization import build_vocab
 
 TINY = LavtConfig(

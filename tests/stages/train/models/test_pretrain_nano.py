@@ -12,7 +12,7 @@ from semires.stages.data.masks import resize_mask
 from semires.stages.data.refshapes.scene import HEIGHT, STREAMS, WIDTH, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, COLORS, SIZES
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_NANO
+from semires.stages.train.models.lavt.config import LAVT_NANO
 from semires.stages.train.models.pretrain_nano import (
     CHANNELS,
     GROUND,

@@ -13,7 +13,7 @@ from semires.stages.train.models.checkpoints.lavt_layout import (
 )
 from semires.stages.train.models.checkpoints.pieces import to_theirs
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_LARGE, LAVT_SMALL, LAVT_TINY
+from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_LARGE, LAVT_SMALL, LAVT_TINY
 
 
 def test_lavt_config__of_the_shapes(lavt_tensors):

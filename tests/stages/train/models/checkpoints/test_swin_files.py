@@ -3,7 +3,7 @@ import torch
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.swin_files import read_swin
-from semires.stages.train.models.visual import SwinTrunk
+from semires.stages.train.models.lavt.visual import SwinTrunk
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.visual import NUM_STAGES
+from semires.stages.train.models.lavt.visual import NUM_STAGES
 
 # The last stage's stride in patches. An image must be larger: instance norm needs more than one position.
 COARSEST_STRIDE = 2 ** (NUM_STAGES - 1)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from semires.stages.train.models.per_size import once_per_size
+from semires.stages.train.models.lavt.per_size import once_per_size
 
 built: list[tuple[object, ...]] = []
 

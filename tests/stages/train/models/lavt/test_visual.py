@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.swin_blocks import swin_block
-from semires.stages.train.models.visual import SwinTrunk
+from semires.stages.train.models.lavt.swin_blocks import swin_block
+from semires.stages.train.models.lavt.visual import SwinTrunk
 
 torch.set_num_threads(1)
 

@@ -13,8 +13,8 @@ from torch._subclasses import FakeTensorMode
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_NANO, LavtConfig
-from semires.stages.train.models.parameter_groups import parameter_groups
+from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models.lavt.parameter_groups import parameter_groups
 
 # A transcription of the papers' formulas beside this file; tests are no package to import it from.
 _SPEC: Any = importlib.util.spec_from_file_location("plain_lavt", Path(__file__).with_name("plain_lavt.py"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semires.stages.train.models.per_size import once_per_size
+from semires.stages.train.models.lavt.per_size import once_per_size
 
 # Added to the scores of positions that the shift brought together: e**-1e4 is exactly 0. Swin's -100 leaves 4e-44: the
 # same result, but a CPU then computes with denormal numbers, 8 % of the attention's time.

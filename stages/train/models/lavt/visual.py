@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.swin_blocks import embed_patches, merge_patches, swin_block
+from semires.stages.train.models.lavt.swin_blocks import embed_patches, merge_patches, swin_block
 
 NUM_STAGES = 4
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from semires.stages.train.models.parameter_groups import parameter_groups
+from semires.stages.train.models.lavt.parameter_groups import parameter_groups
 
 
 @pytest.mark.parametrize("embeddings", [True, False])

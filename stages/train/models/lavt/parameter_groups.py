@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 if TYPE_CHECKING:
-    from semires.stages.train.models.lavt import Lavt
+    from semires.stages.train.models.lavt.network import Lavt
 
 
 def parameter_groups(

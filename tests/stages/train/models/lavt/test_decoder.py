@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semires.stages.train.models.decoder import Decoder, convolve_upsampled, upsample
+from semires.stages.train.models.lavt.decoder import Decoder, convolve_upsampled, upsample
 
 torch.set_num_threads(1)
 

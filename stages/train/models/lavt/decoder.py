@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semires.stages.train.models.per_size import once_per_size
+from semires.stages.train.models.lavt.per_size import once_per_size
 
 NUM_CLASSES = 2
 """Channels of the logits: background, referent."""

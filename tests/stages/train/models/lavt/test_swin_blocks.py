@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from semires.stages.train.models.swin_blocks import _shift_mask, embed_patches, merge_patches, swin_block
-from semires.stages.train.models.visual import SwinTrunk
+from semires.stages.train.models.lavt.swin_blocks import _shift_mask, embed_patches, merge_patches, swin_block
+from semires.stages.train.models.lavt.visual import SwinTrunk
 
 
 def make_trunk(window: int) -> SwinTrunk:

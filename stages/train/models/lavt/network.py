@@ -13,14 +13,14 @@ from torch.utils.checkpoint import checkpoint
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.origin import Origin
-from semires.stages.train.models.decoder import Decoder, upsample
-from semires.stages.train.models.fusion import StageFusion
 from semires.stages.train.models.interface import ResModel
-from semires.stages.train.models.language import TextEncoder
-from semires.stages.train.models.lavt_config import COARSEST_STRIDE, LavtConfig
-from semires.stages.train.models.parameter_groups import parameter_groups
+from semires.stages.train.models.lavt.config import COARSEST_STRIDE, LavtConfig
+from semires.stages.train.models.lavt.decoder import Decoder, upsample
+from semires.stages.train.models.lavt.fusion import StageFusion
+from semires.stages.train.models.lavt.language import TextEncoder
+from semires.stages.train.models.lavt.parameter_groups import parameter_groups
+from semires.stages.train.models.lavt.visual import NUM_STAGES, SwinTrunk, call
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.models.visual import NUM_STAGES, SwinTrunk, call
 
 _recompute = functools.partial(checkpoint, use_reentrant=False)
 

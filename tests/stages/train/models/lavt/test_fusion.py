@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.fusion import LanguageGate, PixelWordAttention, PixelWordFusion, StageFusion
+from semires.stages.train.models.lavt.fusion import LanguageGate, PixelWordAttention, PixelWordFusion, StageFusion
 
 torch.set_num_threads(1)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.language import TextEncoder
+from semires.stages.train.models.lavt.language import TextEncoder
 
 torch.set_num_threads(1)
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.lavt_config import LAVT_BASE, LAVT_NANO, LavtConfig
+from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_NANO, LavtConfig
 
 
 @pytest.mark.parametrize("config", [LAVT_BASE, LAVT_NANO])
