@@ -17,7 +17,7 @@ from semires.stages.train.models.lavt.config import LAVT_SIZES
 from semires.stages.train.run_folder import RunFolder
 
 # Settings that the command line has under another name.
-OPTIONS = {"strategy": "matching"}
+OPTIONS = {"strategy": "matching", "text_dropout_burn_in": "text_dropout"}
 
 
 def run_card(run: Path, options: Collection[str]) -> CardFacts:

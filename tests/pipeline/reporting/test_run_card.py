@@ -9,6 +9,7 @@ import torch
 
 from semires.pipeline.commands.train import train
 from semires.pipeline.recipes import train_recipe
+from semires.pipeline.reporting import run_card as module
 from semires.pipeline.reporting.run_card import run_card, train_command
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
@@ -91,3 +92,11 @@ def test_train_command__says_what_differs_and_what_it_cannot_say() -> None:
         *("--no-pwa", "--swin", "my swin", "--learning-rate", "1e-05", "--matching", "iom", "--iou-rate", "0.6")
     ]
     assert others == {"views": dataclasses.asdict(views), "weight_decay": 0.1}
+
+
+def test_train_command__other_names_are_those_of_the_command() -> None:
+    assert set(module.OPTIONS.values()) <= set(OPTIONS)
+    recipe = train_recipe("refshapes")
+    config = dataclasses.replace(recipe, text_dropout_burn_in=not recipe.text_dropout_burn_in)
+    said = "--no-text-dropout" if recipe.text_dropout_burn_in else "--text-dropout"
+    assert train_command(config, OPTIONS) == (f"semires train --split refshapes {said}", {})
