@@ -45,6 +45,5 @@ def export(
             f"error: expected logits within {TOLERANCES[chosen]:g} of the model's, found {worst:.1e}; nothing is kept",
             file=sys.stderr,
         )
-        target.unlink()
         raise typer.Exit(1)
     console.print(f"written: {target}", soft_wrap=True, markup=False)
