@@ -43,8 +43,9 @@ class Parity:
 def export_model(model: ResModel, path: Path, format: Format, *, fixed_size: bool = False) -> list[Parity]:
     """Write `model` to `path` as a program, read it back and compare it with the model on batches of other shapes.
 
-    fixed_size: only the batch is free, H and W are the model's image size. Returns the comparisons; where one
-    is beyond `TOLERANCES`, `path` is left as it was. InputError where the model cannot be exported, or ONNX's packages are missing.
+    fixed_size: only the batch is free, H and W are the model's image size. Returns the comparisons; where one is beyond
+    `TOLERANCES`, `path` is left as it was. InputError where the model cannot be exported, or ONNX's packages are
+    missing.
     """
     model = model.eval().cpu()
     if format == "onnx":
