@@ -75,6 +75,10 @@ def train(
         str | None,
         typer.Option(help="Mutual learning's class-weighted mean: weighted (default) or plain (public code)."),
     ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option(help="LAVT computes more again in the backward: less memory, more time (default: no)."),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (default) or bf16.")] = None,
     num_workers: Annotated[int | None, typer.Option(help="Data-loader processes (default 0).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random but the labeled draw.")] = None,
@@ -127,6 +131,7 @@ def train(
         lambda_sup=lambda_sup,
         lambda_unsup=lambda_unsup,
         mutual_loss_mean=mutual_loss_mean,
+        gradient_checkpointing=gradient_checkpointing,
         precision=precision,
         num_workers=num_workers,
         seed=seed,

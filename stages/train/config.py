@@ -20,6 +20,9 @@ Precision = Literal["fp32", "bf16"]
 UNSAID: dict[str, Any] = {"text": "sent", "eval_text": "sent", "blur_labeled": True, "text_dropout_burn_in": True}
 """What runs did from before these settings existed, where that is no longer the default."""
 
+FREE = ("num_workers", "gradient_checkpointing")
+"""Settings that change nothing that is computed: with others a run may go on, on another machine for instance."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -96,6 +99,8 @@ class TrainConfig:
     """Cross-entropy's weights of background and referent."""
     mutual_loss_mean: LossMean = "weighted"
     """Mutual learning's mean of class-weighted pixels: torch's weighted one, or the public code's plain one."""
+    gradient_checkpointing: bool = False
+    """Keep less of LAVT's forward pass, compute it again in the backward: less memory, more time, the same result."""
     precision: Precision = "fp32"
     """fp32, or bf16: autocast of the forward passes."""
     num_workers: int = 0
@@ -120,7 +125,12 @@ class TrainConfig:
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):
                 raise InputError(f"{name}: expected one of {', '.join(get_args(kind))}, found {getattr(self, name)!r}")
-        check_model(self.model, window=self.window, image_size=self.image_size)
+        check_model(
+            self.model,
+            window=self.window,
+            image_size=self.image_size,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
         for name in (
             "burn_in_epochs",
             "mutual_epochs",
@@ -180,6 +190,7 @@ class TrainConfig:
             clipseg=self.clipseg,
             window=self.window,
             image_size=self.image_size,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
 
     @property

@@ -10,7 +10,7 @@ from semires.cache.views import CandidateView
 from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref, ReferDataset
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import FREE, TrainConfig
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
 from semires.stages.train.trainer import OnProgress, TrainData, Trainer
@@ -126,7 +126,7 @@ def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
 def burn_in_differences(folder: RunFolder, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """In what the burn-in in `folder` was trained otherwise than one of `config`: name -> (there, asked for)."""
     there, asked = folder.read_config().to_dict(), config.burn_in().to_dict()
-    return {name: (there[name], asked[name]) for name in asked if name != "num_workers" and there[name] != asked[name]}
+    return {name: (there[name], asked[name]) for name in asked if name not in FREE and there[name] != asked[name]}
 
 
 def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: TrainConfig) -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.config import UNSAID, TrainConfig
+from semires.stages.train.config import FREE, UNSAID, TrainConfig
 from semires.stages.train.models.interface import ResModel
 
 
@@ -68,8 +68,7 @@ class RunFolder:
             return
         found, asked = self.read_config().to_dict(), config.to_dict()
         for key in asked:
-            # How samples are read changes nothing that is computed: a run may go on on another machine.
-            if key != "num_workers" and found[key] != asked[key]:
+            if key not in FREE and found[key] != asked[key]:
                 # Of runs older than these options the default is not what they were begun with.
                 given = f"give {_options_of_unsaid(found)}, "
                 raise InputError(

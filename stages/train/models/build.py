@@ -32,10 +32,14 @@ def weights_folder() -> Path:
     return Path(str(resources.files("semires.stages.train.models") / "weights"))
 
 
-def check_model(name: str, *, window: int | None = None, image_size: int | None = None) -> None:
+def check_model(
+    name: str, *, window: int | None = None, image_size: int | None = None, gradient_checkpointing: bool = False
+) -> None:
     """InputError unless `build_model` knows the name, or it is that of a factory, and the model has these options."""
     if name not in MODEL_NAMES and not is_factory(name):
         raise InputError(f"--model: expected {', '.join(MODEL_NAMES)} or PACKAGE.MODULE:FACTORY, found {name!r}")
+    if gradient_checkpointing and name not in LAVT_SIZES:
+        raise InputError(f"--gradient-checkpointing: expected one of LAVT's sizes, found --model {name}; leave it out")
     if name in LAVT_SIZES:
         LAVT_SIZES[name].resized(window=window, image_size=image_size)
     elif window is not None:
@@ -53,18 +57,19 @@ def build_model(
     clipseg: str | None = None,
     window: int | None = None,
     image_size: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> ResModel:
     """The model `name`, on CPU in training mode.
 
     pretrained: give it its pre-trained weights; otherwise all weights are random, to be loaded over. swin, bert: where
     LAVT's backbones and BERT's vocabulary come from; clipseg: likewise; local folders or hub names, None for the
     published ones. window: side of Swin's attention windows, None for the size's own. image_size: side of the images,
-    None for the model's own.
+    None for the model's own. gradient_checkpointing: see `Lavt`.
 
     InputError for an unknown name, for weights or a vocabulary that cannot be had, and for an option that the model
     does not have.
     """
-    check_model(name, window=window, image_size=image_size)
+    check_model(name, window=window, image_size=image_size, gradient_checkpointing=gradient_checkpointing)
     if is_factory(name):
         return model_of_factory(name, pretrained=pretrained)
     if name == "clipseg":
@@ -76,6 +81,7 @@ def build_model(
         tokenizer = Tokenizer.from_pretrained(bert or BERT_SOURCE, max_tokens=config.max_tokens)
     _check_vocabulary(name, tokenizer, config)
     lavt = Lavt(config, tokenizer)
+    lavt.gradient_checkpointing = gradient_checkpointing
     if pretrained and name == "nano":
         lavt.visual.load(weights_folder() / "nano_swin.safetensors")
     elif pretrained:

@@ -47,6 +47,7 @@ SHARED: dict[str, Any] = {
     "trunk_rate": 0.5,
     "weight_decay": 0.0,
     "class_weights": (1.0, 2.0),
+    "gradient_checkpointing": True,
     "precision": "bf16",
     "num_workers": 2,
     "seed": 4,

@@ -71,6 +71,12 @@ def test_start__options_of_a_younger_run_are_named_too(folder: RunFolder, nano_c
         folder.start(nano_config(blur_labeled=True, text="sent"), [3])
 
 
+def test_start__what_changes_nothing_computed_may_differ(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    folder.start(nano_config(num_workers=4, gradient_checkpointing=True), [3])
+    assert folder.read_config() == nano_config()
+
+
 def test_start__other_labeled_images_refused(folder: RunFolder, nano_config: NanoConfig) -> None:
     folder.start(nano_config(), [3])
     with pytest.raises(InputError, match="other labeled images"):

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,10 +135,21 @@ def test_build_model__vocabulary_too_large(backbones: tuple[Path, Path], monkeyp
         build_model("base", pretrained=False, bert=str(bert))
 
 
+def test_build_model__gradient_checkpointing_reaches_the_network() -> None:
+    for chosen in (False, True):
+        lavt = build_model("nano", pretrained=False, gradient_checkpointing=chosen)
+        assert isinstance(lavt, Lavt)
+        assert lavt.gradient_checkpointing is chosen
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"window": 7}, "--window"), ({"image_size": 64}, "--image-size")],
+    [
+        ({"window": 7}, "--window"),
+        ({"image_size": 64}, "--image-size"),
+        ({"gradient_checkpointing": True}, "--gradient-checkpointing"),
+    ],
 )
-def test_build_model__options_that_a_model_does_not_have(options: dict[str, int], message: str) -> None:
+def test_build_model__options_that_a_model_does_not_have(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_model("some.module:factory", pretrained=False, **options)
