@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
-from semires.pipeline.bench.memory import peak_memory
+from semires.pipeline.bench.memory import forget_peak, peak_memory
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.run import images_at_once
@@ -117,16 +117,8 @@ def _generate_once(
 ) -> float:
     torch.set_num_threads(threads)
     sam = torch.load(sam_file, weights_only=False)  # our own file, written a moment ago
-    start = _start_peak()
+    start = forget_peak()
     generator = contestant.build(sam, settings)
     at_once = contestant.at_once(sam)
     generate_all(generator, [image] * at_once, at_once)
     return peak_memory() - start
-
-
-def _start_peak() -> float:
-    """Forget the peak that loading left, where the system can (Linux), and return the new one in MB."""
-    forget = Path("/proc/self/clear_refs")
-    if forget.exists():
-        forget.write_text("5")
-    return peak_memory()

@@ -158,3 +158,32 @@ def handout_bench(
     )
     prepare(json_file)
     show(bench_handout(config), json_file)
+
+
+@app.command("lavt")
+def lavt_bench(
+    model: Annotated[
+        str | None, typer.Option(help="nano, tiny, small, base or large. Default: nano at 96 and base at 224.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=33, help="Side of the images (default: the model's own).")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at once (default 1).")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Nano only.")] = False,
+    device: Device = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Turns of every contestant (default 3).")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Our LAVT beside the same network written plainly: time, memory, operations and their share of the peak."""
+    from semires.pipeline.bench.lavt import QUICK, Case, LavtBenchConfig, bench_lavt
+    from semires.pipeline.stage_runs import choose_device
+    from semires.stages.data.errors import InputError
+    from semires.stages.train.models.lavt.config import LAVT_SIZES
+
+    cases = QUICK if quick else None
+    if model is not None or size is not None or batch is not None:
+        model = model or "nano"
+        if model not in LAVT_SIZES:
+            raise InputError(f"--model: expected one of {', '.join(LAVT_SIZES)}, found {model!r}")
+        cases = (Case(model, size or LAVT_SIZES[model].image_size, batch or 1),)
+    prepare(json_file)
+    config = LavtBenchConfig(device=choose_device(device), **given(cases=cases, repeats=repeats))
+    show(bench_lavt(config), json_file)

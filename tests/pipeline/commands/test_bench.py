@@ -6,7 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from semires.cache.errors import StoreError
-from semires.pipeline.bench import cache, generate, handout
+from semires.pipeline.bench import cache, generate, handout, lavt
 from semires.pipeline.bench.report import Bench
 from semires.pipeline.cli import app
 from semires.stages.data.errors import InputError
@@ -43,7 +43,7 @@ def test_bench_cache__defaults_are_the_configs(asked: list[cache.CacheBenchConfi
     assert asked == [cache.CacheBenchConfig()]
 
 
-@pytest.mark.parametrize("command", ["cache", "match", "generate", "handout"])
+@pytest.mark.parametrize("command", ["cache", "match", "generate", "handout", "lavt"])
 def test_bench__a_file_that_cannot_be_written(
     asked: list[cache.CacheBenchConfig], tmp_path: Path, command: str
 ) -> None:
@@ -104,3 +104,31 @@ def test_bench_handout__options_reach_the_config(monkeypatch: pytest.MonkeyPatch
     assert CliRunner().invoke(app, ["bench", "handout"], catch_exceptions=False).exit_code == 0
     asked = handout.HandoutBenchConfig(workers=(2, 8), images_per_worker=3, seconds=0.5, images_at_once=4)
     assert configs == [asked, handout.HandoutBenchConfig()]
+
+
+def test_bench_lavt__options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[lavt.LavtBenchConfig] = []
+
+    def bench_lavt(config: lavt.LavtBenchConfig) -> Bench:
+        configs.append(config)
+        return Bench(title="T", machine={}, rows=[{"contestant": "semires", "ms": 3.5}])
+
+    monkeypatch.setattr(lavt, "bench_lavt", bench_lavt)
+    cpu = ["--device", "cpu"]
+    for options in (
+        [],
+        ["--quick", "--repeats", "2"],
+        ["--model", "base"],
+        ["--size", "64"],
+        ["--model", "small", "--size", "224", "--batch", "3"],
+    ):
+        assert CliRunner().invoke(app, ["bench", "lavt", *cpu, *options], catch_exceptions=False).exit_code == 0
+    assert configs == [
+        lavt.LavtBenchConfig(),
+        lavt.LavtBenchConfig(cases=lavt.QUICK, repeats=2),
+        lavt.LavtBenchConfig(cases=(lavt.Case("base", 480, 1),)),
+        lavt.LavtBenchConfig(cases=(lavt.Case("nano", 64, 1),)),
+        lavt.LavtBenchConfig(cases=(lavt.Case("small", 224, 3),)),
+    ]
+    result = CliRunner().invoke(app, ["bench", "lavt", "--model", "clipseg"])
+    assert str(result.exception) == "--model: expected one of base, tiny, small, large, nano, found 'clipseg'"
