@@ -88,6 +88,13 @@ def read_pretrained(
             "give the folder that holds the weights"
         )
     try:
+        found = config_class.get_config_dict(source)[0].get("model_type")
+        # transformers reads any JSON as a config of the class asked for, and what it lacks as the defaults.
+        if found != config_class.model_type:
+            raise InputError(
+                f"expected a {kind} (model_type {config_class.model_type!r} in config.json) in {source}, found "
+                f"{found!r}: check the path"
+            )
         config = config_class.from_pretrained(source)
         if own is not None:
             check_values(kind, source, own.config, {field: getattr(config, field) for field in own.fields})

@@ -93,6 +93,17 @@ def test_load_swin__file_of_another_size(make_lavt, swin_tensors, tmp_path):
         load_swin(make_lavt(), tmp_path / "swin.pth")
 
 
+def test_load__another_networks_folder(make_lavt, tmp_path):
+    """A Swin's folder is no BERT, nor is a folder of ours with a config.json of its own."""
+    lavt = make_lavt()
+    SwinModel(lavt.visual.swin_config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"expected a BERT .*found 'swin'"):
+        load_bert(lavt, tmp_path)
+    (tmp_path / "config.json").write_text('{"format": "semires", "model": "lavt"}')
+    with pytest.raises(InputError, match=r"expected a BERT .*found None"):
+        load_bert(lavt, tmp_path)
+
+
 def test_load_swin__weights_missing_or_no_safetensors(make_lavt, tmp_path):
     lavt = make_lavt()
     SwinModel(lavt.visual.swin_config).save_pretrained(tmp_path)
