@@ -170,6 +170,7 @@ def lavt_bench(
     quick: Annotated[bool, typer.Option("--quick", help="Nano only.")] = False,
     device: Device = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Turns of every contestant (default 3).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU (default 1).")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Our LAVT beside the same network written plainly: time, memory, operations and their share of the peak."""
@@ -185,5 +186,5 @@ def lavt_bench(
             raise InputError(f"--model: expected one of {', '.join(LAVT_SIZES)}, found {model!r}")
         cases = (Case(model, size or LAVT_SIZES[model].image_size, batch or 1),)
     prepare(json_file)
-    config = LavtBenchConfig(device=choose_device(device), **given(cases=cases, repeats=repeats))
+    config = LavtBenchConfig(device=choose_device(device), **given(cases=cases, repeats=repeats, threads=threads))
     show(bench_lavt(config), json_file)

@@ -117,7 +117,7 @@ def test_bench_lavt__options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -
     cpu = ["--device", "cpu"]
     for options in (
         [],
-        ["--quick", "--repeats", "2"],
+        ["--quick", "--repeats", "2", "--threads", "2"],
         ["--model", "base"],
         ["--size", "64"],
         ["--model", "small", "--size", "224", "--batch", "3"],
@@ -125,7 +125,7 @@ def test_bench_lavt__options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -
         assert CliRunner().invoke(app, ["bench", "lavt", *cpu, *options], catch_exceptions=False).exit_code == 0
     assert configs == [
         lavt.LavtBenchConfig(),
-        lavt.LavtBenchConfig(cases=lavt.QUICK, repeats=2),
+        lavt.LavtBenchConfig(cases=lavt.QUICK, repeats=2, threads=2),
         lavt.LavtBenchConfig(cases=(lavt.Case("base", 480, 1),)),
         lavt.LavtBenchConfig(cases=(lavt.Case("nano", 64, 1),)),
         lavt.LavtBenchConfig(cases=(lavt.Case("small", 224, 3),)),
