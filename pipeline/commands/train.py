@@ -75,9 +75,9 @@ def train(
         str | None,
         typer.Option(help="Mutual learning's class-weighted mean: weighted (default) or plain (public code)."),
     ] = None,
-    gradient_checkpointing: Annotated[
+    grad_checkpointing: Annotated[
         bool | None,
-        typer.Option(help="LAVT computes more again in the backward: less memory, more time (default: no)."),
+        typer.Option("--grad-checkpointing", help="LAVT computes more again in the backward: less memory, more time."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (default) or bf16.")] = None,
     num_workers: Annotated[int | None, typer.Option(help="Data-loader processes (default 0).")] = None,
@@ -131,7 +131,7 @@ def train(
         lambda_sup=lambda_sup,
         lambda_unsup=lambda_unsup,
         mutual_loss_mean=mutual_loss_mean,
-        gradient_checkpointing=gradient_checkpointing,
+        gradient_checkpointing=grad_checkpointing,
         precision=precision,
         num_workers=num_workers,
         seed=seed,

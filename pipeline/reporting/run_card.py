@@ -17,7 +17,11 @@ from semires.stages.train.models.lavt.config import LAVT_SIZES
 from semires.stages.train.run_folder import RunFolder
 
 # Settings that the command line has under another name.
-OPTIONS = {"strategy": "matching", "text_dropout_burn_in": "text_dropout"}
+OPTIONS = {
+    "strategy": "matching",
+    "text_dropout_burn_in": "text_dropout",
+    "gradient_checkpointing": "grad_checkpointing",
+}
 
 
 def run_card(run: Path, options: Collection[str]) -> CardFacts:

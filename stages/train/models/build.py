@@ -39,7 +39,7 @@ def check_model(
     if name not in MODEL_NAMES and not is_factory(name):
         raise InputError(f"--model: expected {', '.join(MODEL_NAMES)} or PACKAGE.MODULE:FACTORY, found {name!r}")
     if gradient_checkpointing and name not in LAVT_SIZES:
-        raise InputError(f"--gradient-checkpointing: expected one of LAVT's sizes, found --model {name}; leave it out")
+        raise InputError(f"--grad-checkpointing: expected one of LAVT's sizes, found --model {name}; leave it out")
     if name in LAVT_SIZES:
         LAVT_SIZES[name].resized(window=window, image_size=image_size)
     elif window is not None:

@@ -147,7 +147,7 @@ def test_build_model__gradient_checkpointing_reaches_the_network() -> None:
     [
         ({"window": 7}, "--window"),
         ({"image_size": 64}, "--image-size"),
-        ({"gradient_checkpointing": True}, "--gradient-checkpointing"),
+        ({"gradient_checkpointing": True}, "--grad-checkpointing"),
     ],
 )
 def test_build_model__options_that_a_model_does_not_have(options: dict[str, Any], message: str) -> None:
