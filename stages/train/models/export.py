@@ -54,10 +54,12 @@ def export_model(model: ResModel, path: Path, format: Format, *, fixed_size: boo
     temporary = path.with_name(f".{path.stem}.tmp{SUFFIXES[format]}")
     try:
         with torch.no_grad():
+            shapes = _shapes(model.image_size, fixed_size)
+            _check_takes(model, shapes)
             program = _export(model, fixed_size)
             load = _write_onnx if format == "onnx" else _write_torch
             found = load(program, temporary)
-            parities = [_compare(model, found, shape) for shape in _shapes(model.image_size, fixed_size)]
+            parities = [_compare(model, found, shape) for shape in shapes]
         if all(parity.difference <= TOLERANCES[format] for parity in parities):
             temporary.replace(path)
     finally:
@@ -125,6 +127,19 @@ def _shapes(size: int, fixed_size: bool) -> Sequence[tuple[int, int, int, int]]:
         return [(1, 3, size, size), (3, 3, size, size)]
     # The model's own size, one that is no multiple of any window, and another aspect.
     return [(1, 3, size, size), (3, 3, size + 13, size - 11), (2, 3, size // 2 + 40, size)]
+
+
+def _check_takes(model: ResModel, shapes: Sequence[tuple[int, int, int, int]]) -> None:
+    """InputError where the model itself cannot do what its program is to be free in."""
+    for shape in shapes:
+        try:
+            model(*_batch(model, shape))
+        except Exception as error:  # of whatever kind a network of anyone's raises
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"expected a model that takes images of other sizes, found {type(model).__name__} which fails at "
+                f"{list(shape)} ({type(error).__name__}: {reason}); give --fixed-size"
+            ) from error
 
 
 def _batch(model: ResModel, shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, Tensor]:

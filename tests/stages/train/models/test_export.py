@@ -56,6 +56,15 @@ def test_export_model__clipseg_with_a_fixed_size(tmp_path: Path, clipseg: Path) 
     assert max(parity.difference for parity in parities) <= TOLERANCES["torch-export"]
 
 
+def test_export_model__clipseg_takes_no_other_size(tmp_path: Path, clipseg: Path) -> None:
+    """Its decoder wants square images: what is free in the program is not in the network."""
+    model = build_model("clipseg", pretrained=True, clipseg=str(clipseg))
+    with pytest.raises(InputError, match=r"takes images of other sizes, found ClipSeg .*--fixed-size") as caught:
+        export_model(model, tmp_path / "clipseg.pt2", "torch-export")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["clipseg"]
+
+
 def test_export_model__cannot_be_followed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"torch\.export can follow, found Thresholded") as caught:
         export_model(Thresholded(looks=True), tmp_path / "own.pt2", "torch-export")
