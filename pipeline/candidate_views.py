@@ -11,7 +11,7 @@ def derive_view(store: str | Path, size: int, on_progress: OnProgress, **options
     """Derive what the view of `size` lacks; `options` as `build_view` takes them."""
 
     def say_outdated(path: str) -> None:
-        console.print(f"{path}: resampled by another rule than masks are, derived anew", soft_wrap=True, markup=False)
+        console.print(f"{path}: resampled by another rule than masks are, derived anew", soft_wrap=True)
 
     description = f"candidates at {size}x{size}"
     build_view(store, size, counting(on_progress, description), on_outdated=say_outdated, **options)

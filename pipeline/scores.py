@@ -46,7 +46,7 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
             raise InputError(f"expected scores that `semires evaluate` wrote, found others in {cached}") from error
         if "targets" in known and measured.targets == RESAMPLING:
             return measured
-        console.print(f"{cached}: targets were resized by another rule, measured anew", soft_wrap=True, markup=False)
+        console.print(f"{cached}: targets were resized by another rule, measured anew", soft_wrap=True)
     config, model = folder.load_model()
     model.to(device)
     dataset = load_dataset(paths, config.split, on_progress)

@@ -25,7 +25,7 @@ def show(bench: "Bench", json_file: Path | None) -> None:
 
     console.print(as_rich(bench))
     for note in footnotes(bench):
-        console.print(note, soft_wrap=True, markup=False)
+        console.print(note, soft_wrap=True)
     if json_file is not None:
         json_file.write_text(as_json(bench))
         console.print(f"written: {json_file}", soft_wrap=True)

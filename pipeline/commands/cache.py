@@ -46,11 +46,11 @@ def cache_info(store: StoreArgument) -> None:
         f"masks an image: {info.min_masks} to {info.max_masks}, median {info.median_masks:g}",
     ]
     for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     if info.num_images:
         console.print(_histogram(info))
     for image_id, reason in info.failed.items():
-        console.print(f"set aside: image {image_id}, {reason}", soft_wrap=True, markup=False)
+        console.print(f"set aside: image {image_id}, {reason}", soft_wrap=True)
 
 
 def _setting(name: str, value: int | float | str) -> str:
@@ -103,7 +103,7 @@ def cache_verify(
         )
 
     def say(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
     limit = sys.maxsize if every else NUM_NAMED
     for damage in found.damaged:
@@ -173,7 +173,7 @@ def cache_show(
         raise InputError(
             f"--output: expected a picture file that can be written such as x.png, found {error}"
         ) from error
-    console.print(f"{candidates.num_masks} candidates; written: {target}", soft_wrap=True, markup=False)
+    console.print(f"{candidates.num_masks} candidates; written: {target}", soft_wrap=True)
 
 
 @app.command("view")
@@ -212,7 +212,7 @@ def cache_export(
             file_names=None if known is None else known.file_names(),
             on_progress=counting(on_progress, "exporting"),
         )
-    console.print(f"{num_written} files written to {folder}", soft_wrap=True, markup=False)
+    console.print(f"{num_written} files written to {folder}", soft_wrap=True)
 
 
 @app.command("import")
@@ -256,7 +256,6 @@ def cache_import(
         f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, {report.num_present} "
         f"were there; next: {hint}",
         soft_wrap=True,
-        markup=False,
     )
 
 

@@ -41,4 +41,4 @@ def convert(
         **given(to=to, bert=bert, window=window),
     )
     for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)

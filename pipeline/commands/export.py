@@ -46,4 +46,4 @@ def export(
             file=sys.stderr,
         )
         raise typer.Exit(1)
-    console.print(f"written: {target}", soft_wrap=True, markup=False)
+    console.print(f"written: {target}", soft_wrap=True)

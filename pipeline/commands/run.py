@@ -57,9 +57,7 @@ def predict(
     mask_path, overlay_path = folder / f"{image.stem}_mask.png", folder / f"{image.stem}_overlay.png"
     Image.fromarray(mask).save(mask_path)
     overlay(pixels, mask).save(overlay_path)
-    console.print(
-        f"{mask.mean() * 100:.1f}% of the image; written: {mask_path}, {overlay_path}", soft_wrap=True, markup=False
-    )
+    console.print(f"{mask.mean() * 100:.1f}% of the image; written: {mask_path}, {overlay_path}", soft_wrap=True)
 
 
 def figure(
