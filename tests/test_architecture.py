@@ -10,24 +10,27 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("pipeline", "stages", "cache")
 MAX_LINES = 350
 
-DATA, CACHE = "semires.stages.data", "semires.cache"
+DATA, CACHE, PROCESSES = "semires.stages.data", "semires.cache", "semires.stages.processes"
 CACHE_SAM, TRAIN, PIPELINE = "semires.stages.cache_sam", "semires.stages.train", "semires.pipeline"
 STAGES = {
-    *(DATA, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
-    *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching"),
+    *(DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
+    *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine"),
 }
 
 # Innermost first: a module belongs to the first package that its name begins with.
 ALLOWED = {
     DATA: {DATA},
+    PROCESSES: {DATA, PROCESSES},
     # The funnel knows no SAM by name, the SAMs know the funnel's settings.
     f"{CACHE_SAM}.generator": {DATA, CACHE, f"{CACHE_SAM}.generator"},
     f"{CACHE_SAM}.models": {DATA, f"{CACHE_SAM}.generator", f"{CACHE_SAM}.models"},
-    CACHE_SAM: {DATA, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"},
-    # Models know nothing of the trainer, matching nothing of the models, and neither of the store.
+    CACHE_SAM: {DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"},
+    # Models know nothing of the trainer, matching nothing of the models, and neither of the store; the engine none of
+    # them.
     f"{TRAIN}.models": {DATA, f"{TRAIN}.models"},
     f"{TRAIN}.matching": {DATA, f"{TRAIN}.matching"},
-    TRAIN: {DATA, CACHE, TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching"},
+    f"{TRAIN}.engine": {DATA, PROCESSES, f"{TRAIN}.engine"},
+    TRAIN: {DATA, PROCESSES, CACHE, TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine"},
     "semires.stages": set(),
     # Other programs' files: the store and the stages know nothing of them.
     f"{CACHE}.interchange": {CACHE, f"{CACHE}.interchange"},

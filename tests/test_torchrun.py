@@ -32,7 +32,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
 from semires.stages.cache_sam.filling import fill_store
 from semires.stages.cache_sam.sources import folder_images
-from semires.stages.cache_sam.stopping import StopRequested
+from semires.stages.processes.stopping import StopRequested
 from semires.stages.cache_sam.workers import WorkerGroup
 
 photos, store, notes, seconds = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])

@@ -72,9 +72,9 @@ def cache_sam(
     from semires.stages.cache_sam.generator.settings import precision_of
     from semires.stages.cache_sam.models.sam import load_sam
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
-    from semires.stages.cache_sam.stopping import StopRequested
     from semires.stages.cache_sam.workers import WorkerGroup
     from semires.stages.data.errors import InputError
+    from semires.stages.processes.stopping import StopRequested
 
     def warn(source: ImageSource, reason: str) -> None:
         print(f"set aside: {source.path}: {reason}", file=sys.stderr)

@@ -22,8 +22,8 @@ from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam.commits import CommitThread
 from semires.stages.cache_sam.loading import IMAGES_AHEAD, LoadedImage, load_ahead
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
-from semires.stages.cache_sam.stopping import StopSignals
 from semires.stages.cache_sam.workers import WorkerGroup
+from semires.stages.processes.stopping import StopSignals
 
 Generate = Callable[[Sequence[int], Sequence[NDArray[np.uint8]]], list[Candidates]]
 """Candidates of RGB images uint8 [H, W, 3] of any sizes under these image ids, as `MaskGenerator.generate_batch`.

@@ -14,19 +14,17 @@ two workers come to hold, after a death that was none, cost their time and nothi
 reader takes the same one.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
 
 from semires.stages.data.errors import InputError
+from semires.stages.processes.torchrun import first_line, restart_count, torchrun_job
 
 _Answer = TypeVar("_Answer")
-_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Seconds between two looks at the store while waiting, and until a silent job is taken for dead: SAM ViT-H takes
 # minutes for an image on a CPU.
 _PAUSE = 0.1
@@ -49,7 +47,7 @@ class WorkerGroup:
         self._store = dist.PrefixStore("semires/cache-sam", store)
         self._patience = patience
         # torchrun counts the starts of its workers; the farewell of an earlier start is not that of this one.
-        self._start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._start = restart_count()
 
     @classmethod
     def alone(cls) -> "WorkerGroup":
@@ -62,16 +60,8 @@ class WorkerGroup:
 
         InputError where they are there in part, or where nobody answers at their address.
         """
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-            return cls.alone()
-        missing = [name for name in _VARIABLES if not os.environ.get(name)]
-        if missing:
-            raise InputError(f"expected torchrun's environment variables, found no {', '.join(missing)}; use torchrun")
-        try:
-            store, rank, world_size = next(dist.rendezvous("env://", timeout=timedelta(seconds=300)))
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"expected the store of a torchrun job, found: {_line(error)}; start it anew") from error
-        return cls(store, rank, world_size)
+        job = torchrun_job()
+        return cls.alone() if job is None else cls(*job)
 
     @property
     def reports(self) -> bool:
@@ -177,11 +167,6 @@ class WorkerGroup:
             return question()
         except RuntimeError as error:  # all errors of torch's stores
             raise InputError(
-                f"expected an answer of the job's key-value store, found: {_line(error)}; what was finished is "
+                f"expected an answer of the job's key-value store, found: {first_line(error)}; what was finished is "
                 "committed: start the job again to go on"
             ) from error
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import torch
+
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS, Text
+from semires.stages.train.engine.precision import Precision, resolve_precision
 from semires.stages.train.losses import CLASS_WEIGHTS, LossMean
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.models.build import BERT_SOURCE, SWIN_SOURCES, build_model, check_model, image_size_of
@@ -15,13 +18,15 @@ from semires.stages.train.models.interface import ResModel
 from semires.stages.train.views import ViewConfig
 
 Method = Literal["supervised", "baseline", "semires"]
-Precision = Literal["fp32", "bf16"]
 
 UNSAID: dict[str, Any] = {"text": "sent", "eval_text": "sent", "blur_labeled": True, "text_dropout_burn_in": True}
 """What runs did from before these settings existed, where that is no longer the default."""
 
-FREE = ("num_workers", "gradient_checkpointing")
+FREE = ("num_workers", "gradient_checkpointing", "save_minutes")
 """Settings that change nothing that is computed: with others a run may go on, on another machine for instance."""
+
+FORMER_DEFAULTS: dict[str, Any] = {"batch_burn_in": 6, "batch_labeled": 3, "batch_unlabeled": 3}
+"""Defaults of before there were several GPUs: a run that was begun with them goes on with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +80,15 @@ class TrainConfig:
     """Evaluations on val, and checkpoints, in each of the two phases, evenly spaced."""
     patience: int | None = None
     """Mutual learning stops after so many evaluations in a row without a gain in val oIoU; None: never."""
-    batch_burn_in: int = 6
-    """Labeled samples a step in burn-in."""
-    batch_labeled: int = 3
-    """Labeled samples a step in mutual learning."""
-    batch_unlabeled: int = 3
-    """Unlabeled samples a step in mutual learning."""
+    batch_burn_in: int = 8
+    """Labeled samples a step in burn-in, over all GPUs (public scripts: 2 on each of 4)."""
+    batch_labeled: int = 12
+    """Labeled samples a step in mutual learning, over all GPUs (paper: 3 on each of 4)."""
+    batch_unlabeled: int = 12
+    """Unlabeled samples a step in mutual learning, over all GPUs (paper: 3 on each of 4)."""
+    micro_batch: int | None = None
+    """Most samples that a process puts through the student at once; the gradients of a step's add up, batch norm
+    sees those at once only. None: all of its share of the batch."""
     learning_rate: float = 5e-5
     """AdamW's rate at the start of each phase; decays to 0 by (1 - it / total)^0.9."""
     mutual_schedule: float = 1.0
@@ -101,10 +109,14 @@ class TrainConfig:
     """Mutual learning's mean of class-weighted pixels: torch's weighted one, or the public code's plain one."""
     gradient_checkpointing: bool = False
     """Keep less of LAVT's forward pass, compute it again in the backward: less memory, more time, the same result."""
-    precision: Precision = "fp32"
-    """fp32, or bf16: autocast of the forward passes."""
-    num_workers: int = 0
-    """Data-loader processes."""
+    precision: Precision = "auto"
+    """fp32, or bf16: autocast of the forward passes; auto: bf16 where the device has it, which a run then records."""
+    compile: bool = False
+    """Compile student and teacher with torch.compile: minutes at the start, faster steps on a GPU."""
+    num_workers: int | None = None
+    """Data-loader processes of each rank; None: by the machine's cores, none where all samples fit into memory."""
+    save_minutes: float = 10.0
+    """Minutes between two states that an interrupted run can go on from; at each evaluation there is one too."""
     seed: int = 0
     """Seed of weights, order, expressions and views."""
 
@@ -141,9 +153,13 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected 1 or more, found {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup", "num_workers", "seed"):
+        for name in ("learning_rate", "weight_decay", "lambda_sup", "lambda_unsup", "save_minutes", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise InputError(f"num_workers: expected 0 or more, or none, found {self.num_workers}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise InputError(f"--micro-batch: expected 1 sample or more, found {self.micro_batch}")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"patience: expected 1 evaluation or more, or none, found {self.patience}")
         if not 1 <= self.mutual_schedule < math.inf:
@@ -179,6 +195,22 @@ class TrainConfig:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise InputError(f"expected the settings of a training run, found others: {error}") from error
+
+    def continuing(self, found: "TrainConfig", *, given: Collection[str] = ()) -> "TrainConfig":
+        """This config as a run of `found` goes on with it: settings whose default has changed since keep their former
+        one, unless they are among those `given`; auto is what the run resolved it to."""
+        kept = {
+            name: value
+            for name, value in FORMER_DEFAULTS.items()
+            if name not in given and getattr(found, name) == value and getattr(self, name) == getattr(TrainConfig, name)
+        }
+        if self.precision == "auto" and found.precision != "auto":
+            kept["precision"] = found.precision
+        return dataclasses.replace(self, **kept)
+
+    def resolved(self, device: torch.device) -> "TrainConfig":
+        """This config with the precision that auto means on `device`."""
+        return dataclasses.replace(self, precision=resolve_precision(self.precision, device))
 
     def build_model(self, *, pretrained: bool) -> ResModel:
         """The run's model on CPU in training mode; see `models.build.build_model`."""

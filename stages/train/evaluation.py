@@ -6,12 +6,17 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores
+from semires.stages.processes.ranks import Ranks
+from semires.stages.train.engine.precision import Precision, autocast
+from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores, scores_from_counts
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.samples import RefSamples, every_expression, load_batches
+from semires.stages.train.samples import RefSamples, SampleKey, every_expression, load_batches
 from semires.stages.train.views import plain_view
 
 BATCH_SIZE = 16
+# On a GPU that has room for more, up to this many images at once, in so much of the free memory.
+MAX_BATCH_SIZE = 128
+MEMORY_SHARE = 0.5
 
 
 @torch.inference_mode()
@@ -20,28 +25,54 @@ def evaluate(
     samples: RefSamples,
     device: torch.device,
     *,
-    batch_size: int = BATCH_SIZE,
-    num_workers: int = 0,
+    batch_size: int | None = None,
+    precision: Precision = "fp32",
+    num_workers: int | None = 0,
+    ranks: Ranks | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SegmentationScores:
     """oIoU, mIoU and precisions of `model` over every expression of `samples`; leaves each module's mode as it was.
 
     The prediction is the argmax of the two channels, the truth the mask resized nearest-neighbour. `on_progress(done,
-    total)` counts expressions.
+    total)` counts expressions. batch_size: None for 16, on CUDA what half of the free memory holds. ranks: each takes a
+    part of the expressions, and all return the same exact scores of the whole; `on_progress` is of rank 0's part.
     """
+    ranks = ranks or Ranks()
     keys = every_expression(samples.refs)
-    batches = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    rows = ranks.rows(len(keys))
+    keys = keys[rows]
     metrics = SegmentationMetrics()
-    done = 0
     with _evaluation_mode(model):
-        for batch in load_batches(samples, batches, num_workers):
-            moved = batch.to(device)
-            logits = model(normalize(plain_view(moved.images)), moved.input_ids, moved.attention_mask)
-            metrics.update(logits[:, 1] > logits[:, 0], moved.masks)
-            done += len(batch)
-            if on_progress is not None:
-                on_progress(done, len(keys))
-    return metrics.compute()
+
+        def measure(keys: list[SampleKey], at_once: int, done: int) -> None:
+            batches = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
+            for batch in load_batches(samples, batches, num_workers):
+                moved = batch.to(device)
+                with autocast(precision, device):
+                    logits = model(normalize(plain_view(moved.images)), moved.input_ids, moved.attention_mask)
+                metrics.update(logits[:, 1] > logits[:, 0], moved.masks)
+                done += len(batch)
+                if on_progress is not None:
+                    on_progress(done, rows.stop - rows.start)
+
+        first = 0
+        if batch_size is None and device.type == "cuda":
+            first = min(BATCH_SIZE, len(keys))
+            batch_size = _fitting_batch_size(lambda: measure(keys[:first], BATCH_SIZE, 0), device)
+        measure(keys[first:], batch_size or BATCH_SIZE, first)
+    parts = ranks.gather(metrics.counts())
+    return scores_from_counts(*(torch.cat(counts) for counts in zip(*parts, strict=True)))
+
+
+def _fitting_batch_size(measure_first: Callable[[], None], device: torch.device) -> int:
+    """Images at once that a GPU has room for, by what the first `BATCH_SIZE` of them took."""
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    measure_first()
+    taken = max(torch.cuda.max_memory_allocated(device) - before, 1)
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # held, but not in use
+    return max(BATCH_SIZE, min(MAX_BATCH_SIZE, int(BATCH_SIZE * MEMORY_SHARE * free / taken)))
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A training run from its config to its result: data, candidates, burn-in, mutual learning."""
 
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ from semires.cache.views import CandidateView
 from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref, ReferDataset
+from semires.stages.processes.lock import folder_lock
+from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import FREE, TrainConfig
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
-from semires.stages.train.trainer import OnProgress, TrainData, Trainer
+from semires.stages.train.train_data import TrainData
+from semires.stages.train.trainer import OnMetrics, OnProgress, Say, Trainer
 
 
 def train_run(
@@ -24,38 +29,83 @@ def train_run(
     *,
     store: str | Path | None = None,
     burn_in: Path | None = None,
+    ranks: Ranks | None = None,
     on_progress: OnProgress | None = None,
+    on_metrics: OnMetrics | None = None,
+    say: Say | None = None,
 ) -> dict[str, Any]:
     """Train the run of `config` in the folder `path`; one that is there goes on, a finished one is left alone.
 
     store: the candidate store, with its view at the training size built; needed by `semires`. burn_in: a finished
-    supervised run of the same data to start from; without one the run first makes its own in `<path>/burn-in`.
-    Returns the content of `result.json`. InputError where settings, data and folders do not fit together.
+    supervised run of the same data to start from; without one the run first makes its own in `<path>/burn-in`. ranks:
+    the processes that train it together, all of which call this alike. on_metrics, say: see `Trainer`.
+    Returns the content of `result.json`. InputError where settings, data and folders do not fit together, and where
+    another process trains in the folder.
     """
+    ranks = ranks or Ranks()
     folder = RunFolder(path)
+    config = as_begun(config, path, device)
     labeled, unlabeled = check_run(config, dataset, path, burn_in)
     if config.method == "semires":
         check_candidates(store, unlabeled, config)
-    folder.start(config, _image_ids(labeled), run_sources(config, store, burn_in))
-    if folder.is_finished:
-        return folder.read_result()
-    if config.method != "supervised" and burn_in is None:
-        burn_in = path / "burn-in"
-        train_run(config.burn_in(), dataset, burn_in, device, on_progress=on_progress)
+    with ExitStack() as held:
+        sources = run_sources(config, store, burn_in)
+        result = ranks.first(lambda: _begin(held, folder, config, _image_ids(labeled), sources))
+        if result is not None:
+            return result
+        if config.method != "supervised" and burn_in is None:
+            burn_in = path / "burn-in"
+            train_run(
+                config.burn_in(),
+                dataset,
+                burn_in,
+                device,
+                ranks=ranks,
+                on_progress=on_progress,
+                on_metrics=on_metrics,
+                say=say,
+            )
 
-    torch.manual_seed(config.seed)
-    model = config.build_model(pretrained=burn_in is None)
-    if burn_in is not None:
-        RunFolder(burn_in).load_best(model)
-    size, tokenizer = model.image_size, model.tokenizer
-    view = None if store is None or config.method != "semires" else CandidateView(store, size)
-    has_unlabeled = config.method != "supervised"
-    data = TrainData(
-        labeled=RefSamples(dataset, labeled, tokenizer, size, text=config.text),
-        unlabeled=RefSamples(dataset, unlabeled, tokenizer, size, view, text=config.text) if has_unlabeled else None,
-        val=RefSamples(dataset, dataset.refs_of("val"), tokenizer, size, text=config.eval_text),
-    )
-    return Trainer(config, model, data, folder, device, on_progress).train()
+        torch.manual_seed(config.seed)
+        model = config.build_model(pretrained=burn_in is None)
+        if burn_in is not None:
+            RunFolder(burn_in).load_best(model)
+        size, tokenizer = model.image_size, model.tokenizer
+        view = None if store is None or config.method != "semires" else CandidateView(store, size)
+        has_unlabeled = config.method != "supervised"
+        data = TrainData(
+            labeled=RefSamples(dataset, labeled, tokenizer, size, text=config.text),
+            unlabeled=RefSamples(dataset, unlabeled, tokenizer, size, view, text=config.text)
+            if has_unlabeled
+            else None,
+            val=RefSamples(dataset, dataset.refs_of("val"), tokenizer, size, text=config.eval_text),
+        )
+        trainer = Trainer(config, model, data, folder, device, on_progress, ranks=ranks, on_metrics=on_metrics, say=say)
+        return trainer.train()
+
+
+def as_begun(config: TrainConfig, path: Path, device: torch.device, *, given: Collection[str] = ()) -> TrainConfig:
+    """The config with which the run in the folder `path` is trained: auto resolved, and where a run was begun there
+    under former defaults, with these, unless the settings are among those `given` by the user."""
+    folder = RunFolder(path)
+    if folder.is_started:
+        config = config.continuing(folder.read_config(), given=given)
+    return config.resolved(device)
+
+
+def _begin(
+    held: ExitStack,
+    folder: RunFolder,
+    config: TrainConfig,
+    labeled_images: list[int],
+    sources: Mapping[str, Mapping[str, Any]] | None,
+) -> dict[str, Any] | None:
+    """Take the folder for this process and write down what the run is; of a finished one, touch nothing and return its
+    result."""
+    if not folder.is_finished:
+        held.enter_context(folder_lock(folder.path, what="training"))
+    folder.start(config, labeled_images, sources)
+    return folder.read_result() if folder.is_finished else None
 
 
 def check_run(

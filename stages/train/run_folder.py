@@ -4,26 +4,26 @@ config.json         the resolved settings
 labeled_images.json the labeled image ids
 sources.json        the candidate store and the burn-in that the run reads; not of a supervised run
 metrics.jsonl       a line an evaluation
-state.pt            what is needed to go on after an interruption; gone once the run is finished
+state-<step>.pt     what is needed to go on after an interruption, with its sha256; gone once the run is finished
 best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
 result.json         written last: the run is finished
 """
 
 import hashlib
+import itertools
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import FREE, UNSAID, TrainConfig
+from semires.stages.train.engine.states import StateFiles
 from semires.stages.train.models.interface import ResModel
 
 
@@ -68,6 +68,8 @@ class RunFolder:
             return
         found, asked = self.read_config().to_dict(), config.to_dict()
         for key in asked:
+            if key == "precision" and asked[key] == "auto":
+                continue  # it goes on in its own
             if key not in FREE and found[key] != asked[key]:
                 # Of runs older than these options the default is not what they were begun with.
                 given = f"give {_options_of_unsaid(found)}, "
@@ -158,19 +160,14 @@ class RunFolder:
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"expected weights of this run's model in {path}, found others ({reason})") from error
 
-    def save_state(self, state: Mapping[str, Any]) -> None:
-        """Keep what is needed to go on: tensors and plain values only, read back without unpickling code."""
-        temporary = self.path / "state.pt.tmp"
-        torch.save(dict(state), temporary)
-        temporary.replace(self.path / "state.pt")
+    def states(self) -> StateFiles:
+        """The states that an interrupted run goes on from; those of other settings or labeled images are not its own.
 
-    def load_state(self) -> dict[str, Any] | None:
-        """What `save_state` kept, None where there is nothing or nothing readable (the run begins anew)."""
-        try:
-            state: dict[str, Any] = torch.load(self.path / "state.pt", map_location="cpu", weights_only=True)
-        except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
-            return None
-        return state
+        InputError where there is no run.
+        """
+        settings = {name: value for name, value in self.read_config().to_dict().items() if name not in FREE}
+        content = json.dumps([settings, self.read_labeled_images()], sort_keys=True)
+        return StateFiles(self.path, hashlib.sha256(content.encode()).hexdigest())
 
     def rewind(self, step: int) -> None:
         """Drop the lines of `metrics.jsonl` after `step`: those of work that an interruption lost."""
@@ -180,7 +177,16 @@ class RunFolder:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the run as finished and drop what only an interrupted one needs."""
         self._write_json("result.json", dict(result))
-        (self.path / "state.pt").unlink(missing_ok=True)
+        self.states().remove()
+
+    def restart(self) -> Path | None:
+        """Move what is here aside, so that a run can begin anew; where to, None where there was nothing."""
+        if not self.is_started:
+            return None
+        number = next(n for n in itertools.count(1) if not self.path.with_name(f"{self.path.name}.old{n}").exists())
+        aside = self.path.with_name(f"{self.path.name}.old{number}")
+        self.path.rename(aside)
+        return aside
 
     def _has(self, name: str) -> bool:
         return (self.path / name).is_file()

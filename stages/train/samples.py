@@ -25,7 +25,9 @@ MEMORY_LIMIT = 512 << 20
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One expression with its image: `image` uint8 [3, S, S], `mask` bool [S, S], `input_ids` and `attention_mask`
-    int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are read)."""
+    int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are read), `ref_id` of the ref."""
+
+    ref_id: int
 
     image: Tensor
     mask: Tensor
@@ -40,8 +42,11 @@ class Batch:
 
     images: uint8 [B, 3, S, S]. masks: bool [B, S, S], the referents' true masks; those of unlabeled samples only ever
     measure the pseudo-labels, no loss sees them. input_ids, attention_mask: int64 [B, T]. candidates: uint8 [M, P],
-    those of sample b are rows `offsets[b]:offsets[b + 1]`. offsets: int64 [B + 1], stays on the CPU.
+    those of sample b are rows `offsets[b]:offsets[b + 1]`. offsets: int64 [B + 1], stays on the CPU. ref_ids: int64
+    [B], the refs of the samples, stay on the CPU.
     """
+
+    ref_ids: Tensor
 
     images: Tensor
     masks: Tensor
@@ -54,13 +59,13 @@ class Batch:
         return len(self.images)
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`, all but `offsets`."""
+        """The batch on `device`, all but `offsets` and `ref_ids`."""
         moved = {
             field.name: getattr(self, field.name).to(device, non_blocking=True)
             for field in fields(self)
-            if field.name != "offsets"
+            if field.name not in ("offsets", "ref_ids")
         }
-        return Batch(offsets=self.offsets, **moved)
+        return Batch(offsets=self.offsets, ref_ids=self.ref_ids, **moved)
 
 
 class RefSamples(Dataset[Sample]):
@@ -99,6 +104,7 @@ class RefSamples(Dataset[Sample]):
         ref = self.refs[key[0]]
         input_ids, attention_mask = self._tokenizer([ref.texts(self._text)[key[1]]])
         return Sample(
+            ref_id=ref.ref_id,
             image=self._image(ref),
             mask=self._mask(ref),
             input_ids=input_ids[0],
@@ -138,6 +144,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples; their candidates lie one after another."""
     counts = torch.tensor([len(sample.candidates) for sample in samples])
     return Batch(
+        ref_ids=torch.tensor([sample.ref_id for sample in samples], dtype=torch.int64),
         images=torch.stack([sample.image for sample in samples]),
         masks=torch.stack([sample.mask for sample in samples]),
         input_ids=torch.stack([sample.input_ids for sample in samples]),
@@ -166,13 +173,13 @@ def training_plan(refs: Sequence[Ref], batch_size: int, num_steps: int, seed: in
     return [keys[step * batch_size : (step + 1) * batch_size] for step in range(num_steps)]
 
 
-def load_batches(samples: RefSamples, batches: Sequence[list[SampleKey]], num_workers: int) -> Iterator[Batch]:
+def load_batches(samples: RefSamples, batches: Sequence[list[SampleKey]], num_workers: int | None) -> Iterator[Batch]:
     """Read batches in the order given, in `num_workers` processes beside this one."""
     loader = DataLoader(
         samples,
         batch_sampler=list(batches),
         collate_fn=collate,
-        num_workers=num_workers,
+        num_workers=num_workers or 0,
         # A loader draws a seed for its workers. From torch's own generator it would change the dropout of a run that
         # goes on after an interruption, which makes its loaders once more.
         generator=torch.Generator(),

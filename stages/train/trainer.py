@@ -1,51 +1,52 @@
 """Stage two: burn-in on the labeled refs, then mutual learning of student and teacher (paper.md, "Stage two").
 
-    trainer = Trainer(config, data, folder, device)
+    trainer = Trainer(config, model, data, folder, device)
     trainer.train()          # goes on where an interrupted run stopped; the result lies in the run's folder
 
-One loop serves both phases: a phase is a number of steps, a way to compute the loss of one, and the model it evaluates.
+One loop serves both phases: a phase is a number of steps and the model that it evaluates; step.py has what a step is.
+Under torchrun every rank runs the loop, with its rows of each batch; rank 0 writes and reports.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from itertools import repeat
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from semires.stages.data.errors import InputError
+from semires.stages.processes.ranks import Ranks
+from semires.stages.processes.stopping import SIGNALS, StopRequested, StopSignals
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.engine.batch_norm import synchronize_batch_norm
+from semires.stages.train.engine.clock import Clock
+from semires.stages.train.engine.loss_watch import LossWatch, SeenLoss
+from semires.stages.train.engine.precision import multiply_fast
+from semires.stages.train.engine.rng import rng_state, seed_rank, set_rng_state
 from semires.stages.train.evaluation import evaluate
-from semires.stages.train.losses import supervised_loss, unsupervised_loss
-from semires.stages.train.matching import match
-from semires.stages.train.metrics import SegmentationScores, ious_from_counts
+from semires.stages.train.metrics import SegmentationScores
 from semires.stages.train.models.interface import ResModel
-from semires.stages.train.models.normalization import normalize
-from semires.stages.train.pwa import pwa_weights
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch, RefSamples, load_batches, training_plan
+from semires.stages.train.samples import Batch
 from semires.stages.train.schedule import poly_schedule
+from semires.stages.train.step import TrainStep
+from semires.stages.train.sums import StepSums
 from semires.stages.train.teacher import EmaTeacher
-from semires.stages.train.views import plain_view, strong_view, weak_view
+from semires.stages.train.train_data import TrainData
 
-OnProgress = Callable[[str, int, int], None]  # (what is being done, steps done, steps in all)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainData:
-    """The samples of a run; `unlabeled` carries the candidates and is None in supervised training."""
-
-    labeled: RefSamples
-    unlabeled: RefSamples | None
-    val: RefSamples
+OnProgress = Callable[..., None]  # (what is being done, done, total, a note of text)
+OnMetrics = Callable[[Mapping[str, Any]], None]  # a line of metrics.jsonl
+Say = Callable[[str], None]  # a line for the user
+SECONDS_BETWEEN_NOTES = 10.0
 
 
 class Trainer:
     """Trains one run. `model` is the student; `teacher` its moving average, None in supervised training.
 
-    A supervised run *is* the burn-in; a run of another method starts from the weights of one.
+    A supervised run *is* the burn-in; a run of another method starts from the weights of one. on_metrics: told each
+    line of metrics.jsonl. say: told, in a line each, what the user must know. Both, and on_progress, in rank 0 only.
     """
 
     config: TrainConfig
@@ -62,150 +63,156 @@ class Trainer:
         folder: RunFolder,
         device: torch.device,
         on_progress: OnProgress | None = None,
+        *,
+        ranks: Ranks | None = None,
+        on_metrics: OnMetrics | None = None,
+        say: Say | None = None,
     ) -> None:
-        self.config = config
+        self.config = config.resolved(device)
         self.data = data
         self.folder = folder
         self.device = device
+        self.ranks = ranks or Ranks()
         is_supervised = config.method == "supervised"
         self.model = model.to(device).train()
         if is_supervised and not config.text_dropout_burn_in:
             for module in self.model.text_modules():
                 module.eval()
         self.teacher = None if is_supervised else EmaTeacher(self.model, alpha=config.alpha)
-        self.batch_labeled = config.batch_burn_in if is_supervised else config.batch_labeled
         if is_supervised:
-            samples_per_epoch, epochs, per_step = len(data.labeled), config.burn_in_epochs, config.batch_burn_in
+            self.num_steps = max(len(data.labeled) * config.burn_in_epochs // config.batch_burn_in, 1)
+            self._samples_per_step = config.batch_burn_in
         else:
             assert data.unlabeled is not None
-            samples_per_epoch, epochs, per_step = len(data.unlabeled), config.mutual_epochs, config.batch_unlabeled
-        self.num_steps = max(samples_per_epoch * epochs // per_step, 1)
+            self.num_steps = max(len(data.unlabeled) * config.mutual_epochs // config.batch_unlabeled, 1)
+            self._samples_per_step = config.batch_labeled + config.batch_unlabeled
         groups = self.model.parameter_groups(
             weight_decay=config.weight_decay,
             learning_rate=config.learning_rate,
             trunk_rate=config.trunk_rate,
         )
-        self.optimizer = torch.optim.AdamW(groups)
+        # One kernel for all parameters, on the CPU too.
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
         schedule_length = 1.0 if is_supervised else config.mutual_schedule
         self.schedule = poly_schedule(self.optimizer, round(self.num_steps * schedule_length))
         self.generator = torch.Generator().manual_seed(config.seed)  # of the views
+        multiply_fast(device)
+        self.gradients = TrainStep(self.config, self._student(), self.teacher, self.ranks, device)
         self.step = 0
         self.best_oiou = -1.0
         self.num_stale = 0
-        self._seconds = 0.0  # spent by earlier processes on this run
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=device))
-        self._on_progress = on_progress or (lambda what, done, total: None)
+        self._watch = LossWatch()
+        self._late_loss: SeenLoss | None = None
+        self._clock = Clock(config.save_minutes)
+        self._sums = StepSums(device)
+        self._noted = time.monotonic()
+        self._on_progress = on_progress or (lambda *what: None)
+        self._on_metrics = on_metrics or (lambda line: None)
+        self._say = say or (lambda text: None)
+
+    def _student(self) -> nn.Module:
+        """What the student's forward passes go through: the model, of several ranks inside DistributedDataParallel."""
+        if self.config.compile:
+            self.model.compile()
+            if self.teacher is not None:
+                self.teacher.model.compile()
+        if not self.ranks.is_many:
+            return self.model
+        synchronize_batch_norm(self.model, self.device)
+        return DistributedDataParallel(
+            self.model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,  # batch norm's are equal already
+            gradient_as_bucket_view=True,
+            find_unused_parameters=self.model.has_idle_parameters,
+        )
 
     def train(self) -> dict[str, Any]:
         """Train to the end, or until patience ends, evaluating and saving on the way.
 
-        Returns what `result.json` holds: `steps` of `num_steps` were taken, fewer where it `stopped_early`.
+        Returns what `result.json` holds: `steps` of `num_steps` were taken, fewer where it `stopped_early`. SIGTERM and
+        SIGINT save a state after the current step and raise StopRequested. InputError for a loss that is not finite.
         """
         self._resume()
-        started = time.perf_counter() - self._seconds
         evaluate_at = _evenly_spaced(self.num_steps, self.config.num_evaluations)
-        labeled, unlabeled = self._batches()
-        for batch_l, batch_u in zip(labeled, unlabeled, strict=False):
-            if self.is_out_of_patience:  # perhaps since before this process
-                break
-            self.train_step(batch_l.to(self.device), None if batch_u is None else batch_u.to(self.device))
-            self.step += 1
-            self._on_progress(self.config.method, self.step, self.num_steps)
-            if self.step in evaluate_at:
-                self._seconds = time.perf_counter() - started
-                self._evaluate_and_save()
+        labeled, unlabeled = self.data.batches(self.config, self.num_steps, self.step, self.ranks)
+        with StopSignals() as stop:
+            while self.step < self.num_steps and not self.is_out_of_patience:  # perhaps since before this process
+                with self._clock.waiting():
+                    batch_l, batch_u = next(labeled), next(unlabeled)
+                self.train_step(batch_l.to(self.device), None if batch_u is None else batch_u.to(self.device))
+                self._show_step()
+                stop_for, is_save_due = self._agree(stop)
+                is_evaluated = self.step in evaluate_at
+                if is_evaluated or is_save_due or stop_for is not None:
+                    self._clock.read()
+                    self._require_finite()
+                    if is_evaluated:
+                        self._evaluate()
+                    self._save()
+                    self._clock.restart_counts()
+                if stop_for is not None:
+                    raise StopRequested(stop_for)
         result = {
             "val_oiou": self.best_oiou,
             "steps": self.step,
             "num_steps": self.num_steps,
             "stopped_early": self.step < self.num_steps,
-            "seconds": round(self._seconds, 1),
+            "seconds": round(self._clock.seconds, 1),
         }
-        self.folder.finish(result)
+        self.ranks.first(lambda: self.folder.finish(result))
         return result
 
     def train_step(self, labeled: Batch, unlabeled: Batch | None) -> None:
-        """One optimizer step: eq. 1 in burn-in, eq. 4 in mutual learning."""
-        loss = self._burn_in_loss(labeled) if unlabeled is None else self._mutual_loss(labeled, unlabeled)
+        """One optimizer step on this rank's samples, which are on the device; `unlabeled` is None in burn-in."""
+        draws = self.gradients.draw(labeled, unlabeled, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        sums = self.gradients(labeled, unlabeled, draws)
         self.optimizer.step()
         self.schedule.step()
         if self.teacher is not None:
             self.teacher.update(self.model)
-        self._sums["num_steps"] += 1
+        self.step += 1
+        self._clock.count_step()
+        self._sums.add(sums)
+        self._late_loss = self._watch.take()
+        ref_ids = [batch.ref_ids for batch in (labeled, unlabeled) if batch is not None]
+        losses = [value for name, value in sums.items() if name.startswith("loss")]
+        self._watch.put(self.step, torch.stack(losses).sum(), ref_ids)
 
-    def _burn_in_loss(self, labeled: Batch) -> Tensor:
-        """Supervised loss (eq. 1)."""
-        images = normalize(self._labeled_view(labeled.images))
-        with self._autocast():
-            logits = self.model(images, labeled.input_ids, labeled.attention_mask)
-        loss = supervised_loss(logits, labeled.masks, class_weights=self.config.class_weights)
-        self._sums["loss_sup"] += loss.detach()
-        return loss
+    def _agree(self, stop: StopSignals) -> tuple[int | None, bool]:
+        """What all ranks do after a step: (the signal to stop for, if there was one; whether to save a state).
 
-    def _mutual_loss(self, labeled: Batch, unlabeled: Batch) -> Tensor:
-        """Teacher labels the weak view, matching refines, the student learns the strong view (eq. 3, 4)."""
-        config = self.config
-        assert self.teacher is not None
-        image_l = self._labeled_view(labeled.images)
-        image_u_weak = weak_view(unlabeled.images, self.generator, config.views)
-        image_u_strong = strong_view(image_u_weak, self.generator, config.views)
+        The hosts meet here, for four numbers; their devices need not. InputError where a rank has met a loss that is
+        not finite.
+        """
+        is_save_due = self.ranks.is_main and self._clock.is_save_due
+        wishes = [*(stop.requested == signum for signum in SIGNALS), is_save_due, self._late_loss is not None]
+        *for_signals, num_saves, num_not_finite = self.ranks.sum(torch.tensor(wishes).long()).tolist()
+        if num_not_finite:
+            raise self._not_finite(self._late_loss)
+        signals = [signum for signum, num in zip(SIGNALS, for_signals, strict=True) if num]
+        return (signals[0] if signals else None), num_saves > 0
 
-        with self._autocast():
-            label, prob = self.teacher.pseudo_label(
-                normalize(image_u_weak), unlabeled.input_ids, unlabeled.attention_mask
-            )
-        refined, weights = label, None
-        matched = torch.zeros(len(unlabeled), dtype=torch.bool, device=self.device)
-        if config.method == "semires":
-            found = match(unlabeled.candidates, unlabeled.offsets, label, config.match)
-            refined, matched = found.refined, found.matched
-            weights = pwa_weights(prob) if config.pwa else None
-        self._count_labels(label, refined, matched, unlabeled.masks)
+    def _require_finite(self) -> None:
+        """InputError where a rank's last loss is not finite: nothing is kept of weights that have met one."""
+        late = self._watch.take()
+        if any(self.ranks.gather(late is not None)):
+            raise self._not_finite(late)
 
-        # One pass for both halves: batch norm then sees labeled and unlabeled images alike.
-        with self._autocast():
-            logits = self.model(
-                normalize(torch.cat([image_l, image_u_strong])),
-                torch.cat([labeled.input_ids, unlabeled.input_ids]),
-                torch.cat([labeled.attention_mask, unlabeled.attention_mask]),
-            )
-        logits_l, logits_u = logits.split([len(labeled), len(unlabeled)])
-        loss_sup = supervised_loss(
-            logits_l, labeled.masks, class_weights=config.class_weights, mean=config.mutual_loss_mean
+    def _not_finite(self, late: SeenLoss | None) -> InputError:
+        found = [seen for seen in self.ranks.gather(None if late is None else (late.step, late.refs())) if seen]
+        step = found[0][0]
+        ref_ids = ", ".join(str(ref_id) for of_step, ids in found for ref_id in ids if of_step == step)
+        latest = self._states.latest_step
+        last = "there is no earlier state" if latest is None else f"the last good state is that of step {latest}"
+        return InputError(
+            f"{self.folder.path}: expected a finite loss, found none at step {step} of {self.num_steps} (ref ids "
+            f"{ref_ids}); {last}: look at these images, lower --learning-rate, or give --precision fp32"
         )
-        loss_unsup = unsupervised_loss(
-            logits_u, refined, matched, weights, class_weights=config.class_weights, mean=config.mutual_loss_mean
-        )
-        self._sums["loss_sup"] += loss_sup.detach()
-        self._sums["loss_unsup"] += loss_unsup.detach()
-        return config.lambda_sup * loss_sup + config.lambda_unsup * loss_unsup
-
-    def _labeled_view(self, images: Tensor) -> Tensor:
-        if self.config.blur_labeled:
-            return weak_view(images, self.generator, self.config.views)
-        return plain_view(images)
-
-    def _autocast(self) -> torch.autocast:
-        """For the models alone: views and losses stay in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
-
-    def _count_labels(self, label: Tensor, refined: Tensor, matched: Tensor, truth: Tensor) -> None:
-        """How good pseudo-labels are before and after refinement, against the hidden masks (figure 6)."""
-        before, after = (
-            ious_from_counts((found & truth).sum(dim=(1, 2)), (found | truth).sum(dim=(1, 2)))
-            for found in (label, refined)
-        )
-        self._sums["num_labels"] += len(label)
-        self._sums["matched"] += matched.sum()
-        self._sums["label_iou_before"] += before.sum()
-        self._sums["label_iou_after"] += after.sum()
-        self._sums["improved"] += (matched & (after > before)).sum()
-        self._sums["worsened"] += (matched & (after < before)).sum()
 
     @property
-    def evaluated(self) -> torch.nn.Module:
+    def evaluated(self) -> nn.Module:
         """The model that is evaluated and kept: the teacher, in burn-in the student."""
         return self.model if self.teacher is None else self.teacher.model
 
@@ -215,84 +222,126 @@ class Trainer:
         patience = self.config.patience
         return self.teacher is not None and patience is not None and self.num_stale >= patience
 
-    def _evaluate_and_save(self) -> None:
-        def on_progress(done: int, total: int) -> None:
-            self._on_progress("evaluation", done, total)
-
+    def _evaluate(self) -> None:
         scores = evaluate(
-            self.evaluated, self.data.val, self.device, num_workers=self.config.num_workers, on_progress=on_progress
+            self.evaluated,
+            self.data.val,
+            self.device,
+            precision=self.config.precision,
+            num_workers=self.config.num_workers,
+            ranks=self.ranks,
+            on_progress=lambda done, total: self._on_progress("evaluation", done, total),
         )
+        line = self._metrics_line(scores)
         self.num_stale += 1
-        if scores.oiou > self.best_oiou:
+        is_best = scores.oiou > self.best_oiou
+        if is_best:
             self.best_oiou, self.num_stale = scores.oiou, 0
-            self.folder.save_best(self.evaluated.state_dict())
-        self.folder.log(self._metrics_line(scores))
+        self.ranks.first(lambda: self._keep(line, is_best=is_best))
         self._sums.clear()
-        self.folder.save_state(self.state_dict())
+
+    def _keep(self, line: Mapping[str, Any], *, is_best: bool) -> None:
+        if is_best:
+            self.folder.save_best(self.evaluated.state_dict())
+        self.folder.log(line)
+        self._on_metrics(line)
 
     def _metrics_line(self, scores: SegmentationScores) -> dict[str, Any]:
-        sums = {name: value.item() for name, value in self._sums.items()}
-        num_steps, num_labels = sums.pop("num_steps"), sums.pop("num_labels", 0)
+        steps_per_second, share_waited = self._clock.speed()
         line: dict[str, Any] = {
             "phase": "burn-in" if self.teacher is None else "mutual",
             "step": self.step,
             "num_steps": self.num_steps,
-            "seconds": round(self._seconds, 1),
+            "seconds": round(self._clock.seconds, 1),
+            "samples_per_second": round(steps_per_second * self._samples_per_step, 2),
+            "data_wait": round(share_waited, 4),
+            "learning_rate": max(self.schedule.get_last_lr()),
         }
-        for name, value in sums.items():
-            line[name] = round(value / (num_steps if name.startswith("loss") else num_labels), 5)
+        line |= {name: round(mean, 5) for name, mean in self._sums.means(self.ranks).items()}
         line["val"] = asdict(scores)
         return line
 
-    def _batches(self) -> tuple[Iterator[Batch], Iterator[Batch | None]]:
-        """Labeled and unlabeled batches from the current step on; unlabeled is None over and over in burn-in."""
-        config, data = self.config, self.data
-
-        def batches(samples: RefSamples, batch_size: int, seed: int) -> Iterator[Batch]:
-            plan = training_plan(samples.refs, batch_size, self.num_steps, seed)
-            return load_batches(samples, plan[self.step :], config.num_workers)
-
-        labeled = batches(data.labeled, self.batch_labeled, config.seed * 2)
-        if data.unlabeled is None or self.teacher is None:
-            return labeled, repeat(None)
-        return labeled, batches(data.unlabeled, config.batch_unlabeled, config.seed * 2 + 1)
+    def _show_step(self) -> None:
+        """Tell what is shown while training; the numbers, which the host waits for, now and then only."""
+        if not self.ranks.is_main or time.monotonic() - self._noted < SECONDS_BETWEEN_NOTES:
+            self._on_progress(self.config.method, self.step, self.num_steps)
+            return
+        self._noted = time.monotonic()
+        steps_per_second, share_waited = self._clock.speed()
+        texts = [
+            self._sums.note(),
+            f"best val oIoU {self.best_oiou:.2f}" if self.best_oiou >= 0 else "",
+            f"{steps_per_second * self._samples_per_step:.1f} samples/s",
+            f"data wait {100 * share_waited:.1f}%",
+        ]
+        self._on_progress(self.config.method, self.step, self.num_steps, " · ".join(text for text in texts if text))
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on at the current step: tensors and plain values only."""
+        """What is needed to go on at the current step: tensors and plain values only. All ranks call it together."""
+        own = {"rng": rng_state(self.device), "sums": self._sums.state_dict()}
         return {
             "step": self.step,
             "best_oiou": self.best_oiou,
             "num_stale": self.num_stale,
-            "seconds": self._seconds,
+            "seconds": self._clock.seconds,
             "model": self.model.state_dict(),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            # Dropout draws on the device.
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "ranks": self.ranks.gather(own),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.step, self.best_oiou, self._seconds = state["step"], state["best_oiou"], state["seconds"]
+        """Go on from what `state_dict` gave, also with another number of ranks."""
+        self.step, self.best_oiou = state["step"], state["best_oiou"]
         self.num_stale = state.get("num_stale", 0)  # states from before there was patience do not say
         self.model.load_state_dict(state["model"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
+        for group in state["optimizer"]["param_groups"]:  # of runs begun with another of torch's kernels
+            group |= {"fused": True, "foreach": None}
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        self._clock.start(state["seconds"])
+        # States from before there were ranks hold one, without sums: they were written at evaluations only.
+        of_ranks = state.get("ranks") or [{"rng": {"torch": state["torch_rng"], "cuda": state["cuda_rng"]}, "sums": {}}]
+        self._sums.load([of_rank["sums"] for of_rank in of_ranks[self.ranks.rank :: self.ranks.world_size]])
+        if self.ranks.rank < len(of_ranks):
+            set_rng_state(of_ranks[self.ranks.rank]["rng"], self.device)
+        else:
+            seed_rank(self.config.seed, self.ranks.rank, self.step)
+
+    def _save(self) -> None:
+        """Write a state, rank 0 for all; a disk that is full is said, and training goes on."""
+        state = self.state_dict()
+        if self.ranks.is_main:
+            try:
+                self._states.save(self.step, state)
+            except OSError as error:
+                self._say(
+                    f"{self.folder.path}: the state of step {self.step} could not be written ({error}); training goes "
+                    f"on, the last state is that of step {self._states.latest_step}: free space there"
+                )
+        self._clock.saved()
 
     def _resume(self) -> None:
-        state = self.folder.load_state()
+        """Go on from the last state; what a rank draws beside the first's numbers is its own."""
+        if self.ranks.rank > 0:
+            seed_rank(self.config.seed, self.ranks.rank, 0)
+        self._clock.start(0.0)
+        self._states = self.folder.states()
+        state = self._states.load(self._say if self.ranks.is_main else lambda text: None)
         if state is not None:
             self.load_state_dict(state)
-        self.folder.rewind(self.step)
+        steps = self.ranks.gather(self.step)
+        if len(set(steps)) > 1:
+            raise InputError(
+                f"{self.folder.path}: expected one state for all processes, found those of steps {steps}: put the run "
+                "on a file system that all machines share"
+            )
+        self.ranks.first(lambda: self.folder.rewind(self.step))
 
 
 def _evenly_spaced(num_steps: int, count: int) -> set[int]:

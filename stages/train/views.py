@@ -5,10 +5,12 @@ plain view, as in LAVT and in the public code. All stay in [0, 1]; the ImageNet 
 very end, by ``models.normalization`` (the public code jitters a normalised tensor, where brightness and hue mean
 nothing). No flips: they would break "left" and "right".
 
-Every random number comes from the CPU generator that is passed in, so a seed gives the same views on any device.
+What is done to which sample is drawn first, on the CPU and for the whole batch (`draw_blurred`, `draw_jitter`), then
+done to the samples that a process has: a seed gives the same views on any device and on any number of them.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.engine.transfer import moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +55,53 @@ def plain_view(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 255.0
 
 
-def weak_view(images: Tensor, generator: torch.Generator, config: ViewConfig | None = None) -> Tensor:
+def draw_blurred(num_samples: int, generator: torch.Generator, config: ViewConfig) -> list[int]:
+    """Indices of the samples that are blurred. generator: on the CPU."""
+    return _draw_rows(num_samples, config.blur_probability, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jitter:
+    """Which samples of a batch have their colours changed, and how.
+
+    rows: indices of the samples. changes: float32 [4, len(rows)] on the CPU, for each of brightness, contrast,
+    saturation, hue the change of each sample. order: the order of the four.
+    """
+
+    rows: list[int]
+    changes: Tensor
+    order: list[int]
+
+    def part(self, samples: slice) -> "Jitter":
+        """The same of the samples of a slice, which then count from 0: of a batch that several processes share."""
+        numbers = range(*samples.indices(sys.maxsize))
+        kept = [position for position, row in enumerate(self.rows) if row in numbers]
+        return Jitter(
+            rows=[self.rows[position] - numbers.start for position in kept],
+            changes=self.changes[:, kept],
+            order=self.order,
+        )
+
+
+def draw_jitter(num_samples: int, generator: torch.Generator, config: ViewConfig) -> Jitter:
+    """How the samples of a batch are jittered: four factors each, one order for all. generator: on the CPU."""
+    rows = _draw_rows(num_samples, config.jitter_probability, generator)
+    # All numbers are drawn whether or not a sample needs them: the generator advances alike in every call.
+    spread = torch.tensor([config.brightness, config.contrast, config.saturation, config.hue])[:, None]
+    changes = (torch.rand(4, num_samples, generator=generator) * 2.0 - 1.0) * spread
+    order: list[int] = torch.randperm(4, generator=generator).tolist()
+    return Jitter(rows=rows, changes=changes[:, rows], order=order)
+
+
+def weak_view(images: Tensor, blurred: Sequence[int], config: ViewConfig | None = None) -> Tensor:
     """The plain view with some samples blurred.
 
-    images: uint8 [B, 3, S, S]. generator: on the CPU. Returns float32 [B, 3, S, S].
+    images: uint8 [B, 3, S, S]. blurred: indices of those samples. Returns float32 [B, 3, S, S].
     Raises InputError for images of another form, or too small for the kernel to be reflected at their border.
     """
     config = config or ViewConfig()
     weak = plain_view(images)
-    rows = _draw_rows(len(images), config.blur_probability, generator).to(images.device)
-    if config.blur_radius == 0.0 or len(rows) == 0:
+    if config.blur_radius == 0.0 or len(blurred) == 0:
         return weak
     reach = _blur_reach(config.blur_radius)
     if min(images.shape[2:]) <= reach:
@@ -69,40 +109,37 @@ def weak_view(images: Tensor, generator: torch.Generator, config: ViewConfig | N
             f"expected images of more than {reach} pixels a side for blur_radius {config.blur_radius}, found "
             f"{list(images.shape[2:])}: lower blur_radius"
         )
+    rows = moved(torch.tensor(blurred), images.device)
     kernel_size = 2 * reach + 1
     weak[rows] = tvf.gaussian_blur(weak[rows], [kernel_size, kernel_size], [config.blur_radius, config.blur_radius])
     return weak
 
 
-def strong_view(weak: Tensor, generator: torch.Generator, config: ViewConfig | None = None) -> Tensor:
+def strong_view(weak: Tensor, jitter: Jitter) -> Tensor:
     """Jitter the colours of some samples of a weak view, which is left as it is.
 
-    weak: float32 [B, 3, S, S] in [0, 1]. generator: on the CPU. Returns float32 [B, 3, S, S] in [0, 1].
+    weak: float32 [B, 3, S, S] in [0, 1]. Returns float32 [B, 3, S, S] in [0, 1].
 
-    Each jittered sample has its own four factors; the order of the four changes is drawn once a call, as torchvision's
-    ColorJitter draws it, and each change clamps to [0, 1], as torchvision's do. torchvision's functions take one factor
-    for all samples, so the changes are written out here for a factor per sample; the tests hold them equal.
+    Each jittered sample has its own four changes; their order is drawn once a batch, as torchvision's ColorJitter draws
+    it, and each change clamps to [0, 1], as torchvision's do. torchvision's functions take one factor for all samples,
+    so the changes are written out here for a factor per sample; the tests hold them equal.
     """
-    config = config or ViewConfig()
-    rows = _draw_rows(len(weak), config.jitter_probability, generator).to(weak.device)
-    # All numbers are drawn whether or not a sample needs them: the generator advances alike in every call.
-    spread = torch.tensor([config.brightness, config.contrast, config.saturation, config.hue])[:, None]
-    draws = (torch.rand(4, len(weak), generator=generator) * 2.0 - 1.0) * spread
-    order: list[int] = torch.randperm(4, generator=generator).tolist()
     strong = weak.clone()
-    if len(rows) == 0:
+    if len(jitter.rows) == 0:
         return strong
-    draws = draws.to(weak.device)[:, rows, None, None, None]
+    rows = moved(torch.tensor(jitter.rows), weak.device)
+    changes = moved(jitter.changes, weak.device)[:, :, None, None, None]
     jittered = strong[rows]
-    for index in order:
-        jittered = _CHANGES[index](jittered, draws[index])
+    for index in jitter.order:
+        jittered = _CHANGES[index](jittered, changes[index])
     strong[rows] = jittered
     return strong
 
 
-def _draw_rows(num_samples: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Indices of the samples drawn with the given probability, int64, on the CPU."""
-    return (torch.rand(num_samples, generator=generator) < probability).nonzero()[:, 0]
+def _draw_rows(num_samples: int, probability: float, generator: torch.Generator) -> list[int]:
+    """Indices of the samples drawn with the given probability: numbers of the host, which no device is asked for."""
+    drawn: list[bool] = (torch.rand(num_samples, generator=generator) < probability).tolist()
+    return [row for row, is_drawn in enumerate(drawn) if is_drawn]
 
 
 def _blur_reach(radius: float) -> int:

@@ -25,6 +25,9 @@ class ResModel(nn.Module, PyTorchModelHubMixin, ABC):
     """Side in pixels of the square images that it is trained and evaluated with."""
     tokenizer: Tokenizer
     """Makes `input_ids` and `attention_mask` of expressions; pickled to data-loader workers."""
+    has_idle_parameters: bool = True
+    """Whether a forward pass may leave out parameters that take gradients: of several GPUs each then looks for them in
+    every step."""
     factory: str | None = None
     """The PACKAGE.MODULE:FACTORY that made it, by which its folder is opened again; None for a model of semires."""
     card: str | None = None

@@ -20,8 +20,8 @@ from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam import commits, loading, workers
 from semires.stages.cache_sam.filling import CacheReport, Generate, fill_store
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
-from semires.stages.cache_sam.stopping import StopRequested
 from semires.stages.cache_sam.workers import WorkerGroup
+from semires.stages.processes.stopping import StopRequested
 
 MANIFEST = Manifest(split="photos", sam="none", sam_sha256="0" * 64)
 

@@ -37,6 +37,7 @@ def nano_config() -> Callable[..., TrainConfig]:
             "batch_unlabeled": 4,
             "learning_rate": 1e-3,
             "alpha": 0.9,
+            "precision": "fp32",  # what is held to the bit, or to other code, on any machine
         }
         return TrainConfig(**(values | changes))
 

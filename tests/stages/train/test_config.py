@@ -42,14 +42,17 @@ SHARED: dict[str, Any] = {
     "text_dropout_burn_in": True,
     "burn_in_epochs": 2,
     "num_evaluations": 3,
-    "batch_burn_in": 8,
+    "batch_burn_in": 5,
     "learning_rate": 1e-3,
     "trunk_rate": 0.5,
     "weight_decay": 0.0,
     "class_weights": (1.0, 2.0),
     "gradient_checkpointing": True,
     "precision": "bf16",
+    "micro_batch": 2,
+    "compile": True,
     "num_workers": 2,
+    "save_minutes": 3.0,
     "seed": 4,
 }
 
@@ -58,7 +61,8 @@ def test_defaults__are_the_papers() -> None:
     config = TrainConfig()
     assert (config.split, config.labeled, config.method) == ("refcoco", 0.01, "semires")
     assert (config.match.strategy, config.match.inter1, config.pwa) == ("cpi-u", 0.7, True)
-    assert (config.batch_labeled, config.batch_unlabeled) == (3, 3)
+    assert (config.batch_labeled, config.batch_unlabeled) == (4 * 3, 4 * 3)  # 3 + 3 on each of 4 GPUs
+    assert config.batch_burn_in == 4 * 2  # as the public scripts
     assert (config.learning_rate, config.weight_decay, config.alpha) == (5e-5, 1e-2, 0.996)
     assert config.class_weights == (0.9, 1.1)
     assert (config.text, config.eval_text) == ("raw", "raw")  # LAVT's
@@ -136,12 +140,14 @@ def test_from_dict__others_refused_in_one_line(values: Any) -> None:
         ("learning_rate", float("inf")),
         ("trunk_rate", 1.5),
         ("trunk_rate", -0.1),
+        ("micro_batch", 0),
+        ("save_minutes", -1.0),
         ("alpha", 1.5),
         ("alpha", -0.1),
     ],
 )
 def test_init__refuses_naming_setting_and_value(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=name) as caught:
+    with pytest.raises(InputError, match=name.replace("micro_batch", "micro-batch")) as caught:
         TrainConfig(**{name: value})
     assert str(value) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -138,11 +138,10 @@ def test_check__nothing_there_nothing_to_refuse(folder: RunFolder, nano_config: 
 
 
 def test_read__no_run(folder: RunFolder) -> None:
-    for read in (folder.read_config, folder.read_labeled_images, folder.read_result, folder.load_model):
+    for read in (folder.read_config, folder.read_labeled_images, folder.read_result, folder.load_model, folder.states):
         with pytest.raises(InputError, match=r"expected a run of `semires train`, found no .*\.json"):
             read()
     assert folder.read_metrics() == []
-    assert folder.load_state() is None
 
 
 @pytest.mark.parametrize("text", ["{", "", "[1", '{"unknown": 1}', "[1, 2]", "null"])
@@ -202,38 +201,12 @@ def test_load_model__weights_missing_damaged_or_of_another_model(folder: RunFold
     assert "\n" not in str(caught.value)
 
 
-def test_save_state__read_back_without_code(folder: RunFolder, nano_config: NanoConfig) -> None:
-    folder.start(nano_config(), [3])
-    folder.save_state({"step": 3, "model": {"weight": torch.ones(2)}, "teacher": None})
-    state = folder.load_state()
-    assert state is not None
-    assert (state["step"], state["teacher"], state["model"]["weight"].tolist()) == (3, None, [1.0, 1.0])
-
-
-@pytest.mark.parametrize("content", [b"", b"no state", b"PK\x03\x04 cut off"])
-def test_load_state__unreadable_begins_anew(folder: RunFolder, nano_config: NanoConfig, content: bytes) -> None:
-    folder.start(nano_config(), [3])
-    (folder.path / "state.pt").write_bytes(content)
-    assert folder.load_state() is None
-
-
-def test_load_state__pickled_code_is_not_run(folder: RunFolder, nano_config: NanoConfig, tmp_path: Path) -> None:
-    class Code:
-        def __reduce__(self) -> tuple[object, tuple[Path]]:
-            return Path.touch, (tmp_path / "was-run",)
-
-    folder.start(nano_config(), [3])
-    torch.save({"step": Code()}, folder.path / "state.pt")
-    assert folder.load_state() is None
-    assert not (tmp_path / "was-run").exists()
-
-
 def test_finish__result_last_and_state_gone(folder: RunFolder, nano_config: NanoConfig) -> None:
     folder.start(nano_config(), [3])
-    folder.save_state({"step": 3})
+    folder.states().save(3, {"step": 3})
     folder.finish({"val_oiou": 12.5})
     assert folder.is_finished
     assert folder.read_result() == {"val_oiou": 12.5}
     assert json.loads((folder.path / "result.json").read_text()) == {"val_oiou": 12.5}
-    assert not (folder.path / "state.pt").exists()
+    assert not list(folder.path.glob("state*"))
     assert not list(folder.path.glob("*.tmp"))

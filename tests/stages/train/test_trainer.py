@@ -1,7 +1,7 @@
 """What the training loop must do, whatever the model learns."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from semires.stages.train.metrics import SegmentationScores
 from semires.stages.train.models.normalization import normalize
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples, every_expression, load_batches
-from semires.stages.train.trainer import TrainData, Trainer, _evenly_spaced
+from semires.stages.train.samples import Batch, RefSamples, every_expression, load_batches
+from semires.stages.train.train_data import TrainData
+from semires.stages.train.trainer import Trainer, _evenly_spaced
 from semires.stages.train.views import ViewConfig
 
 SIZE = 96
+TIMES = ("seconds", "samples_per_second", "data_wait")
 CPU = torch.device("cpu")
 MakeTrainer = Callable[..., Trainer]
 NO_VIEWS = ViewConfig(blur_probability=0.0, jitter_probability=0.0)
@@ -86,6 +88,10 @@ def make_trainer(
     return make
 
 
+def batches_of(trainer: Trainer) -> tuple[Iterator[Batch], Iterator[Batch | None]]:
+    return trainer.data.batches(trainer.config, trainer.num_steps, trainer.step, trainer.ranks)
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -102,7 +108,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def metrics_of(trainer: Trainer) -> list[dict[str, Any]]:
     """The lines of the run without the seconds, which no two runs share."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in trainer.folder.read_metrics()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in trainer.folder.read_metrics()]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +160,7 @@ def test_train__writes_what_evaluation_and_resuming_need(make_trainer: MakeTrain
     assert {"loss_sup", "loss_unsup", "matched", "label_iou_before", "label_iou_after", "improved", "worsened"} <= {
         *lines[0]
     }
-    assert not (trainer.folder.path / "state.pt").exists()
+    assert not list(trainer.folder.path.glob("state*"))
 
 
 def test_train__learning_rate_decays_to_nothing(make_trainer: MakeTrainer) -> None:
@@ -189,7 +195,7 @@ def test_train_step__teacher_follows_equation_five(make_trainer: MakeTrainer) ->
     trainer = make_trainer(method="semires", alpha=0.75)
     assert trainer.teacher is not None
     assert same(weights_of(trainer.teacher.model), weights_of(trainer.model))  # eq. 2
-    labeled, unlabeled = trainer._batches()
+    labeled, unlabeled = batches_of(trainer)
     for batch_l, batch_u in zip(labeled, unlabeled, strict=True):
         before = weights_of(trainer.teacher.model)
         trainer.train_step(batch_l, batch_u)
@@ -287,7 +293,7 @@ def test_train_step__blur_of_labeled_images(make_trainer: MakeTrainer, method: s
     trainer = make_trainer(method=method, blur_labeled=blur_labeled, views=views)
     seen: list[Tensor] = []
     trainer.model.register_forward_pre_hook(lambda model, args: seen.append(args[0]))
-    batch_l, batch_u = (next(batches) for batches in trainer._batches())
+    batch_l, batch_u = (next(batches) for batches in batches_of(trainer))
     trainer.train_step(batch_l, batch_u)
     parts = [batch.images for batch in (batch_l, batch_u) if batch is not None]
     (images,) = seen
@@ -335,10 +341,17 @@ def test_train__a_run_begun_before_there_were_recipes_goes_on(make_trainer: Make
     path = stopped.folder.path / "config.json"
     values = {name: value for name, value in json.loads(path.read_text()).items() if name not in younger}
     path.write_text(json.dumps(values))
-    state = stopped.folder.load_state()
+    # Its state was one file without a checksum, and of what it held these were called otherwise or not there.
+    state = stopped.folder.states().load(print)
     assert state is not None
-    del state["num_stale"]
-    stopped.folder.save_state(state)
+    stopped.folder.states().remove()
+    for name in ("num_stale", "identity"):
+        del state[name]
+    (own,) = state.pop("ranks")
+    state |= {"torch_rng": own["rng"]["torch"], "cuda_rng": None}
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = None
+    torch.save(state, stopped.folder.path / "state.pt")
 
     found = stopped.folder.read_config()
     assert found == stopped.config
@@ -368,7 +381,7 @@ def test_train__goes_on_bit_identically(make_trainer: MakeTrainer, method: str) 
         with pytest.raises(Stopped):
             stopped.train()
         assert not stopped.folder.is_finished
-        assert (stopped.folder.load_state() is None) == (stop_at == 1)
+        assert (stopped.folder.states().load(print) is None) == (stop_at == 1)
 
     resumed = make_trainer("stopped", **settings)
     torch.manual_seed(123)  # another process has other random numbers
@@ -504,7 +517,7 @@ def test_train__keeps_the_weights_of_the_best_evaluation(
 def test_train_step__bf16_learns_too(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(method="semires", precision="bf16")
     before = weights_of(trainer.model)
-    labeled, unlabeled = trainer._batches()
+    labeled, unlabeled = batches_of(trainer)
     trainer.train_step(next(labeled), next(unlabeled))
     assert all(tensor.isfinite().all() for tensor in trainer.model.parameters())
     assert not same(before, weights_of(trainer.model))
@@ -513,9 +526,9 @@ def test_train_step__bf16_learns_too(make_trainer: MakeTrainer) -> None:
 
 def test_batches__resumed_are_the_tail_of_the_whole(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(mutual_epochs=3)
-    whole = [batch.input_ids for batch in trainer._batches()[0]]
+    whole = [batch.input_ids for batch in batches_of(trainer)[0]]
     trainer.step = 2
-    tail = [batch.input_ids for batch in trainer._batches()[0]]
+    tail = [batch.input_ids for batch in batches_of(trainer)[0]]
     assert len(whole) == trainer.num_steps
     assert len(tail) == trainer.num_steps - 2
     assert all(torch.equal(a, b) for a, b in zip(whole[2:], tail, strict=True))

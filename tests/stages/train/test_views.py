@@ -10,11 +10,20 @@ from torchvision.transforms.v2 import functional as tvf
 from semires.stages.data.errors import InputError
 from semires.stages.train import views
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.views import ViewConfig, plain_view, strong_view, weak_view
+from semires.stages.train.views import ViewConfig, draw_blurred, draw_jitter, plain_view
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def weak_view(images: Tensor, generator: torch.Generator, config: ViewConfig | None = None) -> Tensor:
+    config = config or ViewConfig()
+    return views.weak_view(images, draw_blurred(len(images), generator, config), config)
+
+
+def strong_view(weak: Tensor, generator: torch.Generator, config: ViewConfig | None = None) -> Tensor:
+    return views.strong_view(weak, draw_jitter(len(weak), generator, config or ViewConfig()))
 
 
 @pytest.fixture
@@ -86,6 +95,18 @@ def test_strong_view__generator_advances_alike_whatever_is_drawn(images: Tensor)
         strong_view(images / 255, generator, ViewConfig(jitter_probability=probability))
         ends.append(torch.rand(1, generator=generator))
     assert torch.equal(*ends)
+
+
+def test_views__of_parts_of_a_batch_are_those_of_the_whole(images: Tensor) -> None:
+    many, config = images.repeat(4, 1, 1, 1), ViewConfig()
+    generator = seeded(3)
+    blurred, jitter = draw_blurred(24, generator, config), draw_jitter(24, generator, config)
+    weak = views.weak_view(many, blurred, config)
+    strong = views.strong_view(weak, jitter)
+    for part in (slice(0, 10), slice(10, 11), slice(11, 24)):
+        own = [row - part.start for row in blurred if part.start <= row < part.stop]
+        assert torch.equal(views.weak_view(many[part], own, config), weak[part])
+        torch.testing.assert_close(views.strong_view(weak[part], jitter.part(part)), strong[part], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ class Lavt(ResModel):
     The parts: `visual` (SwinTrunk, usable alone), `text` (TextEncoder), `fusion` (a StageFusion per stage), `decoder`.
     """
 
+    has_idle_parameters = False
     gradient_checkpointing: bool = False
     """Whether training keeps of each Swin block and fusion only the input and computes the rest again in the backward
     pass: less memory, more time, the same gradients."""

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from semires.stages.cache_sam.stopping import StopRequested, StopSignals
+from semires.stages.processes.stopping import StopRequested, StopSignals
 
 
 def send(signum: int) -> None:
@@ -80,7 +80,7 @@ def test_enter__in_another_thread_does_nothing() -> None:
 
 SECOND = """
 import signal, os, sys
-from semires.stages.cache_sam.stopping import StopSignals
+from semires.stages.processes.stopping import StopSignals
 with StopSignals():
     os.kill(os.getpid(), signal.SIGTERM)
     print("still here", flush=True)

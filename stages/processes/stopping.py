@@ -32,7 +32,8 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self._requested: int | None = None
+        self.requested: int | None = None
+        """The number of the first signal that has come."""
         self._may_raise = False
         self._previous: dict[int, Any] = {}
 
@@ -52,8 +53,8 @@ class StopSignals:
 
     def check(self) -> None:
         """Raise StopRequested if a signal has come."""
-        if self._requested is not None:
-            raise StopRequested(self._requested)
+        if self.requested is not None:
+            raise StopRequested(self.requested)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -66,9 +67,9 @@ class StopSignals:
             self._may_raise = False
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._requested is not None:
+        if self.requested is not None:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
-        self._requested = signum
+        self.requested = signum
         if self._may_raise:
             raise StopRequested(signum)

@@ -1,0 +1,1 @@
+"""What runs a training step: precision, processes, states on disk. It knows nothing of the method."""
