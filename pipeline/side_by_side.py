@@ -4,11 +4,12 @@ A training step is a thousand short operators, and at the end of each torch's th
 not.
 """
 
+import io
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -18,8 +19,9 @@ from threading import Thread
 import torch
 
 from semires.cache.errors import StoreError
+from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import OnProgress
+from semires.pipeline.progress import OnProgress, console
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
@@ -34,6 +36,7 @@ class Job:
     folder: Path
     store: str | Path | None
     burn_in: Path | None
+    log_to: Sequence[str] = ()
 
 
 def is_worth_it(num_jobs: int, device: torch.device) -> bool:
@@ -98,6 +101,8 @@ def _follow(running: Mapping[Connection, tuple[Job, BaseProcess]], on_progress: 
                 pending.remove(reader)
             elif isinstance(message, InputError | StoreError):
                 raise message
+            elif isinstance(message, str):
+                console.print(message, soft_wrap=True)
             else:
                 on_progress(*message)
 
@@ -107,18 +112,27 @@ def _train(job: Job, paths: Paths, num_threads: int, writer: Connection) -> None
     torch.set_num_threads(num_threads)
     try:
         dataset = ReferDataset.load(paths.data, job.config.split, paths.images_of(job.config.split))
-        train_run(
-            job.config,
-            dataset,
-            job.folder,
-            torch.device("cpu"),
-            store=job.store,
-            burn_in=job.burn_in,
-            on_progress=_telling(writer, job.config.method),
-        )
+        with _quiet(job.log_to), run_loggers(job.log_to, job.folder, paths.runs, say=writer.send):
+            train_run(
+                job.config,
+                dataset,
+                job.folder,
+                torch.device("cpu"),
+                store=job.store,
+                burn_in=job.burn_in,
+                on_progress=_telling(writer, job.config.method),
+            )
         writer.send(None)
     except (InputError, StoreError) as error:
         writer.send(error)
+
+
+@contextmanager
+def _quiet(loggers: Sequence[str]) -> Iterator[None]:
+    """What loggers print of themselves would go across the parent's display."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    with redirect_stdout(io.StringIO()) if loggers else nullcontext():
+        yield
 
 
 def _end_with_parent() -> None:
@@ -130,7 +144,7 @@ def _end_with_parent() -> None:
 
 
 def _telling(writer: Connection, method: str) -> OnProgress:
-    def tell(what: str, done: int, total: int) -> None:
-        writer.send((what if what == method else f"{what} of {method}", done, total))
+    def tell(what: str, done: int, total: int, note: str = "", /) -> None:
+        writer.send((what if what == method else f"{what} of {method}", done, total, note))
 
     return tell

@@ -1,7 +1,7 @@
 """The two stages as commands and Table 1 call them: what is missing is made or named first."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.pipeline.candidate_views import derive_view
+from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, counting
 from semires.pipeline.recipes import REFSHAPES, generator_settings
@@ -144,7 +145,9 @@ def train(
     *,
     store: str | Path | None = None,
     burn_in: Path | None = None,
+    log_to: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Stage two: the run of `config` in the folder `run`; returns its result."""
+    """Stage two: the run of `config` in the folder `run`, told to the loggers `log_to`; returns its result."""
     dataset, store = prepare(config, paths, run, on_progress, store=store, burn_in=burn_in)
-    return train_run(config, dataset, run, device, store=store, burn_in=burn_in, on_progress=on_progress)
+    with run_loggers(log_to, run, paths.runs):
+        return train_run(config, dataset, run, device, store=store, burn_in=burn_in, on_progress=on_progress)

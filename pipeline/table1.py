@@ -84,8 +84,10 @@ def run_table1(
     splits: Sequence[str] | None = None,
     shares: Sequence[float] | None = None,
     num_seeds: int = 1,
+    log_to: Sequence[str] = (),
 ) -> None:
-    """Measure, print and write the table to `reports/table1.md` and `reports/table1.json`.
+    """Measure, print and write the table to `reports/table1.md` and `reports/table1.json`; each run is told to the
+    loggers `log_to` under its own name.
 
     InputError for a split that is not in Table 1.
     """
@@ -105,7 +107,7 @@ def run_table1(
             for together in ([first], others):
                 names = " and ".join(METHODS[run.config.method] for run in together)
                 console.print(f"{split} {first.config.labeled * 100:g}% seed {first.seed}: {names}")
-                _train_all(together, paths, device, on_progress)
+                _train_all(together, paths, device, on_progress, log_to)
                 for run in together:
                     scores = evaluate_run(run.folder, paths, device, on_progress)
                     measured.append(Measured(seed=run.seed, scores=scores))
@@ -125,15 +127,17 @@ def _groups(runs: Sequence[GridRun]) -> list[Sequence[GridRun]]:
     return [runs[start : start + num_methods] for start in range(0, len(runs), num_methods)]
 
 
-def _train_all(runs: Sequence[GridRun], paths: Paths, device: torch.device, on_progress: OnProgress) -> None:
+def _train_all(
+    runs: Sequence[GridRun], paths: Paths, device: torch.device, on_progress: OnProgress, log_to: Sequence[str]
+) -> None:
     """Train runs that do not need each other, side by side where that is faster."""
     num_unfinished = sum(not RunFolder(run.folder).is_finished for run in runs)
     if num_unfinished < 2 or not is_worth_it(len(runs), device):
         for run in runs:
-            train(run.config, paths, run.folder, device, on_progress, burn_in=run.burn_in)
+            train(run.config, paths, run.folder, device, on_progress, burn_in=run.burn_in, log_to=log_to)
         return
     jobs = []
     for run in runs:
         _, store = prepare(run.config, paths, run.folder, on_progress, burn_in=run.burn_in)
-        jobs.append(Job(config=run.config, folder=run.folder, store=store, burn_in=run.burn_in))
+        jobs.append(Job(config=run.config, folder=run.folder, store=store, burn_in=run.burn_in, log_to=log_to))
     train_side_by_side(jobs, paths, on_progress)

@@ -26,6 +26,15 @@ Store = Annotated[
     ),
 ]
 
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also log metrics to tensorboard, wandb or trackio (several: commas). metrics.jsonl is always written.",
+        metavar="<names>",  # "<list[str]>" would leave the names of train's options too little room
+        show_default=False,
+    ),
+]
+
 
 def given(**options: Any) -> dict[str, Any]:
     """The options that were typed: one that was not is None, and the library's default stands."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Device, make_paths
+from semires.pipeline.commands.options import CocoImages, Data, Device, LogTo, make_paths
 
 
 def table1(
@@ -16,12 +16,15 @@ def table1(
     coco_images: CocoImages = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
     device: Device = None,
+    log_to: LogTo = None,
 ) -> None:
     """Table 1 of the paper, measured on every data set that is here; goes on where it stopped."""
+    from semires.pipeline.loggers import choose_loggers
     from semires.pipeline.progress import progress
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.table1 import run_table1
 
+    loggers = choose_loggers(log_to)
     with progress() as on_progress:
         run_table1(
             make_paths(data, coco_images, runs),
@@ -30,4 +33,5 @@ def table1(
             splits=split,
             shares=share,
             num_seeds=seeds,
+            log_to=loggers,
         )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Device, Split, Store, given, make_paths
+from semires.pipeline.commands.options import CocoImages, Data, Device, LogTo, Split, Store, given, make_paths
 
 
 def train(
@@ -84,10 +84,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of everything random but the labeled draw.")] = None,
     labeled_seed: Annotated[int | None, typer.Option(help="Seed of the labeled draw (published splits: 0).")] = None,
     device: Device = None,
+    log_to: LogTo = None,
 ) -> None:
     """Stage two: burn-in, then mutual learning on refined pseudo-labels; an interrupted run goes on."""
     import dataclasses
 
+    from semires.pipeline.loggers import choose_loggers
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.stage_runs import choose_device
@@ -103,6 +105,7 @@ def train(
             split, why = "refshapes", f"RefCOCO's data is not in {paths.data}"
         console.print(f"training on {split}: {why}", soft_wrap=True)
     chosen_device = choose_device(device)
+    loggers = choose_loggers(log_to)
     start = train_recipe(split, **given(name=recipe, strategy=matching))
     changed = given(
         labeled=labeled,
@@ -155,7 +158,9 @@ def train(
         for what, (there, asked) in burn_in_differences(burn_in_folder, config).items():
             console.print(f"{burn_in} was trained with {what} {there!r}, not {asked!r}", soft_wrap=True)
     with progress() as on_progress:
-        result = run_stage_two(config, paths, run, chosen_device, on_progress, store=store, burn_in=burn_in)
+        result = run_stage_two(
+            config, paths, run, chosen_device, on_progress, store=store, burn_in=burn_in, log_to=loggers
+        )
     if result.get("stopped_early"):
         console.print(
             f"stopped early, after step {result['steps']} of {result['num_steps']}: {config.patience} evaluations in a "

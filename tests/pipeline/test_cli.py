@@ -136,12 +136,14 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("train", "--batch-labeled", 0), ("batch_labeled: expected 1 or more, found 0",)),
     (("train", "--seed", -1), ("seed: expected 0 or more, found -1",)),
     (("train", "--device", "cuda:99"), ("--device", "'cuda:99'")),
+    (("train", "--log-to", "csv"), ("--log-to: expected one of tensorboard, wandb, trackio, found 'csv'",)),
     (("train", "--split", "refcoco", "--model", "nano"), ("no data for refcoco",)),
     (("evaluate", "nowhere"), ("expected a run of `semires train`", "nowhere")),
     (("figure", "nowhere"), ("expected a run of `semires train`", "nowhere")),
     (("predict", "nowhere.jpg", "left girl", "--run", "run"), ("nowhere.jpg: expected an image file, found none",)),
     (("table1", "--split", "nonsense"), ("--split", "'nonsense'")),
     (("table1", "--split", "refcocog-google"), ("--split", "'refcocog-google'")),
+    (("table1", "--log-to", "tensorboard,csv"), ("--log-to", "found 'csv'")),
     (("table1", "--split", "refshapes", "--share", 2), ("--labeled", "2")),
     (("cache", "info", "nowhere.zarr"), ("nowhere.zarr",)),
     (("cache", "view", "nowhere.zarr"), ("nowhere.zarr",)),
@@ -269,9 +271,10 @@ def test_train__given_settings_reach_the_run(
     arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--store", "mine.zarr", "--no-pwa")
     texts = ("--text", "sent", "--eval-text", "raw")
     given = (*texts, "--matching", "cpi", "--inter2", 0.4, "--alpha", 0.5, "--lambda-sup", 2, "--batch-labeled", 1)
-    finished = semires(*arguments, *given)
+    finished = semires(*arguments, *given, "--log-to", "tensorboard")
     assert finished.code == 0, finished.err
     run = tmp_path / "runs" / "refcoco-0.25-semires-cpi-seed0"
+    assert len(list(run.glob("**/tensorboard/events.out.tfevents.*"))) == 2  # of its burn-in and its own
     assert finished.out.splitlines()[0] == "run: runs/refcoco-0.25-semires-cpi-seed0 on cpu"
     assert "next: semires evaluate runs/refcoco-0.25-semires-cpi-seed0" in finished.out.splitlines()[-1]
     config = RunFolder(run).read_config()

@@ -19,7 +19,7 @@ from semires.stages.train.samples import RefSamples
 CPU = torch.device("cpu")
 
 
-def ignore(what: str, done: int, total: int) -> None:
+def ignore(what: str, done: int, total: int, note: str = "") -> None:
     pass
 
 
@@ -42,7 +42,7 @@ def paths(refshapes_root: Path, refshapes: ReferDataset, monkeypatch: pytest.Mon
 
 def test_evaluate_run__every_evaluation_split(run: RunFolder, paths: Paths, refshapes: ReferDataset) -> None:
     seen: set[str] = set()
-    found = evaluate_run(run.path, paths, CPU, lambda what, done, total: seen.add(what))
+    found = evaluate_run(run.path, paths, CPU, lambda what, *rest: seen.add(what))
     assert (found.split, found.method, found.labeled) == ("refshapes", "baseline", 0.25)
     assert list(found.by_split) == ["val", "testA", "testB"]
     assert seen == {f"expressions of {name}" for name in found.by_split}

@@ -28,12 +28,12 @@ def never_ends(job, paths, num_threads, writer):
 
 if __name__ == "__main__":
     side_by_side._train = never_ends
-    show = lambda what, done, total: print(what, flush=True)
+    show = lambda what, *rest: print(what, flush=True)
     side_by_side.train_side_by_side([None, None], None, show)
 """
 
 
-def ignore(what: str, done: int, total: int) -> None:
+def ignore(what: str, done: int, total: int, note: str = "") -> None:
     pass
 
 

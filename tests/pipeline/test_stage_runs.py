@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 FEW_POINTS = GeneratorSettings(points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
 
 
-def ignore(what: str, done: int, total: int) -> None:
+def ignore(what: str, done: int, total: int, note: str = "") -> None:
     pass
 
 
@@ -126,7 +126,7 @@ def test_prepare_candidates__refshapes_makes_its_own(
     paths = Paths(data=tmp_path)
     dataset = load_dataset(paths, "refshapes", ignore)
     seen: set[str] = set()
-    prepare_candidates(paths, dataset, 64, paths.store("refshapes"), lambda what, done, total: seen.add(what))
+    prepare_candidates(paths, dataset, 64, paths.store("refshapes"), lambda what, *rest: seen.add(what))
     assert seen == {"candidate masks", "candidates at 64x64"}
     assert len(CandidateView(paths.store("refshapes"), 64)) == 4
 
@@ -180,7 +180,7 @@ def test_train__a_refer_folder_under_a_real_name(
     paths = Paths(data=fake.root)
     write_store(paths.store("refcoco"), "refcoco", fake.train_ids)
     seen: set[str] = set()
-    result = train(nano(), paths, tmp_path / "run", CPU, lambda what, done, total: seen.add(what))
+    result = train(nano(), paths, tmp_path / "run", CPU, lambda what, *rest: seen.add(what))
     assert {"candidates at 96x96", "supervised", "semires", "evaluation"} <= seen
     assert (tmp_path / "run" / "result.json").is_file()
     assert result["steps"] == 2  # 12 unlabeled refs, 6 a step

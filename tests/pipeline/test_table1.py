@@ -26,7 +26,7 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
-def ignore(what: str, done: int, total: int) -> None:
+def ignore(what: str, done: int, total: int, note: str = "") -> None:
     pass
 
 
@@ -98,7 +98,7 @@ def tiny_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refshapes_store: 
 
 
 def test_run_table1__goes_on_where_it_stopped(tiny_grid: Paths, capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int, note: str = "") -> None:
         if what == "semires":
             raise Stopped
 
@@ -109,7 +109,7 @@ def test_run_table1__goes_on_where_it_stopped(tiny_grid: Paths, capsys: pytest.C
     assert not tiny_grid.reports.exists()
     finished = {path: path.stat().st_mtime_ns for name in METHODS[:2] for path in (folder / name).iterdir()}
     seen: set[str] = set()
-    run_table1(tiny_grid, CPU, lambda what, done, total: seen.add(what), shares=[0.25])
+    run_table1(tiny_grid, CPU, lambda what, *rest: seen.add(what), shares=[0.25])
     assert {*METHODS} & seen == {"semires"}
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert not (folder / "semires" / "burn-in").exists()
@@ -162,11 +162,22 @@ def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:
         assert len(plan_grid(split, shares, 1, tmp_path)) == 3 * len(shares)
 
 
-def test_run_table1__methods_of_a_burn_in_side_by_side(tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes of one thread leave what one process of one thread leaves."""
+def test_run_table1__methods_of_a_burn_in_side_by_side(
+    tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two processes of one thread leave what one process of one thread leaves, and log as it does."""
     monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: True)
+    folder = tiny_grid.runs / "table1" / "refshapes" / "0.25" / "seed0"
+    (folder / "baseline").mkdir(parents=True)
+    (folder / "baseline" / "tensorboard").write_text("in the way")
     seen: set[str] = set()
-    run_table1(tiny_grid, CPU, lambda what, done, total: seen.add(what), splits=["refshapes"], shares=[0.25])
+    show, grid = lambda what, *rest: seen.add(what), {"splits": ["refshapes"], "shares": [0.25]}
+    run_table1(tiny_grid, CPU, show, **grid, log_to=["tensorboard"])
+    assert len(list((folder / "supervised" / "tensorboard").iterdir())) == 1
+    assert len(list((folder / "semires" / "tensorboard").iterdir())) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tensorboard failed (")]
+    assert len(failed) == 1
+    assert str(folder / "baseline" / "tensorboard") in failed[0]
     assert {*METHODS, "evaluation of baseline", "evaluation of semires"} <= seen
     monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: False)
     one_by_one = dataclasses.replace(tiny_grid, runs=tiny_grid.runs.parent / "one_by_one")

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 WIDTH = len(HEADINGS) * (TILE + MARGIN) - MARGIN
 
 
-def ignore(what: str, done: int, total: int) -> None:
+def ignore(what: str, done: int, total: int, note: str = "") -> None:
     pass
 
 
