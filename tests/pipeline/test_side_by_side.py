@@ -1,4 +1,5 @@
 import dataclasses
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import torch
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.recipes import train_recipe
-from semires.pipeline.side_by_side import Job, is_worth_it, train_side_by_side
+from semires.pipeline.side_by_side import Job, _telling, is_worth_it, train_side_by_side
 from semires.stages.data.errors import InputError
 
 PARENT = """
@@ -41,6 +42,17 @@ def test_is_worth_it__with_a_thread_for_each_on_a_cpu(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert [is_worth_it(n, torch.device("cpu")) for n in (1, 2, 3)] == [True, True, False]
     assert not is_worth_it(2, torch.device("cuda"))
+
+
+def test_telling__notes_come_through_the_pipe() -> None:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    tell = _telling(writer, "semires")
+    tell("semires", 1, 10, "loss 0.3 · 44 samples/s")
+    tell("evaluation", 2, 4)
+    assert [reader.recv() for _ in range(2)] == [
+        ("semires", 1, 10, "loss 0.3 · 44 samples/s"),
+        ("evaluation of semires", 2, 4, ""),
+    ]
 
 
 def test_train_side_by_side__error_of_one_process_is_raised_here(tmp_path: Path) -> None:
