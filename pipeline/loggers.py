@@ -55,7 +55,7 @@ def choose_loggers(asked: Sequence[str] | None) -> tuple[str, ...]:
             ) from error
         if name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online":
             try:
-                module.login()
+                module.login(verify=False)  # a network that is away now may be there at the first evaluation
             except Exception as error:
                 raise InputError(f"--log-to wandb: {_reason(error)}; or set WANDB_MODE=offline") from error
     return names
@@ -82,7 +82,8 @@ def run_loggers(
     """Loggers of the run in the folder `run`; gives what is to be told of every line appended to `metrics.jsonl`.
 
     names: some of `LOGGERS`. root: the folder of all runs; a run is named by its path from there. When the block ends
-    well, what the loggers still lack is told. A logger that fails says so once, through `say`, and is left alone.
+    well, what the loggers still lack is told. Of a logger that fails `say` is told once, and it is left alone; wandb
+    looks for a network that is not there for its own `init_timeout`, some 100 seconds, before it fails.
     """
     if not names:
         yield lambda line: None
