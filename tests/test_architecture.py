@@ -28,7 +28,7 @@ ALLOWED = {
     # Models know nothing of the trainer, matching nothing of the models, and neither of the store; the engine none of
     # them.
     f"{TRAIN}.models": {DATA, f"{TRAIN}.models"},
-    f"{TRAIN}.matching": {DATA, f"{TRAIN}.matching"},
+    f"{TRAIN}.matching": {DATA, f"{TRAIN}.matching", f"{TRAIN}.engine"},
     f"{TRAIN}.engine": {DATA, PROCESSES, f"{TRAIN}.engine"},
     TRAIN: {DATA, PROCESSES, CACHE, TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine"},
     "semires.stages": set(),

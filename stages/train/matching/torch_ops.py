@@ -8,6 +8,7 @@ candidates' own size. Runs on the CPU as well, where the tests hold it equal to 
 import torch
 from torch import Tensor
 
+from semires.stages.train.engine.transfer import moved
 from semires.stages.train.matching.config import MatchConfig, MatchResult
 from semires.stages.train.matching.packed import as_words, pack_bits, popcount_by_shifts, unpack_bits
 
@@ -23,7 +24,7 @@ def match_torch(
     """Match with torch's operators; arguments as `matching.match` has checked them, M and B at least 1."""
     candidates_MW = as_words(candidates)
     labels_BW = as_words(pack_bits(labels) if labels.dtype == torch.bool else labels)
-    offsets = on_device(offsets, candidates.device)
+    offsets = moved(offsets.contiguous(), candidates.device)
     num_candidates, num_words = candidates_MW.shape
     # Image of each candidate: the number of images that end at or before it.
     order_M = torch.arange(num_candidates, device=candidates.device)
@@ -57,14 +58,6 @@ def match_torch(
         chosen=chosen,
         scores=scores if return_scores else None,
     )
-
-
-def on_device(offsets: Tensor, device: torch.device) -> Tensor:
-    """The offsets on the device, contiguous; by way of pinned memory, since other copies may make the host wait."""
-    offsets = offsets.contiguous()
-    if offsets.device == device:
-        return offsets
-    return offsets.pin_memory().to(device, non_blocking=True)
 
 
 def _count(

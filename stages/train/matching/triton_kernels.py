@@ -27,9 +27,9 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
+from semires.stages.train.engine.transfer import moved
 from semires.stages.train.matching.config import MatchConfig, MatchResult
 from semires.stages.train.matching.packed import as_words
-from semires.stages.train.matching.torch_ops import on_device
 
 # The strategies' names inside the kernels, where strings cannot go.
 _CODES = {"iom": 0, "cpi-u": 1, "cpi-o": 2, "cpi": 3}
@@ -48,7 +48,7 @@ def match_triton(
     # Fusing multiplications with additions is never right to rely on in a comparison; said, Triton does not warn.
     options = {"enable_fp_fusion": False}
     with _current(device):
-        offsets = on_device(offsets, device)
+        offsets = moved(offsets.contiguous(), device)
         candidates_MW = as_words(candidates).view(torch.int32)
         num_words = candidates_MW.shape[1]
         if labels.dtype == torch.bool:
