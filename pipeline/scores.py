@@ -58,6 +58,7 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
             model,
             samples,
             device,
+            precision=config.precision,
             num_workers=config.num_workers,
             on_progress=counting(on_progress, f"expressions of {name}"),
         )

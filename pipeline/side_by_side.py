@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
+from semires.stages.processes.stopping import StopRequested
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import train_run
 
@@ -112,7 +114,7 @@ def _train(job: Job, paths: Paths, num_threads: int, writer: Connection) -> None
     torch.set_num_threads(num_threads)
     try:
         dataset = ReferDataset.load(paths.data, job.config.split, paths.images_of(job.config.split))
-        with _quiet(job.log_to), run_loggers(job.log_to, job.folder, paths.runs, say=writer.send):
+        with _quiet(job.log_to), run_loggers(job.log_to, job.folder, paths.runs, say=writer.send) as on_metrics:
             train_run(
                 job.config,
                 dataset,
@@ -121,10 +123,14 @@ def _train(job: Job, paths: Paths, num_threads: int, writer: Connection) -> None
                 store=job.store,
                 burn_in=job.burn_in,
                 on_progress=_telling(writer, job.config.method),
+                on_metrics=on_metrics,
+                say=writer.send,
             )
         writer.send(None)
     except (InputError, StoreError) as error:
         writer.send(error)
+    except StopRequested:  # by the parent, or with it: its state is saved
+        sys.exit(1)
 
 
 @contextmanager
@@ -136,11 +142,11 @@ def _quiet(loggers: Sequence[str]) -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Killed, the parent ends nothing, and the command typed again would train in the same folder."""
+    """Killed, the parent ends nothing: a signal to this process itself saves a state, and then ends it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _telling(writer: Connection, method: str) -> OnProgress:

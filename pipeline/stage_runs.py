@@ -12,7 +12,7 @@ from semires.cache.reader import CandidateStore
 from semires.pipeline.candidate_views import derive_view
 from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import OnProgress, counting
+from semires.pipeline.progress import OnProgress, console, counting
 from semires.pipeline.recipes import REFSHAPES, generator_settings
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
@@ -23,6 +23,7 @@ from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import write_refshapes
+from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import check_run, train_run
 from semires.stages.train.run_folder import RunFolder
@@ -146,8 +147,32 @@ def train(
     store: str | Path | None = None,
     burn_in: Path | None = None,
     log_to: Sequence[str] = (),
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
-    """Stage two: the run of `config` in the folder `run`, told to the loggers `log_to`; returns its result."""
-    dataset, store = prepare(config, paths, run, on_progress, store=store, burn_in=burn_in)
-    with run_loggers(log_to, run, paths.runs):
-        return train_run(config, dataset, run, device, store=store, burn_in=burn_in, on_progress=on_progress)
+    """Stage two: the run of `config` in the folder `run`, told to the loggers `log_to`; returns its result.
+
+    ranks: the processes that train it together; what is missing the first of them makes.
+    """
+    ranks = ranks or Ranks()
+    prepared = []
+
+    def prepare_once() -> None:
+        prepared.append(prepare(config, paths, run, on_progress, store=store, burn_in=burn_in))
+
+    ranks.first(prepare_once)
+    if not prepared:
+        prepare_once()
+    dataset, store = prepared[0]
+    with run_loggers(log_to, run, paths.runs) as on_metrics:
+        return train_run(
+            config,
+            dataset,
+            run,
+            device,
+            store=store,
+            burn_in=burn_in,
+            ranks=ranks,
+            on_progress=on_progress,
+            on_metrics=on_metrics,
+            say=lambda text: console.print(text, soft_wrap=True),
+        )

@@ -24,6 +24,7 @@ from semires.pipeline.side_by_side import Job, is_worth_it, train_side_by_side
 from semires.pipeline.stage_runs import prepare, train
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import Method, TrainConfig
+from semires.stages.train.run import as_begun
 from semires.stages.train.run_folder import RunFolder
 
 
@@ -131,6 +132,7 @@ def _train_all(
     runs: Sequence[GridRun], paths: Paths, device: torch.device, on_progress: OnProgress, log_to: Sequence[str]
 ) -> None:
     """Train runs that do not need each other, side by side where that is faster."""
+    runs = [_as_begun(run, device) for run in runs]
     num_unfinished = sum(not RunFolder(run.folder).is_finished for run in runs)
     if num_unfinished < 2 or not is_worth_it(len(runs), device):
         for run in runs:
@@ -141,3 +143,9 @@ def _train_all(
         _, store = prepare(run.config, paths, run.folder, on_progress, burn_in=run.burn_in)
         jobs.append(Job(config=run.config, folder=run.folder, store=store, burn_in=run.burn_in, log_to=log_to))
     train_side_by_side(jobs, paths, on_progress)
+
+
+def _as_begun(run: GridRun, device: torch.device) -> GridRun:
+    """A run as it was begun, or as the burn-in was that it starts from: the cells of a table differ in nothing else."""
+    begun = run.folder if run.burn_in is None or RunFolder(run.folder).is_started else run.burn_in
+    return dataclasses.replace(run, config=as_begun(run.config, begun, device))

@@ -1,11 +1,14 @@
 """`semires train`: stage two."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from semires.pipeline.commands.options import CocoImages, Data, Device, LogTo, Split, Store, given, make_paths
+
+if TYPE_CHECKING:
+    from semires.stages.processes.ranks import Ranks
 
 
 def train(
@@ -57,9 +60,19 @@ def train(
         int | None,
         typer.Option(help="Stop mutual learning after so many evaluations without gain on val (default 0: never)."),
     ] = None,
-    batch_burn_in: Annotated[int | None, typer.Option(help="Labeled samples a burn-in step.")] = None,
-    batch_labeled: Annotated[int | None, typer.Option(help="Labeled samples a mutual step (paper: 3).")] = None,
-    batch_unlabeled: Annotated[int | None, typer.Option(help="Unlabeled samples a mutual step (paper: 3).")] = None,
+    batch_burn_in: Annotated[
+        int | None, typer.Option(help="Labeled samples a burn-in step, over all processes (public code: 2 on 4 GPUs).")
+    ] = None,
+    batch_labeled: Annotated[
+        int | None, typer.Option(help="Labeled samples a mutual step, over all processes (paper: 3 on 4 GPUs each).")
+    ] = None,
+    batch_unlabeled: Annotated[
+        int | None, typer.Option(help="Unlabeled samples a mutual step, over all processes (paper: 3 on 4 GPUs each).")
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(help="At most so many samples of a process at once: less memory. Batch norm sees those alone."),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate (paper: 5e-5).")] = None,
     mutual_schedule: Annotated[
         float | None,
@@ -79,92 +92,131 @@ def train(
         bool | None,
         typer.Option("--grad-checkpointing", help="LAVT computes more again in the backward: less memory, more time."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 (default) or bf16.")] = None,
-    num_workers: Annotated[int | None, typer.Option(help="Data-loader processes (default 0).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or auto (default: bf16 where the device has it in hardware).")
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile", help="Compile the models: minutes at the start, faster steps on a GPU.")
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Data-loader processes a GPU (default: by the machine's cores).")
+    ] = None,
+    save_minutes: Annotated[
+        float | None, typer.Option(help="Minutes between states to go on from, beside those at evaluations (10).")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew; what is there is moved aside. Without it a run goes on.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random but the labeled draw.")] = None,
     labeled_seed: Annotated[int | None, typer.Option(help="Seed of the labeled draw (published splits: 0).")] = None,
     device: Device = None,
     log_to: LogTo = None,
 ) -> None:
-    """Stage two: burn-in, then mutual learning on refined pseudo-labels; an interrupted run goes on."""
+    """Stage two: burn-in, then mutual learning on refined pseudo-labels; the same command goes on with a run.
+
+    On several GPUs: torchrun --nproc-per-node 4 --no-python semires train --split refcoco. SIGTERM and Ctrl-C save a
+    state after the current step; a second one stops at once.
+    """
     import dataclasses
 
     from semires.pipeline.loggers import choose_loggers
+    from semires.pipeline.processes import joined_ranks
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
-    from semires.stages.train.run import burn_in_differences, check_burn_in
+    from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
 
     paths = make_paths(data, coco_images, runs)
-    if split is None:
-        if not paths.missing_files("refcoco"):
-            split, why = "refcoco", f"its data is in {paths.data}"
-        else:
-            split, why = "refshapes", f"RefCOCO's data is not in {paths.data}"
-        console.print(f"training on {split}: {why}", soft_wrap=True)
     chosen_device = choose_device(device)
-    loggers = choose_loggers(log_to)
-    start = train_recipe(split, **given(name=recipe, strategy=matching))
-    changed = given(
-        labeled=labeled,
-        labeled_list=None if labeled_list is None else str(labeled_list),
-        method=method,
-        pwa=pwa,
-        model=model,
-        swin=swin,
-        bert=bert,
-        clipseg=clipseg,
-        window=window,
-        image_size=image_size,
-        text=text,
-        eval_text=eval_text,
-        blur_labeled=blur_labeled,
-        text_dropout_burn_in=text_dropout,
-        burn_in_epochs=burn_in_epochs,
-        mutual_epochs=mutual_epochs,
-        batch_burn_in=batch_burn_in,
-        batch_labeled=batch_labeled,
-        batch_unlabeled=batch_unlabeled,
-        learning_rate=learning_rate,
-        mutual_schedule=mutual_schedule,
-        trunk_rate=trunk_rate,
-        alpha=alpha,
-        lambda_sup=lambda_sup,
-        lambda_unsup=lambda_unsup,
-        mutual_loss_mean=mutual_loss_mean,
-        gradient_checkpointing=grad_checkpointing,
-        precision=precision,
-        num_workers=num_workers,
-        seed=seed,
-        labeled_seed=labeled_seed,
-    )
-    if patience is not None:
-        changed["patience"] = patience or None
-    matched = dataclasses.replace(start.match, **given(iou_rate=iou_rate, inter1=inter1, inter2=inter2))
-    config = dataclasses.replace(start, match=matched, **changed)
-    if config.method == "supervised":
-        config = config.burn_in()
-    if name is None:
-        how = f"-{config.match.strategy}" if config.method == "semires" else ""
-        by = "" if recipe in (None, "paper") else f"-{recipe}"
-        name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
-    run = paths.runs / name
-    console.print(f"run: {run} on {chosen_device}", soft_wrap=True)
-    if burn_in is not None and config.method != "supervised":
-        burn_in_folder = RunFolder(burn_in)
-        check_burn_in(burn_in_folder, config)
-        for what, (there, asked) in burn_in_differences(burn_in_folder, config).items():
-            console.print(f"{burn_in} was trained with {what} {there!r}, not {asked!r}", soft_wrap=True)
-    with progress() as on_progress:
-        result = run_stage_two(
-            config, paths, run, chosen_device, on_progress, store=store, burn_in=burn_in, log_to=loggers
+    with joined_ranks(chosen_device) as ranks:
+        if split is None:
+            if not paths.missing_files("refcoco"):
+                split, why = "refcoco", f"its data is in {paths.data}"
+            else:
+                split, why = "refshapes", f"RefCOCO's data is not in {paths.data}"
+            console.print(f"training on {split}: {why}", soft_wrap=True)
+        loggers = choose_loggers(log_to)
+        start = train_recipe(split, **given(name=recipe, strategy=matching))
+        changed = given(
+            labeled=labeled,
+            labeled_list=None if labeled_list is None else str(labeled_list),
+            method=method,
+            pwa=pwa,
+            model=model,
+            swin=swin,
+            bert=bert,
+            clipseg=clipseg,
+            window=window,
+            image_size=image_size,
+            text=text,
+            eval_text=eval_text,
+            blur_labeled=blur_labeled,
+            text_dropout_burn_in=text_dropout,
+            burn_in_epochs=burn_in_epochs,
+            mutual_epochs=mutual_epochs,
+            batch_burn_in=batch_burn_in,
+            batch_labeled=batch_labeled,
+            batch_unlabeled=batch_unlabeled,
+            learning_rate=learning_rate,
+            mutual_schedule=mutual_schedule,
+            trunk_rate=trunk_rate,
+            alpha=alpha,
+            lambda_sup=lambda_sup,
+            lambda_unsup=lambda_unsup,
+            mutual_loss_mean=mutual_loss_mean,
+            gradient_checkpointing=grad_checkpointing,
+            micro_batch=micro_batch,
+            precision=precision,
+            compile=compile,
+            save_minutes=save_minutes,
+            num_workers=num_workers,
+            seed=seed,
+            labeled_seed=labeled_seed,
         )
-    if result.get("stopped_early"):
-        console.print(
-            f"stopped early, after step {result['steps']} of {result['num_steps']}: {config.patience} evaluations in a "
-            "row without a gain in val oIoU",
-            soft_wrap=True,
-        )
-    console.print(f"best val oIoU {result['val_oiou']:.2f}%; next: semires evaluate {run}", soft_wrap=True)
+        if patience is not None:
+            changed["patience"] = patience or None
+        matched = dataclasses.replace(start.match, **given(iou_rate=iou_rate, inter1=inter1, inter2=inter2))
+        config = dataclasses.replace(start, match=matched, **changed)
+        if config.method == "supervised":
+            config = config.burn_in()
+        if name is None:
+            how = f"-{config.match.strategy}" if config.method == "semires" else ""
+            by = "" if recipe in (None, "paper") else f"-{recipe}"
+            name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
+        run = paths.runs / name
+        console.print(f"run: {run} on {chosen_device}" + _of_many(ranks), soft_wrap=True)
+        if restart:
+            aside = ranks.first(lambda: move_aside(run))
+            if aside is not None:
+                console.print(f"what was in {run} is now in {aside}", soft_wrap=True)
+        config = as_begun(config, run, chosen_device, given=changed)
+        if burn_in is not None and config.method != "supervised":
+            burn_in_folder = RunFolder(burn_in)
+            check_burn_in(burn_in_folder, config)
+            for what, (there, asked) in burn_in_differences(burn_in_folder, config).items():
+                console.print(f"{burn_in} was trained with {what} {there!r}, not {asked!r}", soft_wrap=True)
+        with progress(shown=ranks.is_main) as on_progress:
+            result = run_stage_two(
+                config,
+                paths,
+                run,
+                chosen_device,
+                on_progress,
+                store=store,
+                burn_in=burn_in,
+                log_to=loggers,
+                ranks=ranks,
+            )
+        if result.get("stopped_early"):
+            console.print(
+                f"stopped early, after step {result['steps']} of {result['num_steps']}: {config.patience} evaluations "
+                "in a row without a gain in val oIoU",
+                soft_wrap=True,
+            )
+        console.print(f"best val oIoU {result['val_oiou']:.2f}%; next: semires evaluate {run}", soft_wrap=True)
+
+
+def _of_many(ranks: "Ranks") -> str:
+    return f", rank 0 of {ranks.world_size}" if ranks.is_many else ""

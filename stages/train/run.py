@@ -93,6 +93,17 @@ def as_begun(config: TrainConfig, path: Path, device: torch.device, *, given: Co
     return config.resolved(device)
 
 
+def move_aside(path: Path) -> Path | None:
+    """Move what is in a run's folder aside, so that it can begin anew; where to, None where there was nothing.
+
+    InputError where another process trains there.
+    """
+    if not path.is_dir():
+        return None
+    with folder_lock(path, what="training"):
+        return RunFolder(path).restart()
+
+
 def _begin(
     held: ExitStack,
     folder: RunFolder,

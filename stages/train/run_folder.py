@@ -139,7 +139,11 @@ class RunFolder:
     def save_best(self, state: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best model so far."""
         temporary = self.path / "best.safetensors.tmp"
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        except SafetensorError as error:  # its word for a full disk
+            temporary.unlink(missing_ok=True)
+            raise OSError(f"{temporary}: {error}") from error
         temporary.replace(self.path / "best.safetensors")
 
     def load_model(self) -> tuple[TrainConfig, ResModel]:

@@ -335,6 +335,7 @@ class Trainer:
         state = self._states.load(self._say if self.ranks.is_main else lambda text: None)
         if state is not None:
             self.load_state_dict(state)
+            self._say(f"{self.folder.path}: going on from step {self.step} of {self.num_steps}")
         steps = self.ranks.gather(self.step)
         if len(set(steps)) > 1:
             raise InputError(
