@@ -22,6 +22,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 FEW_POINTS = GeneratorSettings(points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
@@ -221,3 +222,18 @@ def test_train__store_elsewhere(
     train(config, Paths(data=refshapes_root), tmp_path / "run", CPU, ignore, store=tmp_path / "mine.zarr")
     assert (tmp_path / "run" / "result.json").is_file()
     assert not (refshapes_root / "cache").exists()
+
+
+def test_train__loggers_hear_each_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_run(config: TrainConfig, dataset: None, run: Path, device: torch.device, **given: Any) -> dict[str, int]:
+        RunFolder(run).start(config, [1])
+        line = {"phase": "mutual", "step": 1, "loss_sup": 0.5}
+        RunFolder(run).log(line)
+        given["on_metrics"](line)
+        return {"num_events": len(list((run / "tensorboard").iterdir()))}
+
+    monkeypatch.setattr(stage_runs, "prepare", lambda *args, **given: (None, None))
+    monkeypatch.setattr(stage_runs, "train_run", train_run)
+    paths = Paths(data=tmp_path, runs=tmp_path / "runs")
+    result = train(nano(), paths, paths.runs / "mine", CPU, ignore, log_to=["tensorboard"])
+    assert result == {"num_events": 1}
