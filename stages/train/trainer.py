@@ -14,14 +14,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.processes.stopping import SIGNALS, StopRequested, StopSignals
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.engine.batch_norm import synchronize_batch_norm
 from semires.stages.train.engine.clock import Clock
+from semires.stages.train.engine.distributed import distributed
 from semires.stages.train.engine.loss_watch import LossWatch, SeenLoss
 from semires.stages.train.engine.precision import multiply_fast
 from semires.stages.train.engine.rng import rng_state, seed_rank, set_rng_state
@@ -118,14 +117,7 @@ class Trainer:
                 self.teacher.model.compile()
         if not self.ranks.is_many:
             return self.model
-        synchronize_batch_norm(self.model, self.device)
-        return DistributedDataParallel(
-            self.model,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,  # batch norm's are equal already
-            gradient_as_bucket_view=True,
-            find_unused_parameters=self.model.has_idle_parameters,
-        )
+        return distributed(self.model, self.device, has_idle_parameters=self.model.has_idle_parameters)
 
     def train(self) -> dict[str, Any]:
         """Train to the end, or until patience ends, evaluating and saving on the way.

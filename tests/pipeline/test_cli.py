@@ -420,7 +420,7 @@ def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, mo
     assert lines[-1].endswith("next: semires evaluate runs/mine")
     assert {path.name for path in (tmp_path / "runs" / "mine").iterdir()} == {
         *("config.json", "labeled_images.json", "sources.json", "metrics.jsonl"),
-        *("best.safetensors", "result.json", "burn-in"),
+        *("best.safetensors", "result.json", "burn-in", ".lock"),
     }
 
     text = " ".join(run("evaluate", "runs/mine"))
