@@ -4,7 +4,6 @@ A command parses, calls, prints; the work is in the modules that it imports when
 `StoreError`) is one line on standard error and exit code 2.
 """
 
-import os
 import sys
 
 import typer
@@ -42,10 +41,9 @@ def main() -> None:
     except (InputError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        if os.environ.get("RANK", "0") == "0":  # of several processes that torchrun started one says it
-            print("stopped; type the command again to go on", file=sys.stderr)
-        sys.exit(getattr(stop, "exit_code", 130))  # a StopRequested knows its signal
+    except KeyboardInterrupt:
+        print("stopped; type the command again to go on", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

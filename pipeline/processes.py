@@ -1,6 +1,7 @@
 """A command that torchrun may have started several times: one display, and each error said once, in one line."""
 
 import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from semires.cache.errors import StoreError
 from semires.pipeline.progress import console
 from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks, SaidElsewhere
+from semires.stages.processes.stopping import StopRequested
 from semires.stages.processes.torchrun import first_line
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -21,7 +23,8 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """This process among those of torchrun's job, alone where there is none. Rank 0 alone prints on the console.
 
     An error that several ranks meet is raised in one of them, the others end with exit code 2 and without a word. A
-    device or a disk that is full is an InputError. Where another rank has died, the end of this one is said in a line.
+    device or a disk that is full is an InputError. A signal that training has heard ends with a line, and the exit code
+    that a shell expects. Where another rank has died, the end of this one is said in a line.
     """
     ranks = Ranks.join(device)
     console.quiet = not ranks.is_main
@@ -29,6 +32,10 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
         yield ranks
     except SaidElsewhere:
         raise typer.Exit(2) from None
+    except StopRequested as stop:
+        if ranks.is_main:
+            print(f"stopped by {stop}, a state is saved; type the command again to go on", file=sys.stderr)
+        raise typer.Exit(stop.exit_code) from None
     except (InputError, StoreError, torch.OutOfMemoryError, OSError) as error:
         told = _in_one_line(error, device)
         if told is None:

@@ -20,18 +20,27 @@ def table1(
 ) -> None:
     """Table 1 of the paper, measured on every data set that is here; goes on where it stopped."""
     from semires.pipeline.loggers import choose_loggers
+    from semires.pipeline.processes import joined_ranks
     from semires.pipeline.progress import progress
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.table1 import run_table1
+    from semires.stages.data.errors import InputError
 
-    loggers = choose_loggers(log_to)
-    with progress() as on_progress:
-        run_table1(
-            make_paths(data, coco_images, runs),
-            choose_device(device),
-            on_progress,
-            splits=split,
-            shares=share,
-            num_seeds=seeds,
-            log_to=loggers,
-        )
+    chosen_device = choose_device(device)
+    with joined_ranks(chosen_device) as ranks:
+        if ranks.is_many:
+            raise InputError(
+                f"table1: expected one process, found {ranks.world_size} that torchrun started; start it alone, or "
+                "train single runs with torchrun and `semires train`"
+            )
+        loggers = choose_loggers(log_to)
+        with progress() as on_progress:
+            run_table1(
+                make_paths(data, coco_images, runs),
+                chosen_device,
+                on_progress,
+                splits=split,
+                shares=share,
+                num_seeds=seeds,
+                log_to=loggers,
+            )

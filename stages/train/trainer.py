@@ -215,6 +215,7 @@ class Trainer:
         return self.teacher is not None and patience is not None and self.num_stale >= patience
 
     def _evaluate(self) -> None:
+        steps_per_second, share_waited = self._clock.speed()
         scores = evaluate(
             self.evaluated,
             self.data.val,
@@ -224,7 +225,7 @@ class Trainer:
             ranks=self.ranks,
             on_progress=lambda done, total: self._on_progress("evaluation", done, total),
         )
-        line = self._metrics_line(scores)
+        line = self._metrics_line(scores, steps_per_second, share_waited)
         self.num_stale += 1
         is_best = scores.oiou > self.best_oiou
         if is_best:
@@ -238,8 +239,7 @@ class Trainer:
         self.folder.log(line)
         self._on_metrics(line)
 
-    def _metrics_line(self, scores: SegmentationScores) -> dict[str, Any]:
-        steps_per_second, share_waited = self._clock.speed()
+    def _metrics_line(self, scores: SegmentationScores, steps_per_second: float, share_waited: float) -> dict[str, Any]:
         line: dict[str, Any] = {
             "phase": "burn-in" if self.teacher is None else "mutual",
             "step": self.step,
