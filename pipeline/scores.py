@@ -20,13 +20,15 @@ from semires.stages.train.samples import RefSamples
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
     """`by_split`: evaluation split -> oiou, miou, precision and num_samples, as `SegmentationScores` has them.
-    `targets`: the rule by which the true masks were resized, `masks.RESAMPLING`."""
+    `targets`: the rule by which the true masks were resized, `masks.RESAMPLING`. `dropped_refs`: how many refs of the
+    whole data set were dropped on loading; None in scores from before they were counted."""
 
     split: str
     method: str
     labeled: float
     by_split: dict[str, dict[str, Any]]
     targets: str = RESAMPLING
+    dropped_refs: int | None = None
 
 
 def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnProgress) -> RunScores:
@@ -65,7 +67,13 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
         by_split[name] = asdict(scores)
         # JSON has no number keys: "0.5" in the file as in the object, so that both read alike.
         by_split[name]["precision"] = {f"{at:g}": value for at, value in scores.precision.items()}
-    found = RunScores(split=config.split, method=config.method, labeled=config.labeled, by_split=by_split)
+    found = RunScores(
+        split=config.split,
+        method=config.method,
+        labeled=config.labeled,
+        by_split=by_split,
+        dropped_refs=dataset.problems.num_dropped,
+    )
     if folder.is_finished:
         cached.write_text(json.dumps(asdict(found), indent=1) + "\n")
     return found

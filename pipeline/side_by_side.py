@@ -113,6 +113,7 @@ def _train(job: Job, paths: Paths, num_threads: int, writer: Connection) -> None
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(num_threads)
     try:
+        # Not `read_dataset`: the parent has said what the data set lost.
         dataset = ReferDataset.load(paths.data, job.config.split, paths.images_of(job.config.split))
         with _quiet(job.log_to), run_loggers(job.log_to, job.folder, paths.runs, say=writer.send) as on_metrics:
             train_run(

@@ -10,6 +10,7 @@ import torch
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.pipeline.candidate_views import derive_view
+from semires.pipeline.datasets import read_dataset
 from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console, counting
@@ -48,10 +49,10 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def load_dataset(paths: Paths, split: str, on_progress: OnProgress) -> ReferDataset:
-    """The data set of a split; RefShapes is written first if it is missing."""
+    """The data set of a split, as `read_dataset` gives it; RefShapes is written first if it is missing."""
     if split == "refshapes":
         write_refshapes(paths.data, REFSHAPES, counting(on_progress, "drawing RefShapes"))
-    return ReferDataset.load(paths.data, split, paths.images_of(split))
+    return read_dataset(paths, split)
 
 
 def cache_sam(

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
 from semires.stages.cache_sam.sources import folder_images, image_id_of, train_images
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import SPLITS, ReferDataset
+from semires.stages.data.refer import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class StoreImages:
     @classmethod
     def of_split(cls, split: str, paths: Paths) -> "StoreImages":
         """Those of a data set, which must be here: InputError else."""
-        dataset = ReferDataset.load(paths.data, split, paths.images_of(split))
+        dataset = read_dataset(paths, split)
         return cls(
             where=split,
             paths={image_id: dataset.image_path(image_id) for image_id in dataset.image_ids},

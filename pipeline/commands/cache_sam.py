@@ -126,8 +126,6 @@ def cache_sam(
             dataset = load_dataset(paths, split, on_progress)
             if split != "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
-            for line in dataset.problems.summary() if group.reports else ():
-                console.print(f"{split}: {line}", soft_wrap=True)
             name, sources = split, train_images(dataset)
         target = store or paths.store(name)
         try:

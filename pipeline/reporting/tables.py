@@ -48,11 +48,14 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitTable:
-    """Table 1 of one data set: `rows` by method, each with a cell for every share and evaluation split."""
+    """Table 1 of one data set: `rows` by method, each with a cell for every share and evaluation split.
+
+    `dropped_refs`: the most refs that the data set had lost on loading when a run was scored."""
 
     split: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[Cell, ...]]
+    dropped_refs: int = 0
 
 
 def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -> SplitTable:
@@ -71,12 +74,18 @@ def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -
                 cells.append(Cell(measured=values, published=published(split, method, share, number)))
         rows[method] = tuple(cells)
     columns = tuple(f"{share * 100:g}% {name}" for share in shares for name in evaluation)
-    return SplitTable(split=split, columns=columns, rows=rows)
+    dropped_refs = max((run.scores.dropped_refs or 0 for run in runs), default=0)
+    return SplitTable(split=split, columns=columns, rows=rows, dropped_refs=dropped_refs)
 
 
 def as_rich(table: SplitTable) -> Table:
     """The table for a terminal."""
-    drawn = Table(title=f"{TITLES[table.split]}, oIoU %", title_justify="left")
+    drawn = Table(
+        title=f"{TITLES[table.split]}, oIoU %",
+        title_justify="left",
+        caption=_without(table.dropped_refs),
+        caption_justify="left",
+    )
     drawn.add_column("method")
     for column in table.columns:
         drawn.add_column(column, justify="right")
@@ -93,6 +102,8 @@ def as_markdown(tables: Sequence[SplitTable], notes: Sequence[str]) -> str:
         lines.append("| method | " + " | ".join(table.columns) + " |")
         lines.append("|---|" + "---:|" * len(table.columns))
         lines += [f"| {METHODS[m]} | " + " | ".join(map(str, cells)) + " |" for m, cells in table.rows.items()]
+        if table.dropped_refs:
+            lines += ["", f"{_without(table.dropped_refs)}."]
     if notes:
         lines += ["", "## Not measured", "", *[f"- {note}" for note in notes]]
     return "\n".join(lines) + "\n"
@@ -109,7 +120,12 @@ def as_json(tables: Sequence[SplitTable], runs: Sequence[Measured], notes: Seque
 
 def scores_table(scores: RunScores) -> Table:
     """The scores of one run for a terminal."""
-    drawn = Table(title=f"{TITLES[scores.split]}: {METHODS[scores.method]}, per cent", title_justify="left")
+    drawn = Table(
+        title=f"{TITLES[scores.split]}: {METHODS[scores.method]}, per cent",
+        title_justify="left",
+        caption=_without(scores.dropped_refs or 0),
+        caption_justify="left",
+    )
     thresholds = list(next(iter(scores.by_split.values()))["precision"])
     for column in ("split", "expressions", "oIoU", "mIoU", *(f"P@{at}" for at in thresholds)):
         drawn.add_column(column, justify="left" if column == "split" else "right")
@@ -117,3 +133,8 @@ def scores_table(scores: RunScores) -> Table:
         values = [found["oiou"], found["miou"], *found["precision"].values()]
         drawn.add_row(name, str(found["num_samples"]), *(f"{value:.2f}" for value in values))
     return drawn
+
+
+def _without(dropped_refs: int) -> str | None:
+    """What a reader must know of scores of a data set that was not whole."""
+    return f"Without {dropped_refs} refs of the data set that were dropped on loading" if dropped_refs else None

@@ -45,6 +45,20 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
         ) from error
 
 
+def load_image_of_size(path: Path | str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`load_image` of a file whose `size`, (height, width) in pixels, a data set records.
+
+    Raises `InputError` as `load_image` does, and for an image of another size.
+    """
+    pixels = load_image(path)
+    if pixels.shape[:2] != size:
+        raise InputError(
+            f"{path}: expected {size} pixels (height, width) as in instances.json, found {pixels.shape[:2]}; the masks "
+            "need the original file, not resized or turned"
+        )
+    return pixels
+
+
 def _too_large(path: Path, found: str) -> InputError:
     return InputError(f"{path}: expected an image of at most {MAX_PIXELS} pixels, found {found}; scale it down")
 

@@ -18,7 +18,7 @@ RESAMPLING = "pil-nearest"
 """The rule by which masks are resized, `nearest_indices`; the candidate store's views have a word for theirs too."""
 
 # Either the polygons of a mask, each float64 [2 * points] (x, y alternating, pixels), or int32 run lengths in column
-# order that begin with zeros. Compact on purpose: a data set holds one for each ref and travels to data-loader workers.
+# order that begin with zeros. Compact on purpose: a data set holds one for each ref.
 Segmentation = tuple[NDArray[np.float64], ...] | NDArray[np.int32]
 
 

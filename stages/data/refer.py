@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.images import load_image
+from semires.stages.data.images import load_image_of_size
 from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
 from semires.stages.data.masks import Segmentation, decode_segmentation
 from semires.stages.data.pickles import load_refs_pickle
@@ -138,7 +138,7 @@ class ReferProblems:
 class ReferDataset:
     """The usable refs of one data set, with their images' paths and sizes and their masks.
 
-    Holds plain dicts (no images, masks undecoded), so that it pickles to data-loader workers.
+    Holds plain dicts: no images, masks undecoded. To data-loader processes it does not go, `SharedAnnotations` do.
     """
 
     def __init__(
@@ -232,26 +232,24 @@ class ReferDataset:
 
     def image_path(self, image_id: int) -> Path:
         """Path of the image's file, directly in `image_folder`."""
-        return self.image_folder / self._image(image_id).file_name
+        return self.image_folder / self.image_record(image_id).file_name
 
     def image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) in pixels, as the image record in instances.json gives it."""
-        image = self._image(image_id)
+        image = self.image_record(image_id)
         return image.height, image.width
 
     def image(self, image_id: int) -> NDArray[np.uint8]:
         """The image, uint8 [H, W, 3], RGB. Raises `InputError` when it is damaged or of another size than recorded."""
-        pixels = load_image(self.image_path(image_id))
-        if pixels.shape[:2] != self.image_size(image_id):
-            raise InputError(
-                f"{self.image_path(image_id)}: expected {self.image_size(image_id)} pixels (height, width) as in "
-                f"instances.json, found {pixels.shape[:2]}; the masks need the original file, not resized or turned"
-            )
-        return pixels
+        return load_image_of_size(self.image_path(image_id), self.image_size(image_id))
 
     def mask(self, ref: Ref) -> NDArray[np.bool_]:
         """The referent's mask, bool [H, W], at the image's size; decoded anew at each call."""
-        return decode_segmentation(self._segmentations[ref.ann_id], *self.image_size(ref.image_id))
+        return decode_segmentation(self.segmentation(ref), *self.image_size(ref.image_id))
+
+    def segmentation(self, ref: Ref) -> Segmentation:
+        """The referent's mask as `decode_segmentation` reads it."""
+        return self._segmentations[ref.ann_id]
 
     def category(self, ref: Ref) -> str:
         """COCO name of the referent's category, "person" for instance. Raises `InputError` for one without a record."""
@@ -263,7 +261,8 @@ class ReferDataset:
             )
         return name
 
-    def _image(self, image_id: int) -> ImageRecord:
+    def image_record(self, image_id: int) -> ImageRecord:
+        """The image's file name and size. Raises `InputError` for one that no usable ref is on."""
         image = self._images.get(image_id)
         if image is None:
             raise InputError(f"expected an image of {self.spec.name}, found id {image_id}; no usable ref is on it")

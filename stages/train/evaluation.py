@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.engine.precision import Precision, autocast
+from semires.stages.train.loading import load_batches
 from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores, scores_from_counts
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.samples import RefSamples, SampleKey, every_expression, load_batches
+from semires.stages.train.samples import RefSamples, every_expression
 from semires.stages.train.views import plain_view
 
 BATCH_SIZE = 16
@@ -38,13 +41,13 @@ def evaluate(
     part of the expressions, and all return the same exact scores of the whole; `on_progress` is of rank 0's part.
     """
     ranks = ranks or Ranks()
-    keys = every_expression(samples.refs)
+    keys = every_expression(samples.num_expressions)
     rows = ranks.rows(len(keys))
     keys = keys[rows]
     metrics = SegmentationMetrics()
     with _evaluation_mode(model):
 
-        def measure(keys: list[SampleKey], at_once: int, done: int) -> None:
+        def measure(keys: NDArray[np.int64], at_once: int, done: int) -> None:
             batches = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
             for batch in load_batches(samples, batches, num_workers):
                 moved = batch.to(device)

@@ -79,6 +79,7 @@ def train_run(
             if has_unlabeled
             else None,
             val=RefSamples(dataset, dataset.refs_of("val"), tokenizer, size, text=config.eval_text),
+            dropped_refs=dataset.problems.num_dropped,
         )
         trainer = Trainer(config, model, data, folder, device, on_progress, ranks=ranks, on_metrics=on_metrics, say=say)
         return trainer.train()

@@ -1,34 +1,37 @@
 """Samples and batches of stage two, and the order in which they come.
 
-Axes: B samples, S side of the training images, T tokens, M candidate masks of a batch, P = ceil(S * S / 8) bytes.
+Axes: B samples, S side of the training images, T tokens, M candidate masks of a batch, P = ceil(S * S / 8) bytes,
+R refs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from semires.cache.views import CandidateView
+from semires.stages.data.annotations import Annotation, SharedAnnotations
 from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import Ref, ReferDataset, Text
 from semires.stages.train.models.tokenization import Tokenizer
 
-SampleKey = tuple[int, int]  # (index of the ref, index of its expression)
+SampleKey = Sequence[int] | NDArray[np.int64]  # (index of the ref, index of its expression)
 # Resized images and masks are kept in memory where all of them fit into this many bytes: RefShapes does, RefCOCO not.
 MEMORY_LIMIT = 512 << 20
+ON_CPU = ("offsets", "ref_ids")  # fields of a batch that stay there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One expression with its image: `image` uint8 [3, S, S], `mask` bool [S, S], `input_ids` and `attention_mask`
-    int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are read), `ref_id` of the ref."""
+    int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are read), and the id of its ref."""
 
     ref_id: int
-
     image: Tensor
     mask: Tensor
     input_ids: Tensor
@@ -43,7 +46,7 @@ class Batch:
     images: uint8 [B, 3, S, S]. masks: bool [B, S, S], the referents' true masks; those of unlabeled samples only ever
     measure the pseudo-labels, no loss sees them. input_ids, attention_mask: int64 [B, T]. candidates: uint8 [M, P],
     those of sample b are rows `offsets[b]:offsets[b + 1]`. offsets: int64 [B + 1], stays on the CPU. ref_ids: int64
-    [B], the refs of the samples, stay on the CPU.
+    [B], stays there too.
     """
 
     ref_ids: Tensor
@@ -54,26 +57,38 @@ class Batch:
     attention_mask: Tensor
     candidates: Tensor
     offsets: Tensor
+    ref_ids: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`, all but `offsets` and `ref_ids`."""
-        moved = {
-            field.name: getattr(self, field.name).to(device, non_blocking=True)
-            for field in fields(self)
-            if field.name not in ("offsets", "ref_ids")
-        }
-        return Batch(offsets=self.offsets, ref_ids=self.ref_ids, **moved)
+        """The batch on `device`, all but `offsets` and `ref_ids`; of a pinned one the copies may still be on the way,
+        which CUDA's operators wait for."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory, from which CUDA copies while the program goes on; data loaders call it."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: tensor if name in ON_CPU else change(tensor) for name, tensor in tensors.items()})
 
 
 class RefSamples(Dataset[Sample]):
-    """Refs of a data set as samples, indexed by `(ref, expression)`.
+    """Refs of a data set as samples, indexed by `(ref, expression)`; ref n is the nth of `refs`.
 
     view: where the packed candidates of each image are read; None for none. text: which text of an expression the model
-    reads.
+    reads. Of the data set it holds what these refs need, in memory that data-loader processes share.
     """
+
+    ref_ids: Tensor
+    """int64 [R]."""
+    num_expressions: NDArray[np.int64]
+    """int64 [R], of each ref."""
+    keeps: bool
+    """Whether what was read once is kept resized in this process: where all of it fits into `MEMORY_LIMIT` bytes."""
 
     def __init__(
         self,
@@ -85,58 +100,59 @@ class RefSamples(Dataset[Sample]):
         *,
         text: Text = "raw",
     ) -> None:
-        self.refs = list(refs)
-        self._text: Text = text
-        self._dataset = dataset
+        self._annotations = SharedAnnotations(dataset, refs, text)
+        self.ref_ids = self._annotations.ref_ids
+        self.num_expressions = self._annotations.num_texts
         self._tokenizer = tokenizer
         self._size = size
         self._view = view
         num_images = len({ref.image_id for ref in refs})
-        self._keeps = (num_images * 3 + len(self.refs)) * size * size <= MEMORY_LIMIT
+        self.keeps = (num_images * 3 + len(refs)) * size * size <= MEMORY_LIMIT
         self._images: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
         self._candidates: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.refs)
+        return len(self.ref_ids)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        ref = self.refs[key[0]]
-        input_ids, attention_mask = self._tokenizer([ref.texts(self._text)[key[1]]])
+        index, number = key
+        annotation = self._annotations[int(index)]
+        input_ids, attention_mask = self._tokenizer([annotation.texts[number]])
         return Sample(
-            ref_id=ref.ref_id,
-            image=self._image(ref),
-            mask=self._mask(ref),
+            ref_id=annotation.ref_id,
+            image=self._image(annotation),
+            mask=self._mask(annotation),
             input_ids=input_ids[0],
             attention_mask=attention_mask[0],
-            candidates=self._candidates_of(ref),
+            candidates=self._candidates_of(annotation),
         )
 
-    def _image(self, ref: Ref) -> Tensor:
-        found = self._images.get(ref.image_id)
+    def _image(self, annotation: Annotation) -> Tensor:
+        found = self._images.get(annotation.image_id)
         if found is None:
-            resized = resize_image(self._dataset.image(ref.image_id), self._size)
+            resized = resize_image(self._annotations.image(annotation), self._size)
             found = torch.from_numpy(resized).permute(2, 0, 1).contiguous()
-            if self._keeps:
-                self._images[ref.image_id] = found
+            if self.keeps:
+                self._images[annotation.image_id] = found
         return found
 
-    def _mask(self, ref: Ref) -> Tensor:
-        found = self._masks.get(ref.ref_id)
+    def _mask(self, annotation: Annotation) -> Tensor:
+        found = self._masks.get(annotation.ref_id)
         if found is None:
-            found = torch.from_numpy(resize_mask(self._dataset.mask(ref), self._size))
-            if self._keeps:
-                self._masks[ref.ref_id] = found
+            found = torch.from_numpy(resize_mask(self._annotations.mask(annotation), self._size))
+            if self.keeps:
+                self._masks[annotation.ref_id] = found
         return found
 
-    def _candidates_of(self, ref: Ref) -> Tensor:
+    def _candidates_of(self, annotation: Annotation) -> Tensor:
         if self._view is None:
             return torch.empty(0, (self._size**2 + 7) // 8, dtype=torch.uint8)
-        found = self._candidates.get(ref.image_id)
+        found = self._candidates.get(annotation.image_id)
         if found is None:
-            found = torch.from_numpy(self._view[ref.image_id])
-            if self._keeps:
-                self._candidates[ref.image_id] = found
+            found = torch.from_numpy(self._view[annotation.image_id])
+            if self.keeps:
+                self._candidates[annotation.image_id] = found
         return found
 
 
@@ -151,37 +167,30 @@ def collate(samples: Sequence[Sample]) -> Batch:
         attention_mask=torch.stack([sample.attention_mask for sample in samples]),
         candidates=torch.cat([sample.candidates for sample in samples]),
         offsets=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]),
+        ref_ids=torch.tensor([sample.ref_id for sample in samples]),
     )
 
 
-def every_expression(refs: Sequence[Ref]) -> list[SampleKey]:
-    """All expressions of all refs, in order: what evaluation measures."""
-    return [(index, number) for index, ref in enumerate(refs) for number in range(len(ref.expressions))]
+def every_expression(num_expressions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The keys of all expressions of all refs, int64 [E, 2], in order: what evaluation measures.
+
+    num_expressions: int64 [R].
+    """
+    refs = np.repeat(np.arange(len(num_expressions)), num_expressions)
+    firsts = np.cumsum(num_expressions) - num_expressions
+    return np.stack([refs, np.arange(len(refs)) - firsts[refs]], axis=1)
 
 
-def training_plan(refs: Sequence[Ref], batch_size: int, num_steps: int, seed: int) -> list[list[SampleKey]]:
-    """The batches of a phase: refs in an order drawn anew each pass, one expression of each at random.
+def training_plan(num_expressions: NDArray[np.int64], batch_size: int, num_steps: int, seed: int) -> NDArray[np.int64]:
+    """The keys of a phase's batches, int64 [num_steps, batch_size, 2]: refs in an order drawn anew each pass, one
+    expression of each at random.
 
-    A pass that does not fill its last batch is continued by the next one. Made whole beforehand, so that a run that
-    goes on after an interruption sees what it would have seen.
+    num_expressions: int64 [R]. A pass that does not fill its last batch is continued by the next one. Made whole
+    beforehand, so that a run that goes on after an interruption sees what it would have seen.
     """
     rng = np.random.default_rng(seed)
-    keys: list[SampleKey] = []
-    while len(keys) < num_steps * batch_size:
-        for index in rng.permutation(len(refs)).tolist():
-            keys.append((index, int(rng.integers(len(refs[index].expressions)))))
-    return [keys[step * batch_size : (step + 1) * batch_size] for step in range(num_steps)]
-
-
-def load_batches(samples: RefSamples, batches: Sequence[list[SampleKey]], num_workers: int | None) -> Iterator[Batch]:
-    """Read batches in the order given, in `num_workers` processes beside this one."""
-    loader = DataLoader(
-        samples,
-        batch_sampler=list(batches),
-        collate_fn=collate,
-        num_workers=num_workers or 0,
-        # A loader draws a seed for its workers. From torch's own generator it would change the dropout of a run that
-        # goes on after an interruption, which makes its loaders once more.
-        generator=torch.Generator(),
-    )
-    return iter(loader)
+    passes = []
+    for _ in range(-(-num_steps * batch_size // len(num_expressions))):
+        order = rng.permutation(len(num_expressions))
+        passes.append(np.stack([order, rng.integers(num_expressions[order])], axis=1))
+    return np.concatenate(passes)[: num_steps * batch_size].reshape(num_steps, batch_size, 2)

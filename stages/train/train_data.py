@@ -6,7 +6,8 @@ from itertools import repeat
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.samples import Batch, RefSamples, load_batches, training_plan
+from semires.stages.train.loading import load_batches
+from semires.stages.train.samples import Batch, RefSamples, training_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,7 @@ class TrainData:
     labeled: RefSamples
     unlabeled: RefSamples | None
     val: RefSamples
+    dropped_refs: int = 0  # that the data set lost on loading
 
     def batches(
         self, config: TrainConfig, num_steps: int, start: int, ranks: Ranks
@@ -27,9 +29,8 @@ class TrainData:
         """
 
         def batches(samples: RefSamples, batch_size: int, seed: int) -> Iterator[Batch]:
-            plan = training_plan(samples.refs, batch_size, num_steps, seed)
-            rows = ranks.rows(batch_size)
-            return load_batches(samples, [batch[rows] for batch in plan[start:]], config.num_workers)
+            plan = training_plan(samples.num_expressions, batch_size, num_steps, seed)
+            return load_batches(samples, plan[start:, ranks.rows(batch_size)], config.num_workers)
 
         if self.unlabeled is None:
             return batches(self.labeled, config.batch_burn_in, config.seed * 2), repeat(None)

@@ -151,6 +151,7 @@ class Trainer:
             "num_steps": self.num_steps,
             "stopped_early": self.step < self.num_steps,
             "seconds": round(self._clock.seconds, 1),
+            "dropped_refs": self.data.dropped_refs,
         }
         self.ranks.first(lambda: self.folder.finish(result))
         return result

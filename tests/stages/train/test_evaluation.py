@@ -37,7 +37,7 @@ def val(refshapes: ReferDataset, tokenizer: Tokenizer) -> RefSamples:
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
 def test_evaluate__every_expression_by_hand(val: RefSamples, batch_size: int) -> None:
     ious, intersections, unions = [], 0, 0
-    for key in every_expression(val.refs):
+    for key in every_expression(val.num_expressions):
         sample = val[key]
         predicted = torch.zeros(SIZE, SIZE, dtype=torch.bool)
         predicted[:, : 2 * int(sample.attention_mask.sum())] = True
@@ -45,7 +45,7 @@ def test_evaluate__every_expression_by_hand(val: RefSamples, batch_size: int) ->
         intersections, unions = intersections + intersection, unions + union
         ious.append(intersection / union)
     scores = evaluate(LeftOfWords(), val, CPU, batch_size=batch_size)
-    assert scores.num_samples == len(ious) > len(val.refs)
+    assert scores.num_samples == len(ious) > len(val)
     assert scores.oiou == pytest.approx(100 * intersections / unions)
     assert scores.miou == pytest.approx(100 * sum(ious) / len(ious))
     for threshold, value in scores.precision.items():
@@ -77,7 +77,7 @@ def test_evaluate__the_model_sees_normalised_images(val: RefSamples) -> None:
 
 
 def test_evaluate__counts_expressions(val: RefSamples) -> None:
-    total = len(every_expression(val.refs))
+    total = len(every_expression(val.num_expressions))
     seen: list[tuple[int, int]] = []
     evaluate(LeftOfWords(), val, CPU, batch_size=4, on_progress=lambda *args: seen.append(args))
     assert seen == [(min(done, total), total) for done in range(4, total + 4, 4)]

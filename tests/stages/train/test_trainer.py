@@ -14,12 +14,13 @@ from semires.cache.views import CandidateView
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train import trainer as trainer_module
 from semires.stages.train.config import UNSAID, TrainConfig
+from semires.stages.train.loading import load_batches
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.metrics import SegmentationScores
 from semires.stages.train.models.normalization import normalize
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch, RefSamples, every_expression, load_batches
+from semires.stages.train.samples import Batch, RefSamples, every_expression
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import Trainer, _evenly_spaced
 from semires.stages.train.views import ViewConfig
@@ -148,7 +149,7 @@ def test_train__writes_what_evaluation_and_resuming_need(make_trainer: MakeTrain
     seen: list[tuple[str, int, int]] = []
     trainer = make_trainer(method="semires", on_progress=lambda *args: seen.append(args))
     result = trainer.train()
-    num_val = len(every_expression(trainer.data.val.refs))
+    num_val = len(every_expression(trainer.data.val.num_expressions))
     assert [call for call in seen if call[0] == "semires"] == [("semires", 1, 2), ("semires", 2, 2)]
     assert [call for call in seen if call[0] == "evaluation"] == [("evaluation", num_val, num_val)] * 2
     assert trainer.folder.read_result() == result
@@ -183,8 +184,8 @@ def test_train__plain_mean_of_mutual_losses(make_trainer: MakeTrainer) -> None:
         trainer = make_trainer(
             mean, method="semires", pwa=False, with_candidates=False, mutual_loss_mean=mean, batch_unlabeled=8
         )
-        for index, ref in enumerate(trainer.data.labeled.refs):
-            trainer.data.labeled._masks[ref.ref_id] = torch.ones_like(trainer.data.labeled[index, 0].mask)
+        for index, ref_id in enumerate(trainer.data.labeled.ref_ids.tolist()):
+            trainer.data.labeled._masks[ref_id] = torch.ones_like(trainer.data.labeled[index, 0].mask)
         trainer.train()
         lines[mean] = trainer.folder.read_metrics()[0]
     for name in ("loss_sup", "loss_unsup"):
@@ -221,8 +222,8 @@ def test_train__labeled_masks_do_reach_the_weights(make_trainer: MakeTrainer) ->
     true = trained(make_trainer("true", method="semires"))
     turned = make_trainer("turned", method="semires")
     samples = turned.data.labeled
-    for index, ref in enumerate(samples.refs):
-        samples._masks[ref.ref_id] = ~samples[index, 0].mask
+    for index, ref_id in enumerate(samples.ref_ids.tolist()):
+        samples._masks[ref_id] = ~samples[index, 0].mask
     trained(turned)
     assert not same(weights_of(true.model), weights_of(turned.model))
 

@@ -1,0 +1,143 @@
+"""Reading batches in processes beside the training: how many, and what goes on in them.
+
+loader = Loader(samples, num_workers=None, pin_memory=device.type == "cuda")
+for batch in loader.read(plan):   # its processes stay, for the next evaluation for instance
+    ...
+loader.waited                     # seconds
+"""
+
+import gc
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from semires.cache.errors import StoreError
+from semires.stages.data.errors import InputError
+from semires.stages.train.samples import Batch, RefSamples, SampleKey, collate
+
+Keys = Sequence[SampleKey] | NDArray[np.int64]  # of a batch; as an array int64 [B, 2]
+Plan = Sequence[Keys] | NDArray[np.int64]
+
+MAX_WORKERS = 8
+# Batches come through shared memory: of 16 samples at 480 with 100 candidates each, two to a worker, 8 workers hold
+# 1.1 GB. Containers give 64 MB unless asked for more, and a process that goes beyond is killed.
+SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY_NEEDED = 1 << 30
+
+
+def choose_num_workers(samples: RefSamples, *, num_loaders: int = 1) -> int:
+    """How many processes to read `samples` in: as many as this machine has cores to spare for it, at most 8.
+
+    0 where the samples are kept in memory, which each process would do for itself; where there is one core; and where
+    there is too little shared memory. `LOCAL_WORLD_SIZE`, which torchrun sets, is the number of trainings that share
+    the machine's cores, `num_loaders` that of the loaders that are at work at once in each.
+    """
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if samples.keeps or num_cores == 1 or not _has_shared_memory():
+        return 0
+    num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MAX_WORKERS, num_cores // num_ranks - 1) // num_loaders)
+
+
+def _has_shared_memory() -> bool:
+    """Where there is no such folder (not on Linux), shared memory is no file system with a size of its own."""
+    return not SHARED_MEMORY.is_dir() or shutil.disk_usage(SHARED_MEMORY).free >= SHARED_MEMORY_NEEDED
+
+
+class Loader:
+    """Reads batches of `samples` in `num_workers` processes beside this one, None for `choose_num_workers`.
+
+    The processes are started once and end with the loader. With `pin_memory` batches come in page-locked memory, for a
+    CUDA device.
+    """
+
+    samples: RefSamples
+    num_workers: int
+    waited: float
+    """Seconds that whoever reads has waited for batches, of all reads."""
+
+    def __init__(self, samples: RefSamples, num_workers: int | None = None, *, pin_memory: bool = False) -> None:
+        self.samples = samples
+        self.num_workers = choose_num_workers(samples) if num_workers is None else num_workers
+        self.waited = 0.0
+        self._order = _Order()
+        self._loader: DataLoader[Batch | InputError | StoreError] = DataLoader(
+            _Reader(samples),
+            sampler=self._order,
+            batch_size=None,  # each item is a batch already
+            num_workers=self.num_workers,
+            worker_init_fn=_start_worker,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=pin_memory,
+            # A loader draws a seed for its workers. From torch's own generator it would change the dropout of a run
+            # that goes on after an interruption, which makes its loaders once more.
+            generator=torch.Generator(),
+        )
+
+    def read(self, plan: Plan) -> Iterator[Batch]:
+        """The batches whose keys `plan` holds, in its order; read ahead of time, from this call on, where there are
+        processes to do so.
+
+        One read at a time: a new one ends the one before. InputError and StoreError where a sample cannot be read.
+        """
+        self._order.plan = plan
+        return self._follow(iter(self._loader))
+
+    def _follow(self, reading: Iterator[Batch | InputError | StoreError]) -> Iterator[Batch]:
+        while True:
+            started = time.perf_counter()
+            found = next(reading, None)
+            self.waited += time.perf_counter() - started
+            if found is None:
+                return
+            if not isinstance(found, Batch):
+                raise found
+            yield found
+
+
+def load_batches(samples: RefSamples, plan: Plan, num_workers: int | None = None) -> Iterator[Batch]:
+    """Read batches once, with a loader that ends with them."""
+    return Loader(samples, num_workers).read(plan)
+
+
+class _Order:
+    """What a data loader reads next: it asks for an iterator at the start of each read."""
+
+    def __init__(self) -> None:
+        self.plan: Plan = []
+
+    def __iter__(self) -> Iterator[Keys]:
+        return iter(self.plan)
+
+
+class _Reader(Dataset[Batch | InputError | StoreError]):
+    """Samples as whole batches. An error that a user can put right is returned: raised in a worker, it would arrive as
+    several lines with a traceback."""
+
+    def __init__(self, samples: RefSamples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, keys: Keys) -> Batch | InputError | StoreError:
+        try:
+            return collate([self.samples[key] for key in keys])
+        except (InputError, StoreError) as error:
+            return error
+
+
+def _start_worker(number: int) -> None:
+    # The collector writes into every object that it visits: a forked process would copy all memory of its parent.
+    gc.freeze()
+    # Ctrl-C goes to every process of a terminal; this one ends with its parent, which may still want a batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    info = get_worker_info()
+    assert info is not None
+    assert isinstance(info.dataset, _Reader)
+    info.dataset.samples.keeps = False  # each process would keep a copy of its own
