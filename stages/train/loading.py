@@ -25,6 +25,7 @@ from semires.stages.train.samples import Batch, RefSamples, SampleKey, collate
 
 Keys = Sequence[SampleKey] | NDArray[np.int64]  # of a batch; as an array int64 [B, 2]
 Plan = Sequence[Keys] | NDArray[np.int64]
+_Read = Batch | InputError | StoreError
 
 MAX_WORKERS = 8
 # Batches come through shared memory: of 16 samples at 480 with 100 candidates each, two to a worker, 8 workers hold
@@ -55,8 +56,8 @@ def _has_shared_memory() -> bool:
 class Loader:
     """Reads batches of `samples` in `num_workers` processes beside this one, None for `choose_num_workers`.
 
-    The processes are started once and end with the loader. With `pin_memory` batches come in page-locked memory, for a
-    CUDA device.
+    The processes are started by the first read, stay for the next, and end with `close` or with the loader. With
+    `pin_memory` batches come in page-locked memory, for a CUDA device.
     """
 
     samples: RefSamples
@@ -68,19 +69,13 @@ class Loader:
         self.samples = samples
         self.num_workers = choose_num_workers(samples) if num_workers is None else num_workers
         self.waited = 0.0
+        self._pin_memory = pin_memory
         self._order = _Order()
-        self._loader: DataLoader[Batch | InputError | StoreError] = DataLoader(
-            _Reader(samples),
-            sampler=self._order,
-            batch_size=None,  # each item is a batch already
-            num_workers=self.num_workers,
-            worker_init_fn=_start_worker,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=pin_memory,
-            # A loader draws a seed for its workers. From torch's own generator it would change the dropout of a run
-            # that goes on after an interruption, which makes its loaders once more.
-            generator=torch.Generator(),
-        )
+        self._num_reads = 0
+        # torch's loader and its iterator, referred to from here only: where the garbage collector has to end an
+        # iterator, it closes the queues first, and each process ends some seconds later.
+        self._loader: DataLoader[_Read] | None = None
+        self._reading: Iterator[_Read] = iter(())
 
     def read(self, plan: Plan) -> Iterator[Batch]:
         """The batches whose keys `plan` holds, in its order; read ahead of time, from this call on, where there are
@@ -89,16 +84,41 @@ class Loader:
         One read at a time: a new one ends the one before. InputError and StoreError where a sample cannot be read.
         """
         self._order.plan = plan
-        return self._follow(iter(self._loader))
+        self._num_reads += 1
+        if self._loader is None:
+            self._loader = self._make()
+        self._reading = iter(self._loader)
+        return self._follow(self._num_reads)
 
-    def _follow(self, reading: Iterator[Batch | InputError | StoreError]) -> Iterator[Batch]:
-        while True:
+    def close(self) -> None:
+        """End the processes, and with them what is read; a new read starts them again."""
+        self._num_reads += 1
+        self._reading = iter(())
+        self._loader = None
+
+    def _make(self) -> "DataLoader[_Read]":
+        return DataLoader(
+            _Reader(self.samples),
+            sampler=self._order,
+            batch_size=None,  # each item is a batch already
+            num_workers=self.num_workers,
+            worker_init_fn=_start_worker,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self._pin_memory,
+            # A loader draws a seed for its workers. From torch's own generator it would change the dropout of a run
+            # that goes on after an interruption, which makes its loaders once more.
+            generator=torch.Generator(),
+        )
+
+    def _follow(self, number: int) -> Iterator[Batch]:
+        while number == self._num_reads:
             started = time.perf_counter()
-            found = next(reading, None)
+            found = next(self._reading, None)
             self.waited += time.perf_counter() - started
             if found is None:
                 return
             if not isinstance(found, Batch):
+                self.close()
                 raise found
             yield found
 
@@ -118,14 +138,14 @@ class _Order:
         return iter(self.plan)
 
 
-class _Reader(Dataset[Batch | InputError | StoreError]):
+class _Reader(Dataset[_Read]):
     """Samples as whole batches. An error that a user can put right is returned: raised in a worker, it would arrive as
     several lines with a traceback."""
 
     def __init__(self, samples: RefSamples) -> None:
         self.samples = samples
 
-    def __getitem__(self, keys: Keys) -> Batch | InputError | StoreError:
+    def __getitem__(self, keys: Keys) -> _Read:
         try:
             return collate([self.samples[key] for key in keys])
         except (InputError, StoreError) as error:

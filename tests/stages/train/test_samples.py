@@ -1,12 +1,14 @@
 import dataclasses
-import pickle
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from semires.cache.views import CandidateView
+from semires.stages.data import annotations as annotations_module
 from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import ReferDataset
@@ -19,7 +21,6 @@ from semires.stages.train.samples import (
     Sample,
     collate,
     every_expression,
-    load_batches,
     training_plan,
 )
 
@@ -29,6 +30,7 @@ BYTES = SIZE * SIZE // 8
 
 def sample_of(num_candidates: int, value: int = 0) -> Sample:
     return Sample(
+        ref_id=10 * value,
         image=torch.full((3, 4, 4), value, dtype=torch.uint8),
         mask=torch.full((4, 4), bool(value)),
         input_ids=torch.full((5,), value),
@@ -48,12 +50,19 @@ def with_candidates(refshapes: ReferDataset, tokenizer: Tokenizer, viewed_store:
     return RefSamples(refshapes, refs, tokenizer, SIZE, CandidateView(viewed_store, SIZE))
 
 
+@pytest.fixture
+def num_expressions(refshapes: ReferDataset) -> NDArray[np.int64]:
+    return np.array([len(ref.expressions) for ref in refshapes.refs_of("train")])
+
+
 def test_ref_samples__a_sample_is_the_ref_at_training_size(
     refshapes: ReferDataset, tokenizer: Tokenizer, with_candidates: RefSamples, viewed_store: Path
 ) -> None:
-    index = next(i for i, ref in enumerate(with_candidates.refs) if len(ref.expressions) > 1)
-    ref = with_candidates.refs[index]
+    refs = refshapes.refs_of("train")
+    index = next(i for i, ref in enumerate(refs) if len(ref.expressions) > 1)
+    ref = refs[index]
     sample = with_candidates[index, 1]
+    assert sample.ref_id == ref.ref_id
     expected = torch.from_numpy(resize_image(refshapes.image(ref.image_id), SIZE)).permute(2, 0, 1)
     assert sample.image.dtype == torch.uint8
     assert torch.equal(sample.image, expected)
@@ -96,14 +105,14 @@ def test_ref_samples__kept_in_memory_or_not_are_the_same(
     refshapes: ReferDataset, tokenizer: Tokenizer, viewed_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refs = refshapes.refs_of("train")[:6]
-    reads: Counter[int] = Counter()
-    image = refshapes.image
+    reads: Counter[Path] = Counter()
+    load = annotations_module.load_image_of_size
 
-    def counted(image_id: int) -> object:
-        reads[image_id] += 1
-        return image(image_id)
+    def counted(path: Path, size: tuple[int, int]) -> object:
+        reads[path] += 1
+        return load(path, size)
 
-    monkeypatch.setattr(refshapes, "image", counted)
+    monkeypatch.setattr(annotations_module, "load_image_of_size", counted)
     view = CandidateView(viewed_store, SIZE)
     kept = RefSamples(refshapes, refs, tokenizer, SIZE, view)
     monkeypatch.setattr(samples_module, "MEMORY_LIMIT", 0)
@@ -119,9 +128,11 @@ def test_ref_samples__kept_in_memory_or_not_are_the_same(
             assert_same(one, other)
 
 
-def test_ref_samples__pickle_to_loader_processes(with_candidates: RefSamples) -> None:
-    expected = with_candidates[2, 0]
-    assert_same(pickle.loads(pickle.dumps(with_candidates))[2, 0], expected)
+def test_ref_samples__know_their_refs(refshapes: ReferDataset, with_candidates: RefSamples) -> None:
+    refs = refshapes.refs_of("train")
+    assert len(with_candidates) == len(refs)
+    assert with_candidates.ref_ids.tolist() == [ref.ref_id for ref in refs]
+    assert with_candidates.num_expressions.tolist() == [len(ref.expressions) for ref in refs]
 
 
 @pytest.mark.parametrize("counts", [[2, 0, 3], [0, 0], [0, 4], [1]])
@@ -133,84 +144,75 @@ def test_collate__offsets_count_candidates(counts: list[int]) -> None:
     assert batch.offsets.dtype == torch.int64
     assert batch.offsets.tolist() == [sum(counts[:n]) for n in range(len(counts) + 1)]
     assert batch.candidates.shape == (sum(counts), 2)
+    assert batch.ref_ids.dtype == torch.int64
+    assert batch.ref_ids.tolist() == [10 * value for value in range(len(counts))]
     for value in range(len(counts)):
         low, high = batch.offsets[value : value + 2].tolist()
         assert (batch.candidates[low:high] == value).all()
 
 
-def test_batch_to__moves_all_but_offsets() -> None:
+def test_batch_to__moves_all_but_what_the_cpu_needs() -> None:
     moved = collate([sample_of(1), sample_of(2)]).to(torch.device("meta"))
     assert isinstance(moved, Batch)
-    assert moved.offsets.device.type == "cpu"
+    assert {moved.offsets.device.type, moved.ref_ids.device.type} == {"cpu"}
     assert {moved.images.device.type, moved.masks.device.type, moved.candidates.device.type} == {"meta"}
     assert {moved.input_ids.device.type, moved.attention_mask.device.type} == {"meta"}
 
 
-def test_every_expression__all_in_order(refshapes: ReferDataset) -> None:
-    refs = refshapes.refs_of("train")
-    keys = every_expression(refs)
-    assert keys == sorted(set(keys))
-    assert Counter(index for index, _ in keys) == {i: len(ref.expressions) for i, ref in enumerate(refs)}
+def test_every_expression__all_in_order(num_expressions: NDArray[np.int64]) -> None:
+    keys = every_expression(num_expressions)
+    assert keys.dtype == np.int64
+    assert keys.tolist() == [[index, n] for index, count in enumerate(num_expressions) for n in range(count)]
 
 
-def test_training_plan__same_seed_same_plan(refshapes: ReferDataset) -> None:
-    refs = refshapes.refs_of("train")
-    plan = training_plan(refs, 4, 30, seed=1)
-    assert plan == training_plan(refs, 4, 30, seed=1)
-    assert plan != training_plan(refs, 4, 30, seed=2)
-    assert [len(batch) for batch in plan] == [4] * 30
+def plain_plan(num_expressions: NDArray[np.int64], batch_size: int, num_steps: int, seed: int) -> list[list[list[int]]]:
+    """As the first version drew it, one by one; runs begun with it go on."""
+    rng = np.random.default_rng(seed)
+    keys: list[list[int]] = []
+    while len(keys) < num_steps * batch_size:
+        for index in rng.permutation(len(num_expressions)).tolist():
+            keys.append([index, int(rng.integers(num_expressions[index]))])
+    return [keys[step * batch_size : (step + 1) * batch_size] for step in range(num_steps)]
+
+
+@pytest.mark.parametrize(("most", "batch_size", "num_steps"), [(1, 4, 9), (3, 1, 50), (5, 7, 40), (9, 100, 3)])
+def test_training_plan__bit_for_bit_as_drawn_one_by_one(most: int, batch_size: int, num_steps: int) -> None:
+    for seed in range(5):
+        num_expressions = np.random.default_rng(seed).integers(1, most + 1, 37)
+        plan = training_plan(num_expressions, batch_size, num_steps, seed)
+        assert plan.dtype == np.int64
+        assert plan.tolist() == plain_plan(num_expressions, batch_size, num_steps, seed)
+
+
+def test_training_plan__same_seed_same_plan(num_expressions: NDArray[np.int64]) -> None:
+    plan = training_plan(num_expressions, 4, 30, seed=1)
+    assert plan.shape == (30, 4, 2)
+    assert np.array_equal(plan, training_plan(num_expressions, 4, 30, seed=1))
+    assert not np.array_equal(plan, training_plan(num_expressions, 4, 30, seed=2))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 7])
-def test_training_plan__every_ref_once_a_pass(refshapes: ReferDataset, batch_size: int) -> None:
-    refs = refshapes.refs_of("train")[:12]
-    keys = [key for batch in training_plan(refs, batch_size, 50, seed=0) for key in batch]
-    passes = [keys[start : start + 12] for start in range(0, len(keys) - 11, 12)]
+def test_training_plan__every_ref_once_a_pass(num_expressions: NDArray[np.int64], batch_size: int) -> None:
+    keys = training_plan(num_expressions[:12], batch_size, 50, seed=0).reshape(-1, 2)
+    passes = [keys[start : start + 12, 0].tolist() for start in range(0, len(keys) - 11, 12)]
     assert len(passes) >= 4
-    for keys_of_pass in passes:
-        assert sorted(index for index, _ in keys_of_pass) == list(range(12))
-    assert len({tuple(index for index, _ in keys_of_pass) for keys_of_pass in passes}) == len(passes)
+    for indices in passes:
+        assert sorted(indices) == list(range(12))
+    assert len({tuple(indices) for indices in passes}) == len(passes)
 
 
-def test_training_plan__draws_among_all_expressions(refshapes: ReferDataset) -> None:
-    refs = [ref for ref in refshapes.refs_of("train") if len(ref.expressions) > 1][:2]
-    drawn = {key for batch in training_plan(refs, 2, 60, seed=0) for key in batch}
-    assert drawn == set(every_expression(refs))
+def test_training_plan__draws_among_all_expressions(num_expressions: NDArray[np.int64]) -> None:
+    several = num_expressions[num_expressions > 1][:2]
+    drawn = training_plan(several, 2, 60, seed=0).reshape(-1, 2)
+    assert sorted(set(map(tuple, drawn.tolist()))) == list(map(tuple, every_expression(several).tolist()))
 
 
-def test_training_plan__a_longer_one_begins_alike(refshapes: ReferDataset) -> None:
-    refs = refshapes.refs_of("train")
-    whole = training_plan(refs, 4, 40, seed=0)
-    assert training_plan(refs, 4, 25, seed=0) == whole[:25]
+def test_training_plan__a_longer_one_begins_alike(num_expressions: NDArray[np.int64]) -> None:
+    whole = training_plan(num_expressions, 4, 40, seed=0)
+    assert np.array_equal(training_plan(num_expressions, 4, 25, seed=0), whole[:25])
 
 
-def test_training_plan__more_samples_a_step_than_refs(refshapes: ReferDataset) -> None:
-    (batch,) = training_plan(refshapes.refs_of("train")[:2], 5, 1, seed=0)
+def test_training_plan__more_samples_a_step_than_refs(num_expressions: NDArray[np.int64]) -> None:
+    (batch,) = training_plan(num_expressions[:2], 5, 1, seed=0)
     assert len(batch) == 5
-    assert {index for index, _ in batch} == {0, 1}
-
-
-def test_load_batches__reads_in_the_order_given(with_candidates: RefSamples) -> None:
-    keys = [[(3, 0), (0, 0)], [(1, 0)]]
-    first, second = load_batches(with_candidates, keys, num_workers=0)
-    assert (len(first), len(second)) == (2, 1)
-    for row, key in enumerate(keys[0]):
-        low, high = first.offsets[row : row + 2].tolist()
-        found = Sample(
-            image=first.images[row],
-            mask=first.masks[row],
-            input_ids=first.input_ids[row],
-            attention_mask=first.attention_mask[row],
-            candidates=first.candidates[low:high],
-        )
-        assert_same(found, with_candidates[key])
-
-
-def test_load_batches__no_batches(with_candidates: RefSamples) -> None:
-    assert list(load_batches(with_candidates, [], num_workers=0)) == []
-
-
-def test_load_batches__leaves_torchs_generator_alone(with_candidates: RefSamples) -> None:
-    before = torch.get_rng_state()
-    list(load_batches(with_candidates, [[(0, 0)]], num_workers=0))
-    assert torch.equal(torch.get_rng_state(), before)
+    assert set(batch[:, 0].tolist()) == {0, 1}

@@ -1,0 +1,213 @@
+import gc
+import multiprocessing
+import os
+import signal
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from semires.cache.errors import StoreError
+from semires.cache.views import CandidateView
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import ReferDataset
+from semires.stages.train import loading as loading_module
+from semires.stages.train.loading import Loader, choose_num_workers, load_batches
+from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.samples import Batch, RefSamples, collate, every_expression
+
+SIZE = 96
+PLAN = [[(3, 0), (0, 0)], [(1, 0)], [(4, 0), (2, 0)]]
+Usage = namedtuple("Usage", "free")
+
+
+@pytest.fixture
+def samples(refshapes: ReferDataset, tokenizer: Tokenizer, viewed_store: Path) -> RefSamples:
+    return RefSamples(refshapes, refshapes.refs_of("train"), tokenizer, SIZE, CandidateView(viewed_store, SIZE))
+
+
+def assert_same(found: Batch, expected: Batch) -> None:
+    for name in ("images", "masks", "input_ids", "attention_mask", "candidates", "offsets", "ref_ids"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=0)
+
+
+def assert_reads(batches: list[Batch], samples: RefSamples) -> None:
+    for batch, keys in zip(batches, PLAN, strict=True):
+        assert_same(batch, collate([samples[key] for key in keys]))
+        assert batch.ref_ids.tolist() == [samples.ref_ids[index] for index, _ in keys]
+
+
+def test_load_batches__reads_in_the_order_given(samples: RefSamples) -> None:
+    assert_reads(list(load_batches(samples, PLAN, num_workers=0)), samples)
+
+
+def test_load_batches__plan_as_an_array(samples: RefSamples) -> None:
+    keys = every_expression(samples.num_expressions)
+    first, second = load_batches(samples, [keys[:5], keys[5:7]], num_workers=0)
+    assert_same(second, collate([samples[int(index), int(number)] for index, number in keys[5:7]]))
+    (again,) = load_batches(samples, keys[:5][None], num_workers=0)
+    assert_same(again, first)
+
+
+def test_load_batches__no_batches(samples: RefSamples) -> None:
+    assert list(load_batches(samples, [], num_workers=0)) == []
+
+
+def test_load_batches__leaves_torchs_generator_alone(samples: RefSamples) -> None:
+    before = torch.get_rng_state()
+    list(load_batches(samples, PLAN, num_workers=0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loader__processes_stay_for_the_next_read(samples: RefSamples) -> None:
+    samples[0, 0]  # opens the view, and with it zarr's thread, which no forked process has
+    loader = Loader(samples, 2)
+    assert_reads(list(loader.read(PLAN)), samples)
+    waited = loader.waited
+    assert waited > 0
+    processes = {process.pid for process in multiprocessing.active_children()}
+    assert len(processes) == 2
+    unfinished = loader.read(PLAN)
+    assert_same(next(unfinished), collate([samples[key] for key in PLAN[0]]))
+    # A new read is not given what the one before did not take, which has ended.
+    assert_reads(list(loader.read(PLAN)), samples)
+    assert list(unfinished) == []
+    assert loader.waited > waited
+    assert {process.pid for process in multiprocessing.active_children()} == processes
+    reading = loader.read(PLAN)
+    loader.close()
+    assert multiprocessing.active_children() == []
+    assert list(reading) == []
+    assert_reads(list(loader.read(PLAN)), samples)
+    del loader
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loader__a_users_error_stays_one_line(
+    refshapes: ReferDataset, tokenizer: Tokenizer, tmp_path: Path, num_workers: int
+) -> None:
+    samples = RefSamples(refshapes, refshapes.refs_of("train"), tokenizer, SIZE)
+    samples._annotations._image_folder = tmp_path
+    with pytest.raises(InputError) as caught:
+        list(load_batches(samples, PLAN, num_workers))
+    assert multiprocessing.active_children() == []
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(tmp_path) in str(caught.value)
+    unknown = RefSamples(refshapes, refshapes.refs_of("train"), tokenizer, SIZE, CandidateView(tmp_path / "no.zarr", 5))
+    unknown._images = {image: torch.zeros(3, SIZE, SIZE, dtype=torch.uint8) for image in refshapes.image_ids}
+    with pytest.raises(StoreError, match=r"no\.zarr") as store_error:
+        list(load_batches(unknown, PLAN, num_workers=0))
+    assert len(str(store_error.value).splitlines()) == 1
+
+
+class Telling(RefSamples):
+    """Instead of its image, a sample shows what goes on in the process that read it."""
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        sample = super().__getitem__(key)
+        ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        told = [os.getpid(), gc.get_freeze_count() > 0, torch.get_num_threads(), ignores, self.keeps, len(self._images)]
+        sample.input_ids[: len(told)] = torch.tensor(told)
+        return sample
+
+
+def test_loader__what_a_process_is(refshapes: ReferDataset, tokenizer: Tokenizer) -> None:
+    samples = Telling(refshapes, refshapes.refs_of("train"), tokenizer, SIZE)
+    assert samples.keeps
+    list(load_batches(samples, PLAN, num_workers=0))
+    kept = len(samples._images)
+    (batch,) = Loader(samples, 1).read([[(5, 0), (9, 0)]])
+    (pid, *told), (other_pid, *_) = batch.input_ids[:, :6].tolist()
+    assert pid == other_pid != os.getpid()
+    # Frozen, one thread, Ctrl-C is its parent's to hear, keeps nothing beyond what was kept here.
+    assert told == [1, 1, 1, 0, kept]
+    assert samples.keeps
+
+
+@pytest.fixture
+def _spawning() -> Iterator[None]:
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.usefixtures("_spawning")
+def test_loader__spawned_processes_share_the_annotations(samples: RefSamples) -> None:
+    assert_reads(list(load_batches(samples, PLAN, num_workers=1)), samples)
+    assert samples._annotations._bytes.is_shared()
+
+
+def test_batch__pins_what_goes_to_the_device(samples: RefSamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda tensor: tensor + 0 if tensor.dtype != torch.bool else ~tensor
+    )
+    (batch,) = load_batches(samples, PLAN[:1], num_workers=0)
+    pinned = batch.pin_memory()
+    assert torch.equal(pinned.masks, ~batch.masks)
+    assert pinned.images is not batch.images
+    assert (pinned.offsets is batch.offsets, pinned.ref_ids is batch.ref_ids) == (True, True)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loader__pinned_batches(samples: RefSamples, num_workers: int) -> None:
+    batches = list(Loader(samples, num_workers, pin_memory=True).read(PLAN))
+    assert all(batch.images.is_pinned() and batch.candidates.is_pinned() for batch in batches)
+    assert_reads(batches, samples)
+    assert_same(batches[0].to(torch.device("cuda")).to(torch.device("cpu")), batches[0])
+
+
+@pytest.mark.parametrize(
+    ("num_cores", "num_ranks", "num_loaders", "expected"),
+    [
+        (1, None, 1, 0),
+        (2, None, 1, 1),
+        (2, "2", 1, 1),
+        (4, None, 1, 3),
+        (4, None, 2, 1),
+        (16, None, 1, 8),
+        (16, None, 2, 4),
+        (16, "4", 1, 3),
+        (16, "4", 2, 1),
+        (128, "8", 1, 8),
+    ],
+)
+def test_choose_num_workers__by_cores_ranks_and_loaders(
+    samples: RefSamples,
+    monkeypatch: pytest.MonkeyPatch,
+    num_cores: int,
+    num_ranks: str | None,
+    num_loaders: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(num_cores)), raising=False)
+    monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(1 << 40))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if num_ranks is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", num_ranks)
+    assert choose_num_workers(samples, num_loaders=num_loaders) == 0  # RefShapes is kept in memory
+    samples.keeps = False
+    assert choose_num_workers(samples, num_loaders=num_loaders) == expected
+    if num_loaders == 1:
+        assert Loader(samples).num_workers == expected
+    assert Loader(samples, 0).num_workers == 0
+
+
+def test_choose_num_workers__without_affinity_or_shared_memory(
+    samples: RefSamples, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    samples.keeps = False
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(loading_module, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(64 << 20))
+    assert choose_num_workers(samples) == 0  # a container's default
+    monkeypatch.setattr(loading_module, "SHARED_MEMORY", tmp_path / "no Linux")
+    assert choose_num_workers(samples) == 3
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert choose_num_workers(samples) == 0
