@@ -10,7 +10,7 @@ from semires.pipeline import scores as scores_module
 from semires.pipeline.paths import Paths
 from semires.pipeline.scores import evaluate_run
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import ReferDataset
+from semires.stages.data.refer import ReferDataset, ReferProblems
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import evaluate
 from semires.stages.train.run_folder import RunFolder
@@ -121,3 +121,17 @@ def test_scores_json__is_what_was_returned(run: RunFolder, paths: Paths) -> None
     found = evaluate_run(run.path, paths, CPU, ignore)
     content = json.loads((run.path / "scores.json").read_text())
     assert content["by_split"] == found.by_split
+    assert content["dropped_refs"] == found.dropped_refs == 0
+
+
+def test_evaluate_run__scores_know_how_many_refs_were_dropped(
+    run: RunFolder, paths: Paths, refshapes: ReferDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refshapes, "problems", ReferProblems(no_image_file=(7, 9)))
+    run.finish({"val_oiou": 1.0})
+    assert evaluate_run(run.path, paths, CPU, ignore).dropped_refs == 2
+    content = json.loads((run.path / "scores.json").read_text())
+    assert content.pop("dropped_refs") == 2
+    # Scores from before they were counted are taken as they are.
+    (run.path / "scores.json").write_text(json.dumps(content))
+    assert evaluate_run(run.path, paths, CPU, ignore).dropped_refs is None

@@ -180,11 +180,13 @@ def test_train__a_refer_folder_under_a_real_name(
     fake = write_refer("refcoco")
     paths = Paths(data=fake.root)
     write_store(paths.store("refcoco"), "refcoco", fake.train_ids)
+    sorted(fake.images.iterdir())[-1].unlink()  # a testB image with two refs
     seen: set[str] = set()
     result = train(nano(), paths, tmp_path / "run", CPU, lambda what, *rest: seen.add(what))
     assert {"candidates at 96x96", "supervised", "semires", "evaluation"} <= seen
     assert (tmp_path / "run" / "result.json").is_file()
     assert result["steps"] == 2  # 12 unlabeled refs, 6 a step
+    assert result["dropped_refs"] == 2
 
 
 @pytest.mark.parametrize("case", ["settings", "burn-in", "share", "all labeled"])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from typing import Any
 
@@ -171,3 +172,19 @@ def test_scores_table__every_split_and_threshold() -> None:
     text = printed(scores_table(scores_of("refcoco", "baseline", 0.01, 40.0)))
     for word in ("RefCOCO: Baseline", "testA", "42.00", "P@0.5", "P@0.9", "50.00", "oIoU", "mIoU", "7"):
         assert word in text
+
+
+def test_tables__say_what_was_not_there() -> None:
+    """Scores of a data set that lost refs, and of one from before they were counted."""
+    runs = [run_of("refcoco", "semires", 0.01, 50.0, seed) for seed in (0, 1)]
+    whole = split_table("refcoco", [0.01], runs)
+    runs[1] = Measured(seed=1, scores=dataclasses.replace(runs[1].scores, dropped_refs=12))
+    lossy = split_table("refcoco", [0.01], runs)
+    text = "Without 12 refs of the data set that were dropped on loading"
+    assert f"{text}." in as_markdown([lossy], []).splitlines()
+    assert (as_rich(lossy).caption, scores_table(runs[1].scores).caption) == (text, text)
+    assert "dropped" not in as_markdown([whole], [])
+    assert (as_rich(whole).caption, scores_table(runs[0].scores).caption) == (None, None)
+    content = as_json([lossy], runs, [])
+    assert content["tables"][0]["dropped_refs"] == 12
+    assert [run["scores"]["dropped_refs"] for run in content["runs"]] == [None, 12]

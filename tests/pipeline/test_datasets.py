@@ -1,0 +1,185 @@
+"""Nothing hidden: a data set that lost refs on loading says so at the start of every command that reads it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from semires.pipeline import datasets, scores, side_by_side, stage_runs
+from semires.pipeline.datasets import problems_line, read_dataset
+from semires.pipeline.paths import Paths
+from semires.pipeline.reporting import figure
+from semires.pipeline.side_by_side import Job
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import ReferDataset, ReferProblems
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run_folder import RunFolder
+
+Semires = Callable[..., Any]
+
+
+@pytest.fixture
+def lossy(write_refer: Callable[..., Any], write_store: Callable[..., None]) -> Path:
+    """A data root with a RefCOCO of which one train image's file is gone, and the candidates of the others."""
+    fake = write_refer("refcoco")
+    next(iter(sorted(fake.images.iterdir()))).unlink()
+    write_store(Paths(data=fake.root).store("refcoco"), "refcoco", fake.train_ids[1:])
+    return fake.root
+
+
+def line_of(root: Path) -> str:
+    return (
+        "refcoco: 2 refs dropped: image file missing (ref ids 0, 1); labeled images and scores are those of what is "
+        f"left; put the missing images into {root / 'images/mscoco/images/train2014'}"
+    )
+
+
+def stop(*args: Any, **kwargs: Any) -> None:
+    raise InputError("the work begins")
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command ends where its work begins."""
+    monkeypatch.setattr(stage_runs, "check_run", stop)
+    monkeypatch.setattr(stage_runs, "cache_images", stop)
+    monkeypatch.setattr(scores, "evaluate", stop)
+    monkeypatch.setattr(figure, "prepare_candidates", stop)
+
+
+def write_run(path: Path) -> Path:
+    config = TrainConfig(split="refcoco", model="nano", method="supervised", labeled=0.25)
+    folder = RunFolder(path)
+    folder.start(config, [1])
+    folder.save_best(config.build_model(pretrained=False).state_dict())
+    return path
+
+
+def write_sam(path: Path) -> Path:
+    save_file(build_tiny_sam().state_dict(), path)
+    return path
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--split", "refcoco", "--model", "nano", "--labeled", 0.25),
+        ("table1", "--split", "refcoco"),
+        ("evaluate", "RUN"),
+        ("figure", "RUN"),
+        ("cache-sam", "--split", "refcoco", "--sam", "tiny", "--sam-checkpoint", "sam.safetensors"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_command__says_what_the_data_set_lost_before_it_works(
+    semires: Semires, tmp_path: Path, lossy: Path, command: tuple[object, ...]
+) -> None:
+    files = {"RUN": write_run, "sam.safetensors": write_sam}
+    made = [files[given](tmp_path / given) if isinstance(given, str) and given in files else given for given in command]
+    finished = semires(*made, "--data", lossy, "--device", "cpu")
+    assert (finished.code, finished.err) == (2, "error: the work begins\n")
+    assert finished.out.splitlines().count(line_of(lossy)) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", "STORE", "--split", "refcoco"),
+        ("show", "STORE", 1037, "--split", "refcoco"),
+        ("export", "STORE", "exported", "--split", "refcoco"),
+        ("import", "exported", "--split", "refcoco", "--store", "other.zarr"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_cache_command__says_what_the_data_set_lost(semires: Semires, lossy: Path, command: tuple[object, ...]) -> None:
+    store = Paths(data=lossy).store("refcoco")
+    if command[0] == "import":
+        semires("cache", "export", store, "exported")
+    finished = semires("cache", *(store if given == "STORE" else given for given in command), "--data", lossy)
+    assert (finished.code, finished.err) == (0, "")
+    assert finished.out.splitlines()[0] == line_of(lossy)
+
+
+def test_read_dataset__says_it_once_a_process(lossy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert read_dataset(Paths(data=lossy), "refcoco").problems.num_dropped == 2
+    assert capsys.readouterr().out == f"{line_of(lossy)}\n"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_read_dataset__of_torchruns_workers_the_first_says_it(
+    lossy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    read_dataset(Paths(data=lossy), "refcoco")
+    assert bool(capsys.readouterr().out) == (rank == "0")
+
+
+def test_read_dataset__a_whole_one_has_nothing_to_say(
+    write_refer: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_dataset(Paths(data=write_refer("refcoco").root), "refcoco")
+    assert capsys.readouterr().out == ""
+
+
+class Telling:
+    """The end of a pipe that a process tells its parent through."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def send(self, message: object) -> None:
+        self.told.append(message)
+
+
+def test_side_by_side__the_processes_do_not_repeat_it(
+    tmp_path: Path, lossy: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[ReferDataset] = []
+    monkeypatch.setattr(side_by_side, "train_run", lambda config, dataset, *args, **kwargs: read.append(dataset))
+    monkeypatch.setattr(side_by_side, "_end_with_parent", lambda: None)
+    job = Job(config=TrainConfig(split="refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
+    writer = Telling()
+    side_by_side._train(job, Paths(data=lossy), torch.get_num_threads(), writer)  # type: ignore[arg-type]
+    assert writer.told == [None]
+    assert read[0].problems.num_dropped == 2
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("problems", "expected"),
+    [
+        ({}, None),
+        (
+            {"single_text": (3,)},
+            "refcoco: 1 refs kept with sentences that lack `raw` or `sent`: one stands for both (ref ids 3)",
+        ),
+        (
+            {"no_mask": (1, 2), "empty_expressions": (7,)},
+            "refcoco: 2 refs dropped: annotation without a mask (ref ids 1, 2); 1 refs kept without their empty "
+            "expressions (ref ids 7); labeled images and scores are those of what is left; compare the files in "
+            "ROOT/refcoco with the published ones",
+        ),
+    ],
+)
+def test_problems_line__what_to_do_about_it(
+    write_refer: Callable[..., Any], problems: dict[str, Any], expected: str | None
+) -> None:
+    root = write_refer("refcoco").root
+    dataset = ReferDataset.load(root, "refcoco")
+    dataset.problems = dataclasses.replace(ReferProblems(), **problems)
+    line = problems_line(dataset, Paths(data=root))
+    assert line == (None if expected is None else expected.replace("ROOT", str(root)))
+
+
+def test_datasets__are_read_in_one_place() -> None:
+    """A command that loaded a data set by itself would not say what it lost; the processes of Table 1 must not."""
+    pipeline = Path(datasets.__file__).parent
+    loading = {path.name for path in pipeline.rglob("*.py") if "ReferDataset.load(" in path.read_text("utf-8")}
+    assert loading == {"datasets.py", "side_by_side.py"}
