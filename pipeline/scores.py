@@ -13,6 +13,7 @@ from semires.pipeline.stage_runs import load_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.masks import RESAMPLING
 from semires.stages.train.evaluation import evaluate
+from semires.stages.train.loading import Loader
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
 
@@ -61,7 +62,7 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
             samples,
             device,
             precision=config.precision,
-            num_workers=config.num_workers,
+            loader=Loader(samples, config.num_workers, pin_memory=device.type == "cuda"),
             on_progress=counting(on_progress, f"expressions of {name}"),
         )
         by_split[name] = asdict(scores)

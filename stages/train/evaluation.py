@@ -10,7 +10,7 @@ from torch import nn
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.engine.precision import Precision, autocast
-from semires.stages.train.loading import load_batches
+from semires.stages.train.loading import Loader
 from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores, scores_from_counts
 from semires.stages.train.models.normalization import normalize
 from semires.stages.train.samples import RefSamples, every_expression
@@ -30,7 +30,7 @@ def evaluate(
     *,
     batch_size: int | None = None,
     precision: Precision = "fp32",
-    num_workers: int | None = 0,
+    loader: Loader | None = None,
     ranks: Ranks | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SegmentationScores:
@@ -39,8 +39,10 @@ def evaluate(
     The prediction is the argmax of the two channels, the truth the mask resized nearest-neighbour. `on_progress(done,
     total)` counts expressions. batch_size: None for 16, on CUDA what half of the free memory holds. ranks: each takes a
     part of the expressions, and all return the same exact scores of the whole; `on_progress` is of rank 0's part.
+    loader: one of `samples` that stays for the next evaluation; None for one that ends with this.
     """
     ranks = ranks or Ranks()
+    loader = loader or Loader(samples, pin_memory=device.type == "cuda")
     keys = every_expression(samples.num_expressions)
     rows = ranks.rows(len(keys))
     keys = keys[rows]
@@ -49,7 +51,7 @@ def evaluate(
 
         def measure(keys: NDArray[np.int64], at_once: int, done: int) -> None:
             batches = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
-            for batch in load_batches(samples, batches, num_workers):
+            for batch in loader.read(batches):
                 moved = batch.to(device)
                 with autocast(precision, device):
                     logits = model(normalize(plain_view(moved.images)), moved.input_ids, moved.attention_mask)

@@ -7,6 +7,7 @@ loader.waited                     # seconds
 """
 
 import gc
+import multiprocessing
 import os
 import shutil
 import signal
@@ -37,12 +38,13 @@ SHARED_MEMORY_NEEDED = 1 << 30
 def choose_num_workers(samples: RefSamples, *, num_loaders: int = 1) -> int:
     """How many processes to read `samples` in: as many as this machine has cores to spare for it, at most 8.
 
-    0 where the samples are kept in memory, which each process would do for itself; where there is one core; and where
-    there is too little shared memory. `LOCAL_WORLD_SIZE`, which torchrun sets, is the number of trainings that share
-    the machine's cores, `num_loaders` that of the loaders that are at work at once in each.
+    0 where the samples are kept in memory, which each process would do for itself; where there is one core; where there
+    is too little shared memory; and in a daemonic process, which may start none. `LOCAL_WORLD_SIZE`, which torchrun
+    sets, is the number of trainings that share the machine's cores, `num_loaders` that of the loaders that are at work
+    at once in each.
     """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if samples.keeps or num_cores == 1 or not _has_shared_memory():
+    if samples.keeps or num_cores == 1 or not _has_shared_memory() or multiprocessing.current_process().daemon:
         return 0
     num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(MAX_WORKERS, num_cores // num_ranks - 1) // num_loaders)
@@ -61,14 +63,13 @@ class Loader:
     """
 
     samples: RefSamples
-    num_workers: int
     waited: float
     """Seconds that whoever reads has waited for batches, of all reads."""
 
     def __init__(self, samples: RefSamples, num_workers: int | None = None, *, pin_memory: bool = False) -> None:
         self.samples = samples
-        self.num_workers = choose_num_workers(samples) if num_workers is None else num_workers
         self.waited = 0.0
+        self._num_workers = num_workers
         self._pin_memory = pin_memory
         self._order = _Order()
         self._num_reads = 0
@@ -76,6 +77,11 @@ class Loader:
         # iterator, it closes the queues first, and each process ends some seconds later.
         self._loader: DataLoader[_Read] | None = None
         self._reading: Iterator[_Read] = iter(())
+
+    @property
+    def num_workers(self) -> int:
+        """The processes beside this one."""
+        return choose_num_workers(self.samples) if self._num_workers is None else self._num_workers
 
     def read(self, plan: Plan) -> Iterator[Batch]:
         """The batches whose keys `plan` holds, in its order; read ahead of time, from this call on, where there are
@@ -97,13 +103,14 @@ class Loader:
         self._loader = None
 
     def _make(self) -> "DataLoader[_Read]":
+        num_workers = self.num_workers
         return DataLoader(
             _Reader(self.samples),
             sampler=self._order,
             batch_size=None,  # each item is a batch already
-            num_workers=self.num_workers,
+            num_workers=num_workers,
             worker_init_fn=_start_worker,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=num_workers > 0,
             pin_memory=self._pin_memory,
             # A loader draws a seed for its workers. From torch's own generator it would change the dropout of a run
             # that goes on after an interruption, which makes its loaders once more.

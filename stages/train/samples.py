@@ -49,8 +49,6 @@ class Batch:
     [B], stays there too.
     """
 
-    ref_ids: Tensor
-
     images: Tensor
     masks: Tensor
     input_ids: Tensor
@@ -65,15 +63,14 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The batch on `device`, all but `offsets` and `ref_ids`; of a pinned one the copies may still be on the way,
         which CUDA's operators wait for."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._map(lambda name, tensor: tensor if name in ON_CPU else tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which CUDA copies while the program goes on; data loaders call it."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self._map(lambda name, tensor: tensor.pin_memory())
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: tensor if name in ON_CPU else change(tensor) for name, tensor in tensors.items()})
+    def _map(self, change: Callable[[str, Tensor], Tensor]) -> "Batch":
+        return Batch(**{field.name: change(field.name, getattr(self, field.name)) for field in fields(self)})
 
 
 class RefSamples(Dataset[Sample]):
@@ -160,14 +157,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples; their candidates lie one after another."""
     counts = torch.tensor([len(sample.candidates) for sample in samples])
     return Batch(
-        ref_ids=torch.tensor([sample.ref_id for sample in samples], dtype=torch.int64),
         images=torch.stack([sample.image for sample in samples]),
         masks=torch.stack([sample.mask for sample in samples]),
         input_ids=torch.stack([sample.input_ids for sample in samples]),
         attention_mask=torch.stack([sample.attention_mask for sample in samples]),
         candidates=torch.cat([sample.candidates for sample in samples]),
         offsets=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]),
-        ref_ids=torch.tensor([sample.ref_id for sample in samples]),
+        ref_ids=torch.tensor([sample.ref_id for sample in samples], dtype=torch.int64),
     )
 
 

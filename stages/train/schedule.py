@@ -1,4 +1,4 @@
-"""The learning-rate schedule: polynomial decay, stepped every iteration."""
+"""The course of a run: the learning rate's polynomial decay, stepped every iteration, and when it is evaluated."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,3 +22,8 @@ def poly_factor(step: int, total: int, *, power: float = POWER) -> float:
 def poly_schedule(optimizer: Optimizer, total: int, *, power: float = POWER) -> LambdaLR:
     """Poly decay of every parameter group over ``total`` iterations; call ``step()`` after each optimizer step."""
     return LambdaLR(optimizer, lambda step: poly_factor(step, total, power=power))
+
+
+def evenly_spaced(num_steps: int, count: int) -> set[int]:
+    """`count` steps (fewer if there are fewer), evenly spaced, the last one among them: those that are evaluated."""
+    return {max(num_steps * n // count, 1) for n in range(1, count + 1)}

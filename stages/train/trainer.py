@@ -25,11 +25,12 @@ from semires.stages.train.engine.loss_watch import LossWatch, SeenLoss
 from semires.stages.train.engine.precision import multiply_fast
 from semires.stages.train.engine.rng import rng_state, seed_rank, set_rng_state
 from semires.stages.train.evaluation import evaluate
+from semires.stages.train.loading import Loader
 from semires.stages.train.metrics import SegmentationScores
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import Batch
-from semires.stages.train.schedule import poly_schedule
+from semires.stages.train.schedule import evenly_spaced, poly_schedule
 from semires.stages.train.step import TrainStep
 from semires.stages.train.sums import StepSums
 from semires.stages.train.teacher import EmaTeacher
@@ -100,6 +101,7 @@ class Trainer:
         self.step = 0
         self.best_oiou = -1.0
         self.num_stale = 0
+        self._val_loader = Loader(data.val, config.num_workers, pin_memory=device.type == "cuda")
         self._watch = LossWatch()
         self._late_loss: SeenLoss | None = None
         self._clock = Clock(config.save_minutes)
@@ -126,8 +128,8 @@ class Trainer:
         SIGINT save a state after the current step and raise StopRequested. InputError for a loss that is not finite.
         """
         self._resume()
-        evaluate_at = _evenly_spaced(self.num_steps, self.config.num_evaluations)
-        labeled, unlabeled = self.data.batches(self.config, self.num_steps, self.step, self.ranks)
+        evaluate_at = evenly_spaced(self.num_steps, self.config.num_evaluations)
+        labeled, unlabeled = self.data.batches(self.config, self.num_steps, self.step, self.ranks, self.device)
         with StopSignals() as stop:
             while self.step < self.num_steps and not self.is_out_of_patience:  # perhaps since before this process
                 with self._clock.waiting():
@@ -222,7 +224,7 @@ class Trainer:
             self.data.val,
             self.device,
             precision=self.config.precision,
-            num_workers=self.config.num_workers,
+            loader=self._val_loader,
             ranks=self.ranks,
             on_progress=lambda done, total: self._on_progress("evaluation", done, total),
         )
@@ -336,8 +338,3 @@ class Trainer:
                 "on a file system that all machines share"
             )
         self.ranks.first(lambda: self.folder.rewind(self.step))
-
-
-def _evenly_spaced(num_steps: int, count: int) -> set[int]:
-    """`count` steps (fewer if there are fewer), evenly spaced, the last one among them."""
-    return {max(num_steps * n // count, 1) for n in range(1, count + 1)}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.schedule import poly_factor, poly_schedule
+from semires.stages.train.schedule import evenly_spaced, poly_factor, poly_schedule
 
 
 def test_poly_factor__ends_and_middle() -> None:
@@ -54,3 +54,11 @@ def test_poly_schedule__resumes_from_its_state() -> None:
     assert (
         resumed_optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == pytest.approx(poly_factor(4, 10))
     )
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "count", "expected"),
+    [(12, 3, {4, 8, 12}), (10, 3, {3, 6, 10}), (2, 5, {1, 2}), (1, 40, {1}), (7, 1, {7})],
+)
+def test_evenly_spaced__ends_with_the_last_step(num_steps: int, count: int, expected: set[int]) -> None:
+    assert evenly_spaced(num_steps, count) == expected

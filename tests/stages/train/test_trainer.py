@@ -22,7 +22,7 @@ from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import Batch, RefSamples, every_expression
 from semires.stages.train.train_data import TrainData
-from semires.stages.train.trainer import Trainer, _evenly_spaced
+from semires.stages.train.trainer import Trainer
 from semires.stages.train.views import ViewConfig
 
 SIZE = 96
@@ -90,7 +90,7 @@ def make_trainer(
 
 
 def batches_of(trainer: Trainer) -> tuple[Iterator[Batch], Iterator[Batch | None]]:
-    return trainer.data.batches(trainer.config, trainer.num_steps, trainer.step, trainer.ranks)
+    return trainer.data.batches(trainer.config, trainer.num_steps, trainer.step, trainer.ranks, CPU)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -110,14 +110,6 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def metrics_of(trainer: Trainer) -> list[dict[str, Any]]:
     """The lines of the run without the seconds, which no two runs share."""
     return [{k: v for k, v in line.items() if k not in TIMES} for line in trainer.folder.read_metrics()]
-
-
-@pytest.mark.parametrize(
-    ("num_steps", "count", "expected"),
-    [(12, 3, {4, 8, 12}), (10, 3, {3, 6, 10}), (2, 5, {1, 2}), (1, 40, {1}), (7, 1, {7})],
-)
-def test_evenly_spaced__ends_with_the_last_step(num_steps: int, count: int, expected: set[int]) -> None:
-    assert _evenly_spaced(num_steps, count) == expected
 
 
 def test_num_steps__epochs_over_labeled_or_unlabeled_refs(make_trainer: MakeTrainer) -> None:
