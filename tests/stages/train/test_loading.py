@@ -18,6 +18,11 @@ from semires.stages.train.loading import Loader, choose_num_workers, load_batche
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.samples import Batch, RefSamples, collate, every_expression
 
+# On a machine of one core, and from Python 3.12 on.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 SIZE = 96
 PLAN = [[(3, 0), (0, 0)], [(1, 0)], [(4, 0), (2, 0)]]
 Usage = namedtuple("Usage", "free")

@@ -1,5 +1,6 @@
 import dataclasses
 from collections import Counter
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,15 @@ def test_ref_samples__know_their_refs(refshapes: ReferDataset, with_candidates: 
     assert len(with_candidates) == len(refs)
     assert with_candidates.ref_ids.tolist() == [ref.ref_id for ref in refs]
     assert with_candidates.num_expressions.tolist() == [len(ref.expressions) for ref in refs]
+
+
+def test_ref_samples__send_no_annotations_to_a_process(refshapes: ReferDataset, tokenizer: Tokenizer) -> None:
+    # As multiprocessing sends them to a spawned process: the number of expressions of each ref is all that grows.
+    refs = refshapes.refs_of("train")
+    few, many = (
+        len(ForkingPickler.dumps(RefSamples(refshapes, some, tokenizer, SIZE))) for some in (refs[:1], refs[:33])
+    )
+    assert many - few < 32 * 8 + 100
 
 
 @pytest.mark.parametrize("counts", [[2, 0, 3], [0, 0], [0, 4], [1]])
