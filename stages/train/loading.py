@@ -104,6 +104,9 @@ class Loader:
 
     def _make(self) -> "DataLoader[_Read]":
         num_workers = self.num_workers
+        if multiprocessing.get_start_method() == "forkserver":  # Python's choice from 3.14 on
+            # The server imports what its processes need, and they share it: of their own it would be 300 MB each.
+            multiprocessing.set_forkserver_preload(["__main__", __name__])
         return DataLoader(
             _Reader(self.samples),
             sampler=self._order,

@@ -140,15 +140,15 @@ def test_loader__what_a_process_is(refshapes: ReferDataset, tokenizer: Tokenizer
 
 
 @pytest.fixture
-def _spawning() -> Iterator[None]:
+def _no_forks() -> Iterator[None]:
     before = multiprocessing.get_start_method()
-    multiprocessing.set_start_method("spawn", force=True)
+    multiprocessing.set_start_method("forkserver", force=True)
     yield
     multiprocessing.set_start_method(before, force=True)
 
 
-@pytest.mark.usefixtures("_spawning")
-def test_loader__spawned_processes_share_the_annotations(samples: RefSamples) -> None:
+@pytest.mark.usefixtures("_no_forks")
+def test_loader__processes_that_are_no_forks_share_the_annotations(samples: RefSamples) -> None:
     assert_reads(list(load_batches(samples, PLAN, num_workers=1)), samples)
     assert samples._annotations._bytes.is_shared()
 
