@@ -1,9 +1,11 @@
 """Reading batches in processes beside the training: how many, and what goes on in them.
 
-loader = Loader(samples, num_workers=None, pin_memory=device.type == "cuda")
-for batch in loader.read(plan):   # its processes stay, for the next evaluation for instance
-    ...
-loader.waited                     # seconds
+    loader = Loader(samples, num_workers=None, pin_memory=device.type == "cuda")
+    for batch in loader.read(plan):
+        ...
+
+The processes stay for the next `read`, of the next evaluation for instance. `loader.waited` are the seconds that
+whoever reads has waited.
 """
 
 import gc
