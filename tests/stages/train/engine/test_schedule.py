@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.schedule import evenly_spaced, poly_factor, poly_schedule
+from semires.stages.train.engine.schedule import evenly_spaced, poly_factor, poly_schedule
 
 
 def test_poly_factor__ends_and_middle() -> None:
