@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from semires.pipeline.recipes import train_recipe
+from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import pack_bits
 from semires.stages.train.matching.reference import match_reference
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import Batch
+from semires.stages.train.step import TrainStep
+from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import Trainer
 from semires.stages.train.views import draw_blurred, draw_jitter, strong_view, weak_view
@@ -239,3 +242,24 @@ def test_train_step__equals_a_plain_transcription(
     # The schedule has gone all the way, or half of it.
     last = config.learning_rate * (0.5**0.9 if recipe == "public-code" else 0)
     assert [group["lr"] for group in trainer.optimizer.param_groups] == [pytest.approx(last)] * 2
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("matched", [[True] * 3, [True, False, True]], ids=["all", "some"])
+def test_train_step__parts_of_a_batch_add_up_to_it(matched: list[bool], micro_batch: int) -> None:
+    # Batch norm sees a part alone and dropout draws for each, so both are in evaluation mode.
+    config = dataclasses.replace(train_recipe("refcoco"), precision="fp32", mutual_loss_mean="weighted")
+    model = make_model().eval()
+    generator = torch.Generator().manual_seed(2)
+    labeled = make_batch(generator, 2, [torch.zeros(0, SIZE, SIZE, dtype=torch.bool)] * 2)
+    unlabeled = make_batch(generator, 3, [make_candidates(is_matched) for is_matched in matched])
+    found = []
+    for at_once in (None, micro_batch):
+        student = copy.deepcopy(model)
+        config = dataclasses.replace(config, micro_batch=at_once)
+        step = TrainStep(config, student, EmaTeacher(model), Ranks(), torch.device("cpu"))
+        sums = step(labeled, unlabeled, step.draw(labeled, unlabeled, torch.Generator().manual_seed(5)))
+        gradients = [cast(Tensor, parameter.grad) for parameter in student.parameters()]
+        found.append([*gradients, *(sums[name].double() for name in sorted(sums))])
+    for parts, whole in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-12, rtol=1e-9)

@@ -75,13 +75,13 @@ class RunFolder:
                 given = f"give {_options_of_unsaid(found)}, "
                 raise InputError(
                     f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: "
-                    f"{given if key in UNSAID else ''}choose another --name, or remove it"
+                    f"{given if key in UNSAID else ''}choose another --name, or begin anew with --restart"
                 )
         # A list file may have been edited, a data set completed: the settings alone do not tell.
         if self.read_labeled_images() != labeled_images:
             raise InputError(
                 f"{self.path} holds a run with other labeled images than those asked for: choose another --name, or "
-                "remove it"
+                "begin anew with --restart"
             )
 
         for kind, source in (sources or {}).items():
@@ -95,7 +95,7 @@ class RunFolder:
                 raise InputError(
                     f"{self.path} holds a run with the {kind.replace('_', '-')} {found.get('location')} "
                     f"({key} {found.get(key)!r}), asked for {asked.get('location')} ({key} {asked.get(key)!r}): give "
-                    "that one, choose another --name, or remove the run"
+                    "that one, choose another --name, or begin anew with --restart"
                 )
 
     def read_sources(self) -> dict[str, dict[str, Any]]:

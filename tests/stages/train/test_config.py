@@ -171,3 +171,13 @@ def test_burn_in__keeps_every_setting_that_it_reads(name: str) -> None:
 def test_burn_in__of_itself_is_itself() -> None:
     once = TrainConfig(**MUTUAL, **SHARED).burn_in()
     assert once.burn_in() == once
+
+
+def test_continuing__former_defaults_that_a_run_was_begun_with() -> None:
+    begun = dataclasses.replace(TrainConfig(precision="fp32"), batch_burn_in=6, batch_labeled=3, batch_unlabeled=3)
+    assert TrainConfig().continuing(begun) == begun
+    # What the user typed is not exchanged, and neither is what is no former default.
+    assert TrainConfig().continuing(begun, given=["batch_labeled"]).batch_labeled == 12
+    assert TrainConfig(batch_labeled=4).continuing(begun).batch_labeled == 4
+    assert TrainConfig().continuing(dataclasses.replace(begun, batch_labeled=5)).batch_labeled == 12
+    assert TrainConfig(precision="bf16").continuing(begun).precision == "bf16"

@@ -11,9 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semires.cache.views import CandidateView
+from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
+from semires.stages.processes.ranks import Ranks
 from semires.stages.train import trainer as trainer_module
 from semires.stages.train.config import UNSAID, TrainConfig
+from semires.stages.train.engine.states import StateFiles
 from semires.stages.train.loading import load_batches
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.metrics import SegmentationScores
@@ -21,6 +24,7 @@ from semires.stages.train.models.normalization import normalize
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import Batch, RefSamples, every_expression
+from semires.stages.train.step import TrainStep
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import Trainer
 from semires.stages.train.views import ViewConfig
@@ -66,6 +70,7 @@ def make_trainer(
         num_labeled: int = 4,
         margin: float = 3.0,
         on_progress: Any = None,
+        say: Any = None,
         **changes: Any,
     ) -> Trainer:
         config = nano_config(**changes)
@@ -84,7 +89,7 @@ def make_trainer(
             unlabeled=None if config.method == "supervised" else unlabeled,
             val=RefSamples(refshapes, refshapes.refs_of("val")[:2], tokenizer, SIZE),
         )
-        return Trainer(config, model, data, folder, CPU, on_progress)
+        return Trainer(config, model, data, folder, CPU, on_progress, say=say)
 
     return make
 
@@ -544,3 +549,85 @@ def test_load_batches__unlabeled_come_with_their_candidates(make_trainer: MakeTr
     (batch,) = load_batches(unlabeled, [[(0, 0), (1, 0)]], num_workers=0)
     assert batch.offsets.tolist() == [0, len(unlabeled[0, 0].candidates), len(batch.candidates)]
     assert len(batch.candidates) > 0
+
+
+@pytest.mark.parametrize("stop_at", [3, 4])
+def test_train__a_loss_that_is_not_finite_stops_the_run(make_trainer: MakeTrainer, stop_at: int) -> None:
+    # 4 steps, evaluations after 2 and 4: found in the step after it, or before anything is kept.
+    trainer = make_trainer(method="semires", mutual_epochs=2)
+    step = trainer.gradients
+
+    class Diverged(TrainStep):
+        def __call__(self, *args: Any) -> dict[str, Tensor]:
+            sums = step(*args)
+            is_now = trainer.step == stop_at - 1
+            return sums | ({"loss_unsup": sums["loss_unsup"] * float("nan")} if is_now else {})
+
+    trainer.gradients = Diverged(trainer.config, trainer.model, trainer.teacher, trainer.ranks, CPU)
+    seen: list[list[int]] = []
+    train_step = trainer.train_step
+
+    def note_refs(labeled: Batch, unlabeled: Batch | None) -> None:
+        assert unlabeled is not None
+        seen.append([*labeled.ref_ids.tolist(), *unlabeled.ref_ids.tolist()])
+        train_step(labeled, unlabeled)
+
+    trainer.train_step = note_refs  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=f"found none at step {stop_at} of 4 .*last good state is that of step 2") as e:
+        trainer.train()
+    assert f"(ref ids {', '.join(map(str, seen[stop_at - 1]))})" in str(e.value)
+    assert [line["step"] for line in metrics_of(trainer)] == [2]
+    # As if it had never been: the run goes on from the state before.
+    resumed = trained(make_trainer(method="semires", mutual_epochs=2))
+    whole = trained(make_trainer("whole", method="semires", mutual_epochs=2))
+    assert same(weights_of(resumed.evaluated), weights_of(whole.evaluated))
+
+
+def test_train__a_full_disk_is_said_and_training_goes_on(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    trainer = make_trainer(method="supervised", burn_in_epochs=4, say=said.append)
+    save = StateFiles.save
+
+    def full_at_the_second(self: StateFiles, step: int, state: Any) -> None:
+        if step == 4:
+            raise OSError(28, "No space left on device")
+        save(self, step, state)
+
+    monkeypatch.setattr(StateFiles, "save", full_at_the_second)
+    assert trainer.train()["steps"] == 4
+    assert said == [
+        f"{trainer.folder.path}: the state of step 4 could not be written ([Errno 28] No space left on device); "
+        "training goes on, the last state is that of step 2: free space there"
+    ]
+
+
+def test_train__states_between_evaluations(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(method="supervised", burn_in_epochs=6, num_evaluations=1, save_minutes=0.0)
+    seen: list[int | None] = []
+    train_step = trainer.train_step
+
+    def note_state(labeled: Batch, unlabeled: Batch | None) -> None:
+        seen.append(trainer.folder.states().latest_step)
+        train_step(labeled, unlabeled)
+
+    trainer.train_step = note_state  # type: ignore[method-assign]
+    trainer.train()
+    assert seen == [None, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"method": "baseline", "batch_labeled": 2, "batch_unlabeled": 8}, "--batch-labeled: expected a sample for"),
+        ({"method": "baseline", "batch_labeled": 4, "batch_unlabeled": 3}, "--batch-unlabeled: expected a sample for"),
+        ({"method": "supervised", "batch_burn_in": 3}, "--batch-burn-in: expected a sample for each of the 4"),
+        ({"method": "supervised", "batch_burn_in": 5, "micro_batch": 1}, "--micro-batch 1: expected parts that every"),
+    ],
+)
+def test_init__batches_that_processes_cannot_share(
+    nano_config: Callable[..., TrainConfig], settings: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        TrainStep(nano_config(**settings), nn.Identity(), None, Ranks(None, 0, 4), CPU)
