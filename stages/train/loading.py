@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -167,9 +168,25 @@ class _Reader(Dataset[_Read]):
 def _start_worker(number: int) -> None:
     # The collector writes into every object that it visits: a forked process would copy all memory of its parent.
     gc.freeze()
-    # Ctrl-C goes to every process of a terminal; this one ends with its parent, which may still want a batch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent_only()
     info = get_worker_info()
     assert info is not None
     assert isinstance(info.dataset, _Reader)
     info.dataset.samples.keeps = False  # each process would keep a copy of its own
+
+
+def _end_with_parent_only() -> None:
+    """Ctrl-C goes to every process of a terminal, and what torchrun and Slurm send to end a training to every process
+    of its group: this one ends when its parent says so, which may want a batch yet before it saves its state."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None or not hasattr(signal, "sigwaitinfo"):  # macOS has none
+        return
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that are started from now on inherit it
+    threading.Thread(target=wait, daemon=True).start()

@@ -2,6 +2,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,23 @@ def test_loader__what_a_process_is(refshapes: ReferDataset, tokenizer: Tokenizer
     # Frozen, one thread, Ctrl-C is its parent's to hear, keeps nothing beyond what was kept here.
     assert told == [1, 1, 1, 0, kept]
     assert samples.keeps
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="needs sigwaitinfo")
+def test_loader__processes_end_only_when_their_parent_says_so(samples: RefSamples) -> None:
+    others = processes_here()
+    loader = Loader(samples, 1)
+    reading = loader.read(PLAN)
+    next(reading)
+    (process,) = (process for process in multiprocessing.active_children() if process.pid not in others)
+    # As to a group of processes: from somebody else.
+    for name in ("TERM", "INT"):
+        subprocess.run(["kill", f"-{name}", str(process.pid)], check=True)
+    assert len(list(reading)) == len(PLAN) - 1
+    assert_reads(list(loader.read(PLAN)), samples)
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 0
 
 
 @pytest.fixture
