@@ -36,10 +36,11 @@ ALLOWED = {
     f"{CACHE}.interchange": {CACHE, f"{CACHE}.interchange"},
     CACHE: {CACHE},
     f"{PIPELINE}.bench": {*STAGES, PIPELINE, f"{PIPELINE}.bench"},
+    f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},
     f"{PIPELINE}.reporting": {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},
     f"{PIPELINE}.commands": {
         *(*STAGES, f"{CACHE}.interchange"),
-        *(PIPELINE, f"{PIPELINE}.bench", f"{PIPELINE}.commands", f"{PIPELINE}.reporting"),
+        *(PIPELINE, f"{PIPELINE}.bench", f"{PIPELINE}.commands", f"{PIPELINE}.planning", f"{PIPELINE}.reporting"),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     PIPELINE: {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},

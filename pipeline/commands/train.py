@@ -111,6 +111,17 @@ def train(
     labeled_seed: Annotated[int | None, typer.Option(help="Seed of the labeled draw (published splits: 0).")] = None,
     device: Device = None,
     log_to: LogTo = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only print what the run will take (memory, time, disk); no data or GPU is needed."),
+    ] = False,
+    plan_device: Annotated[
+        str | None, typer.Option(help="Plan for a GPU by name, such as h100 or rtx3090. Default: what is here, measured.")
+    ] = None,
+    plan_gpus: Annotated[
+        int | None, typer.Option(min=1, help="Plan for so many GPUs (default: torchrun's, else 1).")
+    ] = None,
+    plan_json: Annotated[Path | None, typer.Option(help="Write the plan to this file too.")] = None,
 ) -> None:
     """Stage two: burn-in, then mutual learning on refined pseudo-labels; the same command goes on with a run.
 
@@ -120,6 +131,7 @@ def train(
     import dataclasses
 
     from semires.pipeline.loggers import choose_loggers
+    from semires.pipeline.planning.command import print_plan
     from semires.pipeline.processes import joined_ranks
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import train_recipe
@@ -129,7 +141,8 @@ def train(
     from semires.stages.train.run_folder import RunFolder
 
     paths = make_paths(data, coco_images, runs)
-    chosen_device = choose_device(device)
+    # A plan leaves the GPU alone.
+    chosen_device = choose_device("cpu" if plan else device)
     with joined_ranks(chosen_device) as ranks:
         if split is None:
             if not paths.missing_files("refcoco"):
@@ -181,6 +194,17 @@ def train(
         config = dataclasses.replace(start, match=matched, **changed)
         if config.method == "supervised":
             config = config.burn_in()
+        if plan:
+            if ranks.is_main:
+                print_plan(
+                    config,
+                    paths,
+                    plan_device or device,
+                    num_gpus=plan_gpus or ranks.world_size,
+                    has_burn_in=burn_in is not None,
+                    write_json_to=plan_json,
+                )
+            return
         if name is None:
             how = f"-{config.match.strategy}" if config.method == "semires" else ""
             by = "" if recipe in (None, "paper") else f"-{recipe}"

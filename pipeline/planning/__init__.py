@@ -1,0 +1,1 @@
+"""What a training run will take, computed beforehand without data, weights or a GPU."""

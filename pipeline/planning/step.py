@@ -1,0 +1,296 @@
+"""One training step, on fake tensors or on real ones: what it holds at its peak and what it multiplies.
+
+Axes: B samples, S side of the images, T tokens.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+)
+
+from semires.pipeline.planning.fake_device import fake_device, to_fake
+from semires.pipeline.planning.graph_walk import walk_backward
+from semires.pipeline.planning.meter import Kind, StepMeter
+from semires.stages.data.errors import InputError
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.losses import supervised_loss, unsupervised_loss
+from semires.stages.train.models.interface import ResModel
+from semires.stages.train.models.lavt import Lavt
+from semires.stages.train.models.lavt.config import LAVT_SIZES
+from semires.stages.train.models.normalization import normalize
+from semires.stages.train.pwa import pwa_weights
+from semires.stages.train.teacher import EmaTeacher
+from semires.stages.train.views import plain_view
+
+EVALUATED_AT_ONCE = 16
+"""Images of a batch in evaluation."""
+
+RunBackward = Callable[[Callable[[], Tensor]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a process has of a step: its samples, and how many of them it puts through a model at once."""
+
+    labeled: int
+    unlabeled: int
+    at_once: int
+
+    @property
+    def num_parts(self) -> int:
+        """Forward and backward passes of the student."""
+        return math.ceil((self.labeled + self.unlabeled) / self.at_once)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepFigures:
+    """`peak`: bytes of a process at the fullest moment of a step, by what they are taken for. `flops_student`,
+    `flops_teacher`: of its whole share, in every part; of the student forward, backward and what is recomputed."""
+
+    peak: dict[Kind, int]
+    flops_student: int
+    flops_teacher: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """All kinds together."""
+        return sum(self.peak.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardFigures:
+    """A forward pass of the evaluation: bytes of `EVALUATED_AT_ONCE` images at its peak, without any model's; FLOPs of
+    one image."""
+
+    activations: int
+    flops: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTensors:
+    """The samples of a step: images uint8 [B, 3, S, S], masks bool [B, S, S], tokens int64 [B, T] twice; the labeled
+    samples come first, of the unlabeled ones the masks are the teacher's to make."""
+
+    images: Tensor
+    masks: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+def make_student(config: TrainConfig) -> ResModel:
+    """The run's model without weights: LAVT on the meta device, where it needs no file; any other as it is built."""
+    if config.model not in LAVT_SIZES:
+        return config.build_model(pretrained=False)
+    sizes = LAVT_SIZES[config.model].resized(window=config.window, image_size=config.image_size)
+    with torch.device("meta"):
+        lavt = Lavt(sizes)
+    lavt.gradient_checkpointing = config.gradient_checkpointing
+    return lavt
+
+
+def num_tokens(model: ResModel) -> int:
+    """T of the model's expressions."""
+    return model.config.max_tokens if isinstance(model, Lavt) else model.tokenizer.max_tokens
+
+
+def plan_step(config: TrainConfig, share: Share, device: torch.device, *, is_bf16: bool) -> StepFigures:
+    """The figures of a step of `config`'s method on a device that need not be here.
+
+    With several parts the fullest moment is in the second or a later one, when there are gradients already; one such
+    part is computed, and its FLOPs are multiplied. InputError for a model that cannot be computed on fake tensors.
+    """
+    student = make_student(config)
+    teacher = make_teacher(config, student)
+    meter = StepMeter()
+    with fake_device(device):
+        to_fake(student, device)
+        if teacher is not None:
+            to_fake(teacher.model, device)
+        groups = parameter_groups(config, student)
+        trained: list[Tensor] = [parameter for group in groups for parameter in group["params"]]
+        moments = torch.empty(2 * sum(tensor.nbytes for tensor in trained), dtype=torch.uint8, device=device)
+        meter.hold("student", [*student.parameters(), *student.buffers()])
+        meter.hold("optimizer", [moments])
+        if teacher is not None:
+            meter.hold("teacher", [*teacher.model.parameters(), *teacher.model.buffers()])
+        if share.num_parts > 1:
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+            meter.hold("gradients", [parameter.grad for parameter in trained if parameter.grad is not None])
+
+        def backward(make_loss: Callable[[], Tensor]) -> None:
+            walk_backward(make_loss, lambda gradient: meter.hold("gradients", [gradient]))
+
+        flops_of_teacher = 0
+
+        def teacher_is_done() -> None:
+            nonlocal flops_of_teacher
+            flops_of_teacher = meter.flops
+
+        try:
+            batch = make_batch(student, share.labeled + share.unlabeled, device)
+            meter.hold("activations", vars(batch).values())
+            with meter:
+                take_step(
+                    config,
+                    student,
+                    teacher,
+                    batch,
+                    share,
+                    is_bf16=is_bf16,
+                    backward=backward,
+                    max_parts=1,
+                    on_labels=teacher_is_done,
+                )
+        except (UnsupportedFakeTensorException, DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise InputError(
+                f"--plan: expected a model that computes without looking at values, found that {config.model} needs "
+                f"one ({type(error).__name__}: {' '.join(str(error).split())[:120]}); plan with another --model"
+            ) from error
+    part = len(_rows(share, 1)[0])
+    teacher_part = min(share.at_once, share.unlabeled)
+    return StepFigures(
+        peak=meter.peak,
+        flops_student=round((meter.flops - flops_of_teacher) * (share.labeled + share.unlabeled) / part),
+        flops_teacher=round(flops_of_teacher * share.unlabeled / teacher_part) if teacher_part else 0,
+    )
+
+
+def plan_forward(config: TrainConfig, num_images: int, device: torch.device, *, is_bf16: bool) -> ForwardFigures:
+    """The figures of the evaluation's forward pass, by that of `num_images`."""
+    model = make_student(config).eval().requires_grad_(False)
+    with fake_device(device), torch.no_grad():
+        to_fake(model, device)
+        batch = make_batch(model, num_images, device)
+        with StepMeter() as meter:
+            meter.hold("activations", vars(batch).values())
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+                logits = model(normalize(plain_view(batch.images)), batch.input_ids, batch.attention_mask)
+            del logits
+    return ForwardFigures(
+        activations=round(meter.peak["activations"] * EVALUATED_AT_ONCE / num_images), flops=meter.flops // num_images
+    )
+
+
+def make_teacher(config: TrainConfig, student: ResModel) -> EmaTeacher | None:
+    """The teacher, None in burn-in; puts the student into the modes that it is trained in, as the trainer does."""
+    is_supervised = config.method == "supervised"
+    student.train()
+    if is_supervised and not config.text_dropout_burn_in:
+        for module in student.text_modules():
+            module.eval()
+    return None if is_supervised else EmaTeacher(student, alpha=config.alpha)
+
+
+def parameter_groups(config: TrainConfig, student: ResModel) -> list[dict[str, Any]]:
+    """What the trainer hands to AdamW; leaves gradients to the parameters that are trained."""
+    return student.parameter_groups(
+        weight_decay=config.weight_decay, learning_rate=config.learning_rate, trunk_rate=config.trunk_rate
+    )
+
+
+def make_batch(model: ResModel, num_samples: int, device: torch.device) -> StepTensors:
+    """Samples of the sizes that training has; what they hold means nothing."""
+    size, tokens = model.image_size, num_tokens(model)
+    return StepTensors(
+        images=torch.zeros(num_samples, 3, size, size, dtype=torch.uint8, device=device),
+        masks=torch.zeros(num_samples, size, size, dtype=torch.bool, device=device),
+        input_ids=torch.ones(num_samples, tokens, dtype=torch.int64, device=device),
+        attention_mask=torch.ones(num_samples, tokens, dtype=torch.int64, device=device),
+    )
+
+
+def take_step(
+    config: TrainConfig,
+    student: nn.Module,
+    teacher: EmaTeacher | None,
+    batch: StepTensors,
+    share: Share,
+    *,
+    is_bf16: bool,
+    backward: RunBackward,
+    max_parts: int | None = None,
+    on_labels: Callable[[], None] = lambda: None,
+) -> None:
+    """A step's gradients as the trainer computes them, but for what chance decides in the views and for matching.
+
+    backward: calls what makes the loss of a part and adds up its gradients. max_parts: how many parts are computed.
+    on_labels: called when the teacher is done.
+    """
+    device_type = batch.images.device.type
+    num_labeled = share.labeled
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device_type, torch.bfloat16, enabled=is_bf16)
+
+    images = plain_view(batch.images[:num_labeled])
+    masks, matched, weights = batch.masks, None, None
+    if teacher is not None:
+        weak = plain_view(batch.images[num_labeled:])
+        images = torch.cat([images, weak.clone()])
+        found = []
+        for start in range(0, share.unlabeled, share.at_once)[:max_parts]:
+            rows = slice(start, start + share.at_once)
+            of_batch = slice(num_labeled + start, num_labeled + start + share.at_once)
+            with autocast():
+                found.append(
+                    teacher.pseudo_label(
+                        normalize(weak[rows]), batch.input_ids[of_batch], batch.attention_mask[of_batch]
+                    )
+                )
+        on_labels()
+        label, prob = (torch.cat(parts) for parts in zip(*found, strict=True))
+        del found
+        missing = share.unlabeled - len(label)
+        masks = torch.cat([batch.masks[:num_labeled], label, label.new_zeros(missing, *label.shape[1:])])
+        matched = torch.ones(len(masks), dtype=torch.bool, device=label.device)
+        if config.method == "semires" and config.pwa:
+            weights = torch.cat([prob.new_zeros(num_labeled, *prob.shape[1:]), pwa_weights(prob)])
+            weights = torch.cat([weights, prob.new_zeros(missing, *prob.shape[1:])])
+        del label, prob
+
+    def loss_of(rows: Sequence[int]) -> Tensor:
+        index = slice(rows[0], rows[-1] + 1)
+        with autocast():
+            logits = student(normalize(images[index]), batch.input_ids[index], batch.attention_mask[index])
+        split = min(max(num_labeled - rows[0], 0), len(rows))
+        losses = []
+        if split:
+            losses.append(
+                supervised_loss(logits[:split], masks[index][:split], class_weights=config.class_weights)
+                * config.lambda_sup
+            )
+        if split < len(rows):
+            assert matched is not None
+            losses.append(
+                unsupervised_loss(
+                    logits[split:],
+                    masks[index][split:],
+                    matched[index][split:],
+                    None if weights is None else weights[index][split:],
+                    class_weights=config.class_weights,
+                )
+                * config.lambda_unsup
+            )
+        return torch.stack(losses).sum()
+
+    for part in _rows(share, max_parts):
+        backward(partial(loss_of, part))
+
+
+def _rows(share: Share, max_parts: int | None = None) -> list[range]:
+    """The samples of each part, the labeled ones counted first; as even as they can be, the largest part first."""
+    num_samples, num_parts = share.labeled + share.unlabeled, share.num_parts
+    ends = [math.ceil(num_samples * number / num_parts) for number in range(num_parts + 1)]
+    parts = [range(start, end) for start, end in itertools.pairwise(ends)]
+    return parts[:max_parts]

@@ -1,0 +1,168 @@
+"""Stage one on CUDA tensors that hold nothing: a tensor on the wrong device or a wait for the GPU too many fails here.
+
+FakeTensorMode knows shapes, types and devices. What needs a value (`item`, a branch on a tensor) raises in it; so do
+operands on two devices. Counts that are read and copies to the host are listed.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from semires.stages.cache_sam.generator import mask_generator, selection
+from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
+
+IMAGE = np.zeros((96, 128, 3), dtype=np.uint8)
+NUM_PASSING = 3  # masks of each batch that pass the predicted IoU, of which as many are stable
+SETTINGS = GeneratorSettings(points_per_side=4, points_per_batch=8)  # two batches of prompts
+WAITS = ["_search_batch: nonzero", "_search_batch: copy", "select: nonzero"]
+
+
+def calling_function() -> str:
+    """The generator's function that is running."""
+    folder = Path(mask_generator.__file__).parent
+    return next(frame.name for frame in reversed(traceback.extract_stack()) if Path(frame.filename).parent == folder)
+
+
+class HostCopies(TorchDispatchMode):
+    """Adds to `waits` each operation that makes a CPU tensor of a CUDA one."""
+
+    def __init__(self, waits: list[str]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        given, made = (
+            {value.device.type for value in tree_leaves(values) if isinstance(value, Tensor)}
+            for values in (args, returned)
+        )
+        if "cuda" in given and "cpu" in made:
+            self.waits.append(f"{calling_function()}: copy")
+        return returned
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors that are made are fake; autocast to bfloat16 works although no GPU is here."""
+    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *args, **kwargs: True)
+    with FakeTensorMode(), torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def sam(fake_cuda: None) -> Sam:
+    with torch.device("cuda"):
+        sam = build_tiny_sam()
+    for module in sam.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to("cuda"))  # SAM makes its own on the CPU
+    return sam
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The waits of what runs; those for counts that depend on the masks are given counts, so that they pass.
+
+    NMS, whose waits are torchvision's, keeps all.
+    """
+    found: list[str] = []
+    nonzero, unique = Tensor.nonzero, Tensor.unique
+
+    def counted_nonzero(tensor: Tensor) -> Tensor:
+        name = calling_function()
+        if name not in ("_search_batch", "select"):
+            return nonzero(tensor)
+        found.append(f"{name}: nonzero")
+        return torch.zeros(NUM_PASSING, tensor.ndim, dtype=torch.int64, device=tensor.device)
+
+    def counted_unique(tensor: Tensor, **options: Any) -> Any:
+        if tensor.device.type != "cpu":
+            return unique(tensor, **options)
+        return torch.zeros(NUM_PASSING - 1, dtype=torch.int64), torch.zeros_like(tensor)
+
+    monkeypatch.setattr(Tensor, "nonzero", counted_nonzero)
+    monkeypatch.setattr(Tensor, "unique", counted_unique)
+    keep_all: Callable[..., Tensor] = lambda boxes, *_: torch.arange(len(boxes), device=boxes.device)  # noqa: E731
+    monkeypatch.setattr(mask_generator, "suppress", keep_all)
+    return found
+
+
+def make_generator(sam: Sam, precision: str) -> MaskGenerator:
+    """With the prompts of images like `IMAGE` made: SAM's prompt encoder waits at each new size, not at each image."""
+    generator = MaskGenerator(sam, SETTINGS, precision=precision)
+    points = SETTINGS.points_per_side**2
+    tokens = torch.zeros(points, 7, sam.prompt_encoder.embed_dim, device="cuda")
+    prompts = mask_generator.Prompts(
+        points_xy=torch.zeros(points, 2, dtype=torch.float64, device="cuda"), tokens=tokens, attended=tokens
+    )
+    generator._prompts.of_crop = lambda size, layer: prompts  # type: ignore[method-assign]
+    return generator
+
+
+def search(generator: MaskGenerator, waits: list[str]) -> Any:
+    with HostCopies(waits):
+        (embedding,) = generator._encode_all([IMAGE])
+        return generator._search(IMAGE, embedding)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_search__waits_for_the_gpu_twice_a_batch_and_stays_on_it(sam: Sam, waits: list[str], precision: str) -> None:
+    found = search(make_generator(sam, precision), waits)
+    assert waits == WAITS * 2
+    assert {value.device.type for value in vars(found).values()} == {"cuda"}
+    assert found.bits.shape == (2 * NUM_PASSING, 96, 16)
+
+
+def test_search__the_first_wait_is_for_the_masks_that_pass(
+    sam: Sam, monkeypatch: pytest.MonkeyPatch, waits: list[str]
+) -> None:
+    """Without a count given, what runs ends there."""
+    generator = make_generator(sam, "fp32")
+    monkeypatch.undo()
+    with pytest.raises(DynamicOutputShapeException) as caught:
+        search(generator, waits)
+    assert [entry.name for entry in caught.traceback if Path(entry.path) == Path(mask_generator.__file__)][-1] == (
+        "_search_batch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("boxes_of", "error", "text"),
+    [
+        (lambda masks: torch.zeros(int(masks.sum()), 4), DataDependentOutputException, "_local_scalar_dense"),
+        (lambda masks: masks & torch.ones_like(masks, device="cpu"), RuntimeError, "device"),
+    ],
+    ids=["a value", "another device"],
+)
+def test_search__a_fault_is_found(
+    sam: Sam,
+    monkeypatch: pytest.MonkeyPatch,
+    waits: list[str],
+    boxes_of: Callable[[Tensor], Tensor],
+    error: type[Exception],
+    text: str,
+) -> None:
+    monkeypatch.setattr(selection, "boxes_of", boxes_of)
+    with pytest.raises(error, match=text):
+        search(make_generator(sam, "fp32"), waits)
+
+
+def test_search__a_wait_too_many_is_found(sam: Sam, monkeypatch: pytest.MonkeyPatch, waits: list[str]) -> None:
+    boxes_of, pack = selection.boxes_of, mask_generator.pack
+    monkeypatch.setattr(selection, "boxes_of", lambda masks: boxes_of(masks[masks[:, 0, 0]]))  # a boolean index
+    monkeypatch.setattr(mask_generator, "pack", lambda masks, frame: pack(masks.cpu(), frame).cuda())
+    search(make_generator(sam, "fp32"), waits)
+    assert waits == [*WAITS[:2], "select: nonzero", "select: nonzero", "_search_batch: copy"] * 2
