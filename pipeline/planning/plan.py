@@ -67,7 +67,7 @@ class DiskPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run's plan. `evaluation_peak`: bytes while evaluating, all models and moments included."""
+    """A run's plan. `evaluation_peak`: bytes while evaluating, with all that training holds meanwhile."""
 
     split: str
     method: str
@@ -138,8 +138,8 @@ def make_plan(
     remedy = None
     if fullest.figures.peak_bytes > available:
         remedy = find_remedy(configs[fullest.name], fullest.share, fullest.figures, on, available, is_bf16=is_bf16)
-    parts = _parts(config)
     static = sum(fullest.figures.peak[kind] for kind in ("student", "teacher", "optimizer"))
+    gradients = fullest.figures.peak["optimizer"] // 2  # those of the last step
     return Plan(
         split=config.split,
         method=config.method,
@@ -149,10 +149,10 @@ def make_plan(
         computes_in=number_format,
         device=device,
         num_gpus=num_gpus,
-        parts=parts,
+        parts=_parts(config),
         phases=phases,
         evaluation_flops=forward.flops,
-        evaluation_peak=static + forward.activations,
+        evaluation_peak=static + gradients + forward.activations,
         counts=counts,
         disk=_disk(config, phases),
         available=available,

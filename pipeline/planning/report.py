@@ -88,8 +88,8 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     _, peak = plan.device.peak(is_bf16=plan.precision == "bf16")
     lines.append(
-        f"speed: {SHARE_OF_PEAK:.0%}, an assumption, of {peak:.3g} TFLOP/s in {plan.computes_in} ({plan.device.source}); "
-        "reading data, matching and what GPUs exchange are not in it"
+        f"speed: {SHARE_OF_PEAK:.0%} (an assumption) of {peak:.3g} TFLOP/s in {plan.computes_in} ({plan.device.source})"
+        "; reading data, matching and what GPUs exchange are not in it"
     )
     lines.append(
         f"evaluation: {_number(plan.evaluation_flops / 1e12)} TFLOP an expression, {_gib(plan.evaluation_peak)} GiB at "
@@ -108,17 +108,19 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def memory_line(plan: Plan) -> str:
     """Whether it fits, and if not, what makes it fit."""
-    needed, of_device = plan.highest_peak, f"{_gib(plan.available)} GiB of {plan.device.title}"
-    if plan.remedy is None and needed <= plan.available:
-        return f"memory: {_gib(needed)} GiB at the peak fit into the {of_device}"
-    text = f"warning: memory: {_gib(needed)} GiB at the peak do not fit into the {of_device}"
-    if plan.remedy is None:
-        return f"{text}: evaluation takes them"
-    with_options = f"{plan.remedy.options}: {_gib(plan.remedy.peak_bytes)} GiB" if plan.remedy.options else "as it is"
+    of_device = f"{_gib(plan.available)} GiB that the device has for it"
+    if plan.highest_peak <= plan.available:
+        return f"memory: {_gib(plan.highest_peak)} GiB at the peak fit into the {of_device}"
+    text = f"warning: memory: {_gib(plan.highest_peak)} GiB at the peak do not fit into the {of_device}"
+    if plan.evaluation_peak > plan.available:
+        return f"{text}; evaluation alone takes {_gib(plan.evaluation_peak)}: give a smaller --model or --image-size"
+    assert plan.remedy is not None
+    options = plan.remedy.options or "as it is"
     if plan.remedy.fits:
-        return f"{text}; these options make it fit: {with_options}"
+        return f"{text}; make it fit with {options}: {_gib(plan.remedy.peak_bytes)} GiB"
     return (
-        f"{text}, nor does the least that options make of it ({with_options}): take a smaller --model or --image-size"
+        f"{text}, and {_gib(plan.remedy.peak_bytes)} are the least that options make of it ({options}): give a smaller "
+        "--model or --image-size"
     )
 
 

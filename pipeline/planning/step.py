@@ -173,6 +173,7 @@ def plan_forward(config: TrainConfig, num_images: int, device: torch.device, *, 
         to_fake(model, device)
         batch = make_batch(model, num_images, device)
         with StepMeter() as meter:
+            meter.hold("student", [*model.parameters(), *model.buffers()])
             meter.hold("activations", vars(batch).values())
             with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
                 logits = model(normalize(plain_view(batch.images)), batch.input_ids, batch.attention_mask)
