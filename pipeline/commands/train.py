@@ -113,10 +113,13 @@ def train(
     log_to: LogTo = None,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Only print what the run will take (memory, time, disk); no data or GPU is needed."),
+        typer.Option(
+            "--plan", help="Only print what the run will take (memory, time, disk); no data or GPU is needed."
+        ),
     ] = False,
     plan_device: Annotated[
-        str | None, typer.Option(help="Plan for a GPU by name, such as h100 or rtx3090. Default: what is here, measured.")
+        str | None,
+        typer.Option(help="Plan for a GPU by name, such as h100 or rtx3090. Default: what is here, measured."),
     ] = None,
     plan_gpus: Annotated[
         int | None, typer.Option(min=1, help="Plan for so many GPUs (default: torchrun's, else 1).")

@@ -26,7 +26,6 @@ def print_plan(
         count_samples(config, paths),
         plan_device(device_name),
         num_gpus=num_gpus,
-        micro_batch=getattr(config, "micro_batch", None),
         has_burn_in=has_burn_in,
     )
     console.print(headline(plan), soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.engine.precision import multiply_fast, resolve_precision
 
 Format = Literal["bf16", "tf32", "fp32"]
 
@@ -72,31 +73,41 @@ NAMED = {
 
 
 def plan_device(name: str | None) -> PlanDevice:
-    """The device `name` of the table, or for None the one that is here; InputError for an unknown name."""
+    """The device `name` of the table, or what is here: `cpu`, `cuda`, for None CUDA where there is one, else the CPU.
+
+    InputError for another name, and for CUDA where there is none.
+    """
+    is_cuda_here = torch.cuda.is_available()
     if name is None:
-        return _cuda_here() if torch.cuda.is_available() else _cpu_here()
-    try:
-        return NAMED[name.lower().replace("_", "-")]
-    except KeyError as error:
-        raise InputError(f"--plan-device: expected one of {', '.join(NAMED)}, found {name!r}") from error
+        return _cuda_here("cuda") if is_cuda_here else _cpu_here()
+    if name == "cpu":
+        return _cpu_here()
+    if name.partition(":")[0] == "cuda" and is_cuda_here:
+        return _cuda_here(name)
+    if (named := NAMED.get(name.lower())) is None:
+        raise InputError(f"--plan-device: expected cpu, cuda where it is here, or {', '.join(NAMED)}, found {name!r}")
+    return named
 
 
-def _cuda_here() -> PlanDevice:
-    device = torch.device("cuda")
+def _cuda_here(name: str) -> PlanDevice:
+    device = torch.device(name)
     properties = torch.cuda.get_device_properties(device)
+    multiply_fast(device)
     dtypes: dict[Format, torch.dtype] = {"fp32": torch.float32}
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        dtypes["bf16"] = torch.bfloat16
+    if resolve_precision("auto", device) == "bf16":
+        dtypes = {"bf16": torch.bfloat16, "tf32": torch.float32}
     return _measured(f"{properties.name}, here", device, properties.total_memory, dtypes)
 
 
 def _cpu_here() -> PlanDevice:
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    device = torch.device("cpu")
     dtypes: dict[Format, torch.dtype] = {"fp32": torch.float32}
-    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
-        dtypes["bf16"] = torch.bfloat16
-    title = f"CPU, here, {torch.get_num_threads()} threads"
-    return _measured(title, torch.device("cpu"), _free_memory(), dtypes)
+    if resolve_precision("auto", device) == "bf16":
+        dtypes = {"bf16": torch.bfloat16, **dtypes}
+    threads = torch.get_num_threads()
+    return _measured(
+        f"the CPU here, {threads} threads" if threads > 1 else "the CPU here, 1 thread", device, _free_memory(), dtypes
+    )
 
 
 def _measured(title: str, device: torch.device, memory: int, dtypes: dict[Format, torch.dtype]) -> PlanDevice:

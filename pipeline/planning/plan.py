@@ -108,20 +108,19 @@ def make_plan(
     device: PlanDevice,
     *,
     num_gpus: int = 1,
-    micro_batch: int | None = None,
     has_burn_in: bool = False,
 ) -> Plan:
     """Plan the run of `config` on `num_gpus` devices, a process each.
 
-    micro_batch: most samples of a process at once, None for all. has_burn_in: it starts from one that is finished.
+    has_burn_in: it starts from one that is finished.
     InputError where a process would have no sample, and for models that cannot be computed on fake tensors.
     """
-    is_bf16 = config.precision == "bf16" or (config.precision not in ("fp32", "bf16") and device.has_bf16)
+    is_bf16 = device.has_bf16 if config.precision == "auto" else config.precision == "bf16"
     number_format, peak = device.peak(is_bf16=is_bf16)
     speed = SHARE_OF_PEAK * peak * 1e12
     on = torch.device(device.type)
     # As many images as the teacher labels at once: torch remembers what it computed of their sizes.
-    share = _share(config, num_gpus, micro_batch)
+    share = _share(config, num_gpus)
     num_images = min(share.unlabeled or share.labeled, share.at_once)
     forward = plan_forward(config, num_images, on, is_bf16=is_bf16)
     configs = {"mutual": config} if config.method != "supervised" else {}
@@ -129,7 +128,7 @@ def make_plan(
         configs = {"burn-in": config.burn_in(), **configs}
     phases = []
     for name, of_phase in configs.items():
-        share = _share(of_phase, num_gpus, micro_batch)
+        share = _share(of_phase, num_gpus)
         figures = plan_step(of_phase, share, on, is_bf16=is_bf16)
         phases.append(_phase(name, of_phase, share, figures, counts, num_gpus, speed, forward.flops))
 
@@ -160,7 +159,7 @@ def make_plan(
     )
 
 
-def _share(config: TrainConfig, num_gpus: int, micro_batch: int | None) -> Share:
+def _share(config: TrainConfig, num_gpus: int) -> Share:
     """The larger share, where a batch is not shared evenly."""
     batches = [config.batch_burn_in, 0]
     if config.method != "supervised":
@@ -172,7 +171,7 @@ def _share(config: TrainConfig, num_gpus: int, micro_batch: int | None) -> Share
         )
     labeled, unlabeled = (math.ceil(batch / num_gpus) for batch in batches)
     samples = labeled + unlabeled
-    return Share(labeled=labeled, unlabeled=unlabeled, at_once=min(micro_batch or samples, samples))
+    return Share(labeled=labeled, unlabeled=unlabeled, at_once=min(config.micro_batch or samples, samples))
 
 
 def _phase(
@@ -210,7 +209,7 @@ def _phase(
     steps = max(samples * epochs // per_step, 1)
     evaluations = min(config.num_evaluations, steps)
     of_evaluation = evaluations * counts.val_expressions * evaluation_flops
-    of_training = steps * flops * batch / (share.labeled + share.unlabeled)
+    of_training = steps * flops * batch / share.num_samples
     return dataclasses.replace(
         plan,
         steps=steps,

@@ -43,8 +43,10 @@ def parameter_table(plan: Plan) -> Table:
 
 
 def phase_table(plan: Plan) -> Table:
-    """The phases side by side: what a step computes and holds, how many there are, how long they take."""
-    of_one = "" if plan.num_gpus == 1 else " of a process"
+    """The phases side by side: what a step computes and holds, how many there are, how long they take.
+
+    Of several GPUs, operations and memory are those of one.
+    """
     table = Table(title="a step, and all of them", title_justify="left")
     table.add_column("")
     for phase in plan.phases:
@@ -54,16 +56,16 @@ def phase_table(plan: Plan) -> Table:
         table.add_row(name, *cells)
 
     phases = plan.phases
-    row("samples a step", [str(phase.batch) for phase in phases])
+    row("samples", [str(phase.batch) for phase in phases])
     if plan.num_gpus > 1:
-        row("of a process", [str(phase.share.labeled + phase.share.unlabeled) for phase in phases])
-    row("at once", [str(phase.share.at_once) for phase in phases])
-    row(f"TFLOP{of_one}: student", [_number(phase.figures.flops_student / 1e12) for phase in phases])
-    row("teacher", [_number(phase.figures.flops_teacher / 1e12) for phase in phases])
+        row("samples of a GPU", [str(phase.share.num_samples) for phase in phases])
+    row("at once", [str(phase.share.largest_part) for phase in phases])
+    row("TFLOP: student", [_number(phase.figures.flops_student / 1e12) for phase in phases])
+    row("TFLOP: teacher", [_number(phase.figures.flops_teacher / 1e12) for phase in phases])
     table.add_section()
-    for index, (kind, name) in enumerate(_KIND_NAMES.items()):
-        row(f"GiB{of_one}: {name}" if index == 0 else name, [_gib(phase.figures.peak[kind]) for phase in phases])
-    row("at the peak", [_gib(phase.figures.peak_bytes) for phase in phases])
+    for kind, name in _KIND_NAMES.items():
+        row(f"GiB: {name}", [_gib(phase.figures.peak[kind]) for phase in phases])
+    row("GiB at the peak", [_gib(phase.figures.peak_bytes) for phase in phases])
     table.add_section()
     row("epochs", [str(phase.epochs) for phase in phases])
     row("steps", [_count(phase.steps) for phase in phases])

@@ -1,13 +1,11 @@
-"""One training step, on fake tensors or on real ones: what it holds at its peak and what it multiplies.
+"""One training step on fake tensors: what it holds at its peak and what it multiplies.
 
 Axes: B samples, S side of the images, T tokens.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +17,11 @@ from torch._subclasses.fake_tensor import (
 )
 
 from semires.pipeline.planning.fake_device import fake_device, to_fake
-from semires.pipeline.planning.graph_walk import walk_backward
+from semires.pipeline.planning.graph_walk import OnGradient, walk_backward
 from semires.pipeline.planning.meter import Kind, StepMeter
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.engine.precision import Precision, autocast
 from semires.stages.train.losses import supervised_loss, unsupervised_loss
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
@@ -34,8 +33,6 @@ from semires.stages.train.views import plain_view
 
 EVALUATED_AT_ONCE = 16
 """Images of a batch in evaluation."""
-
-RunBackward = Callable[[Callable[[], Tensor]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,17 @@ class Share:
     @property
     def num_parts(self) -> int:
         """Forward and backward passes of the student."""
-        return math.ceil((self.labeled + self.unlabeled) / self.at_once)
+        return math.ceil(self.num_samples / self.at_once)
+
+    @property
+    def num_samples(self) -> int:
+        """Of both kinds."""
+        return self.labeled + self.unlabeled
+
+    @property
+    def largest_part(self) -> int:
+        """Samples of the largest part; they are as even as can be."""
+        return math.ceil(self.num_samples / self.num_parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,7 @@ class ForwardFigures:
 @dataclass(frozen=True, kw_only=True)
 class StepTensors:
     """The samples of a step: images uint8 [B, 3, S, S], masks bool [B, S, S], tokens int64 [B, T] twice; the labeled
-    samples come first, of the unlabeled ones the masks are the teacher's to make."""
+    samples come first."""
 
     images: Tensor
     masks: Tensor
@@ -128,9 +135,6 @@ def plan_step(config: TrainConfig, share: Share, device: torch.device, *, is_bf1
                 parameter.grad = torch.zeros_like(parameter)
             meter.hold("gradients", [parameter.grad for parameter in trained if parameter.grad is not None])
 
-        def backward(make_loss: Callable[[], Tensor]) -> None:
-            walk_backward(make_loss, lambda gradient: meter.hold("gradients", [gradient]))
-
         flops_of_teacher = 0
 
         def teacher_is_done() -> None:
@@ -138,18 +142,17 @@ def plan_step(config: TrainConfig, share: Share, device: torch.device, *, is_bf1
             flops_of_teacher = meter.flops
 
         try:
-            batch = make_batch(student, share.labeled + share.unlabeled, device)
+            batch = make_batch(student, share.num_samples, device)
             meter.hold("activations", vars(batch).values())
             with meter:
-                take_step(
+                compute_first_part(
                     config,
                     student,
                     teacher,
                     batch,
                     share,
                     is_bf16=is_bf16,
-                    backward=backward,
-                    max_parts=1,
+                    on_gradient=lambda gradient: meter.hold("gradients", [gradient]),
                     on_labels=teacher_is_done,
                 )
         except (UnsupportedFakeTensorException, DataDependentOutputException, DynamicOutputShapeException) as error:
@@ -157,11 +160,11 @@ def plan_step(config: TrainConfig, share: Share, device: torch.device, *, is_bf1
                 f"--plan: expected a model that computes without looking at values, found that {config.model} needs "
                 f"one ({type(error).__name__}: {' '.join(str(error).split())[:120]}); plan with another --model"
             ) from error
-    part = len(_rows(share, 1)[0])
+    flops_of_student = meter.flops - flops_of_teacher
     teacher_part = min(share.at_once, share.unlabeled)
     return StepFigures(
         peak=meter.peak,
-        flops_student=round((meter.flops - flops_of_teacher) * (share.labeled + share.unlabeled) / part),
+        flops_student=round(flops_of_student * share.num_samples / share.largest_part),
         flops_teacher=round(flops_of_teacher * share.unlabeled / teacher_part) if teacher_part else 0,
     )
 
@@ -175,7 +178,7 @@ def plan_forward(config: TrainConfig, num_images: int, device: torch.device, *, 
         with StepMeter() as meter:
             meter.hold("student", [*model.parameters(), *model.buffers()])
             meter.hold("activations", vars(batch).values())
-            with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
+            with autocast("bf16" if is_bf16 else "fp32", device):
                 logits = model(normalize(plain_view(batch.images)), batch.input_ids, batch.attention_mask)
             del logits
     return ForwardFigures(
@@ -211,7 +214,7 @@ def make_batch(model: ResModel, num_samples: int, device: torch.device) -> StepT
     )
 
 
-def take_step(
+def compute_first_part(
     config: TrainConfig,
     student: nn.Module,
     teacher: EmaTeacher | None,
@@ -219,79 +222,40 @@ def take_step(
     share: Share,
     *,
     is_bf16: bool,
-    backward: RunBackward,
-    max_parts: int | None = None,
-    on_labels: Callable[[], None] = lambda: None,
+    on_gradient: OnGradient,
+    on_labels: Callable[[], None],
 ) -> None:
-    """A step's gradients as the trainer computes them, but for what chance decides in the views and for matching.
+    """The gradients of a step's first part, as the trainer computes them, with the views and labels of all parts there.
 
-    backward: calls what makes the loss of a part and adds up its gradients. max_parts: how many parts are computed.
-    on_labels: called when the teacher is done.
+    What is left out takes next to nothing: blur, jitter and matching. on_gradient: told each new gradient. on_labels:
+    called when the teacher is done with its first part.
     """
-    device_type = batch.images.device.type
-    num_labeled = share.labeled
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(device_type, torch.bfloat16, enabled=is_bf16)
-
-    images = plain_view(batch.images[:num_labeled])
-    masks, matched, weights = batch.masks, None, None
+    device, num_labeled = batch.images.device, share.labeled
+    precision: Precision = "bf16" if is_bf16 else "fp32"
+    images, masks = plain_view(batch.images[:num_labeled]), batch.masks
+    weights: Tensor | None = None
     if teacher is not None:
         weak = plain_view(batch.images[num_labeled:])
         images = torch.cat([images, weak.clone()])
-        found = []
-        for start in range(0, share.unlabeled, share.at_once)[:max_parts]:
-            rows = slice(start, start + share.at_once)
-            of_batch = slice(num_labeled + start, num_labeled + start + share.at_once)
-            with autocast():
-                found.append(
-                    teacher.pseudo_label(
-                        normalize(weak[rows]), batch.input_ids[of_batch], batch.attention_mask[of_batch]
-                    )
-                )
+        rows = slice(num_labeled, num_labeled + min(share.at_once, share.unlabeled))
+        with autocast(precision, device):
+            label, prob = teacher.pseudo_label(
+                normalize(weak[: share.at_once]), batch.input_ids[rows], batch.attention_mask[rows]
+            )
         on_labels()
-        label, prob = (torch.cat(parts) for parts in zip(*found, strict=True))
-        del found
-        missing = share.unlabeled - len(label)
-        masks = torch.cat([batch.masks[:num_labeled], label, label.new_zeros(missing, *label.shape[1:])])
-        matched = torch.ones(len(masks), dtype=torch.bool, device=label.device)
+        masks = torch.zeros_like(masks)  # the labels of all parts
         if config.method == "semires" and config.pwa:
-            weights = torch.cat([prob.new_zeros(num_labeled, *prob.shape[1:]), pwa_weights(prob)])
-            weights = torch.cat([weights, prob.new_zeros(missing, *prob.shape[1:])])
+            weights = pwa_weights(prob.new_zeros(masks.shape))
         del label, prob
+    part = slice(0, share.largest_part)
 
-    def loss_of(rows: Sequence[int]) -> Tensor:
-        index = slice(rows[0], rows[-1] + 1)
-        with autocast():
-            logits = student(normalize(images[index]), batch.input_ids[index], batch.attention_mask[index])
-        split = min(max(num_labeled - rows[0], 0), len(rows))
-        losses = []
-        if split:
-            losses.append(
-                supervised_loss(logits[:split], masks[index][:split], class_weights=config.class_weights)
-                * config.lambda_sup
-            )
-        if split < len(rows):
-            assert matched is not None
-            losses.append(
-                unsupervised_loss(
-                    logits[split:],
-                    masks[index][split:],
-                    matched[index][split:],
-                    None if weights is None else weights[index][split:],
-                    class_weights=config.class_weights,
-                )
-                * config.lambda_unsup
-            )
-        return torch.stack(losses).sum()
+    def loss() -> Tensor:
+        with autocast(precision, device):
+            logits = student(normalize(images[part]), batch.input_ids[part], batch.attention_mask[part])
+        if teacher is None:
+            return supervised_loss(logits, masks[part], class_weights=config.class_weights)
+        matched = torch.ones(len(logits), dtype=torch.bool, device=device)
+        of_part = None if weights is None else weights[part]
+        return unsupervised_loss(logits, masks[part], matched, of_part, class_weights=config.class_weights)
 
-    for part in _rows(share, max_parts):
-        backward(partial(loss_of, part))
-
-
-def _rows(share: Share, max_parts: int | None = None) -> list[range]:
-    """The samples of each part, the labeled ones counted first; as even as they can be, the largest part first."""
-    num_samples, num_parts = share.labeled + share.unlabeled, share.num_parts
-    ends = [math.ceil(num_samples * number / num_parts) for number in range(num_parts + 1)]
-    parts = [range(start, end) for start, end in itertools.pairwise(ends)]
-    return parts[:max_parts]
+    walk_backward(loss, on_gradient)

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ GIB = 2**30
 
 
 @pytest.fixture
-def simple_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def simple_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of fake tensors: models of 1 GiB, a sample of 1 GiB (half of it where it is computed again), 2 TFLOP a
     sample in the student and half a TFLOP in the teacher."""
 
@@ -30,4 +28,3 @@ def simple_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plan, "plan_step", step)
     monkeypatch.setattr(fitting, "plan_step", step)
     monkeypatch.setattr(plan, "plan_forward", lambda *_, **__: ForwardFigures(activations=2 * GIB, flops=10**12 // 2))
-    yield

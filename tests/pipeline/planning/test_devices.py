@@ -7,7 +7,7 @@ from semires.stages.data.errors import InputError
 
 def test_plan_device__named() -> None:
     assert plan_device("RTX3090") is NAMED["rtx3090"]
-    assert plan_device("a100_40").memory == 40 * GIB
+    assert plan_device("a100-40").memory == 40 * GIB
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,18 @@ def test_plan_device__table_is_sane() -> None:
 
 
 def test_plan_device__unknown() -> None:
-    with pytest.raises(InputError, match=r"--plan-device: expected one of h200, h100, .*found 'abacus'"):
+    with pytest.raises(
+        InputError, match=r"--plan-device: expected cpu, cuda where it is here, or h200, h100, .*found 'abacus'"
+    ):
         plan_device("abacus")
 
 
 def test_plan_device__measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     device = plan_device(None)
+    assert device.title == plan_device("cpu").title
+    with pytest.raises(InputError, match="found 'cuda:1'"):
+        plan_device("cuda:1")
     assert device.type == "cpu"
     assert device.memory > 2**28
     assert 1e-4 < device.peaks["fp32"] < 100

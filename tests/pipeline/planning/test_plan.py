@@ -76,7 +76,7 @@ def test_make_plan__memory_and_what_makes_it_fit(simple_steps: None) -> None:
     assert plan.remedy is not None
     assert (plan.remedy.options, plan.remedy.fits) == ("--micro-batch 20 --grad-checkpointing", True)
     assert plan.remedy.peak_bytes == 14 * GIB  # gradients of the part before, 20 samples computed again
-    fitting = make_plan(CONFIG, COUNTS, DEVICE, micro_batch=14)
+    fitting = make_plan(dataclasses.replace(CONFIG, micro_batch=14), COUNTS, DEVICE)
     assert (fitting.remedy, fitting.highest_peak) == (None, 19 * GIB)  # mutual: a teacher too, 14 samples
     assert fitting.evaluation_peak == 7 * GIB
 
@@ -96,6 +96,8 @@ def test_make_plan__disk(simple_steps: None) -> None:
         ("fp32", {"bf16": 9.0, "tf32": 4.0, "fp32": 1.0}, ("fp32", "tf32")),
         ("bf16", {"bf16": 9.0, "fp32": 1.0}, ("bf16", "bf16")),
         ("bf16", {"fp32": 1.0}, ("bf16", "fp32")),
+        ("auto", {"bf16": 9.0, "fp32": 1.0}, ("bf16", "bf16")),
+        ("auto", {"fp32": 1.0}, ("fp32", "fp32")),
     ],
 )
 def test_make_plan__precision(

@@ -13,41 +13,65 @@ from semires.pipeline.planning.step import (
     parameter_groups,
     plan_forward,
     plan_step,
-    take_step,
 )
 from semires.pipeline.recipes import train_recipe
 from semires.stages.data.errors import InputError
+from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.engine.precision import Precision
 from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.samples import Batch
+from semires.stages.train.step import TrainStep
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 CONFIG = train_recipe("refshapes")
 MUTUAL = Share(labeled=2, unlabeled=6, at_once=8)
 
 
-def measured_peak(config: TrainConfig, share: Share, *, is_bf16: bool) -> int:
-    """Bytes at the fullest moment of a real step on the CPU, its second: what torch's allocator gives out and takes
-    back, workspaces of its kernels included, over what is there before the step."""
+def batch_of(model: ResModel, num_samples: int) -> Batch:
+    """Samples like the plan's, without candidates."""
+    return Batch(
+        ref_ids=torch.arange(num_samples),
+        candidates=torch.zeros(0, (model.image_size**2 + 7) // 8, dtype=torch.uint8),
+        offsets=torch.zeros(num_samples + 1, dtype=torch.int64),
+        **vars(make_batch(model, num_samples, CPU)),
+    )
+
+
+def measured_peak(config: TrainConfig, share: Share, precision: Precision) -> int:
+    """Bytes at the fullest moment of a step on the CPU, the trainer's second: what is there before, and what torch's
+    allocator then gives out and takes back, workspaces of its kernels included."""
+    config = dataclasses.replace(
+        config,
+        precision=precision,
+        micro_batch=share.at_once,
+        batch_burn_in=share.labeled,
+        batch_labeled=share.labeled,
+        batch_unlabeled=share.unlabeled or 1,
+    )
     model = config.build_model(pretrained=False)
     teacher = make_teacher(config, model)
     optimizer = torch.optim.AdamW(parameter_groups(config, model), fused=True)
-    batch = make_batch(model, share.labeled + share.unlabeled, CPU)
+    gradients = TrainStep(config, model, teacher, Ranks(), CPU)
+    labeled = batch_of(model, share.labeled)
+    unlabeled = batch_of(model, share.unlabeled) if share.unlabeled else None
+    draws = gradients.draw(labeled, unlabeled, torch.Generator().manual_seed(0))
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        take_step(config, model, teacher, batch, share, is_bf16=is_bf16, backward=lambda make: make().backward())
+        gradients(labeled, unlabeled, draws)
         optimizer.step()
         if teacher is not None:
             teacher.update(model)
 
     step()
     optimizer.zero_grad(set_to_none=True)
-    there: list[Tensor] = [*model.parameters(), *model.buffers(), *vars(batch).values()]
+    there: list[Tensor] = [*model.parameters(), *model.buffers(), *vars(labeled).values()]
     there += [tensor for state in optimizer.state.values() for tensor in state.values()]
-    if teacher is not None:
-        there += [*teacher.model.parameters(), *teacher.model.buffers()]
+    there += [] if teacher is None else [*teacher.model.parameters(), *teacher.model.buffers()]
+    there += [] if unlabeled is None else list(vars(unlabeled).values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     assert profiler.profiler is not None
@@ -60,17 +84,19 @@ def measured_peak(config: TrainConfig, share: Share, *, is_bf16: bool) -> int:
 
 
 @pytest.mark.parametrize(
-    ("config", "share", "is_bf16"),
+    ("config", "share", "precision"),
     [
-        (CONFIG.burn_in(), Share(labeled=8, unlabeled=0, at_once=8), False),
-        (CONFIG, MUTUAL, True),
-        (dataclasses.replace(CONFIG, gradient_checkpointing=True), dataclasses.replace(MUTUAL, at_once=3), False),
+        (CONFIG.burn_in(), Share(labeled=8, unlabeled=0, at_once=8), "fp32"),
+        (CONFIG, MUTUAL, "bf16"),
+        (dataclasses.replace(CONFIG, gradient_checkpointing=True), dataclasses.replace(MUTUAL, at_once=3), "fp32"),
     ],
     ids=["burn-in", "mutual, bf16", "mutual in parts, computed again"],
 )
-def test_plan_step__expects_the_memory_that_is_measured(config: TrainConfig, share: Share, is_bf16: bool) -> None:
-    expected = plan_step(config, share, CPU, is_bf16=is_bf16).peak_bytes
-    assert expected == pytest.approx(measured_peak(config, share, is_bf16=is_bf16), rel=0.1)
+def test_plan_step__expects_the_memory_that_is_measured(
+    config: TrainConfig, share: Share, precision: Precision
+) -> None:
+    expected = plan_step(config, share, CPU, is_bf16=precision == "bf16").peak_bytes
+    assert expected == pytest.approx(measured_peak(config, share, precision), rel=0.1)
 
 
 def test_plan_step__of_a_gpu_that_is_not_here() -> None:

@@ -1,0 +1,39 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_train_plan__of_refcoco_without_its_data(semires: Callable[..., Any], tmp_path: Path) -> None:
+    """Nothing is here but the package; nothing is started, and nothing written but the file asked for."""
+    arguments = ("--split", "refcoco", "--model", "nano", "--method", "baseline", "--burn-in", "a-run")
+    planning = ("--plan", "--plan-device", "rtx3090", "--plan-gpus", 4, "--plan-json", "plan.json")
+    finished = semires("train", *arguments, *planning)
+    assert (finished.code, finished.err) == (0, "")
+    assert "plan: baseline on refcoco, nano at 96 x 96, bf16, on 4 x NVIDIA RTX 3090, 24 GiB" in finished.out
+    assert "432 labeled and 41,972 unlabeled refs" in finished.out
+    assert "published counts" in finished.out
+    assert "fit into the 22.5 GiB" in finished.out
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["phases"][0]["steps"] == 41_972 * 40 // 12
+    assert sum(part["trained"] for part in plan["parts"]) == 2_478_565
+    assert plan["phases"][0]["figures"]["flops_teacher"] == 3 * plan["evaluation_flops"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--plan-device", "abacus"), ("--plan-device: expected cpu", "'abacus'")),
+        (("--plan-device", "t4", "--plan-gpus", 9), ("--plan-gpus", "found 9 for batches of 4 + 12")),
+    ],
+)
+def test_train_plan__refused_in_one_line(
+    semires: Callable[..., Any],
+    assert_refused: Callable[..., str],
+    arguments: tuple[Any, ...],
+    expected: tuple[str, ...],
+) -> None:
+    assert_refused(semires("train", "--split", "refshapes", "--plan", *arguments), *expected)

@@ -1,0 +1,126 @@
+import dataclasses
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from semires.pipeline.planning.counts import RunCounts
+from semires.pipeline.planning.devices import GIB, PlanDevice
+from semires.pipeline.planning.plan import Plan, make_plan
+from semires.pipeline.planning.report import as_json, headline, memory_line, parameter_table, phase_table, plan_lines
+from semires.stages.train.config import TrainConfig
+
+DEVICE = PlanDevice(title="a card", type="cuda", memory=48 * GIB, peaks={"bf16": 25.0}, source="a test")
+COUNTS = RunCounts(labeled=1234, unlabeled=56_789, val_expressions=50, source="a test")
+
+
+@pytest.fixture
+def make(simple_steps: None) -> Any:
+    def make(counts: RunCounts | None = COUNTS, memory: int = 48, num_gpus: int = 1, **changes: Any) -> Plan:
+        config = TrainConfig(model="nano", precision="bf16", **changes)
+        return make_plan(config, counts, dataclasses.replace(DEVICE, memory=memory * GIB), num_gpus=num_gpus)
+
+    return make
+
+
+def printed(table: Any) -> list[list[str]]:
+    """The cells of each line."""
+    console = Console(width=120, color_system=None, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(table)
+    lines = capture.get().splitlines()
+    return [
+        [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in lines if line[0] in "│┃"
+    ]
+
+
+def test_headline(make: Any) -> None:
+    assert headline(make()) == "plan: semires on refcoco, nano at 96 x 96, bf16, on a card"
+    assert headline(make(num_gpus=4)).endswith("on 4 x a card")
+
+
+def test_parameter_table(make: Any) -> None:
+    rows = printed(parameter_table(make()))
+    assert rows[0] == ["part", "all", "trained"]
+    assert rows[-1] == ["model", "2.48", "2.48"]
+
+
+def test_phase_table__of_four_gpus(make: Any) -> None:
+    rows = {row[0]: row[1:] for row in printed(phase_table(make(num_gpus=4)))}
+    assert rows[""] == ["burn-in", "mutual"]
+    assert rows["samples"] == ["8", "24"]
+    assert rows["samples of a GPU"] == rows["at once"] == ["2", "6"]
+    assert rows["TFLOP: student"] == ["4", "12"]
+    assert rows["TFLOP: teacher"] == ["0", "1.5"]
+    assert rows["GiB: teacher"] == ["0", "1.0"]
+    assert rows["GiB at the peak"] == ["5.0", "10.0"]
+    assert rows["steps"] == ["6,170", "189,296"]
+    assert rows["a step takes"] == ["400 ms", "1.4 s"]
+    assert rows["training"] == ["41.1 min", "3.0 days"]
+
+
+def test_phase_table__without_counts(make: Any) -> None:
+    plan = make(counts=None)
+    rows = {row[0]: row[1:] for row in printed(phase_table(plan))}
+    assert rows["steps"] == rows["training"] == rows["evaluation on val"] == ["-", "-"]
+    assert rows["a step takes"] == ["1.6 s", "5.4 s"]
+    assert (
+        plan_lines(plan)[0] == "the run: refcoco's data is not here, and no counts of it are known: figures a step only"
+    )
+
+
+def test_plan_lines__say_what_they_rest_on(make: Any) -> None:
+    lines = plan_lines(make())
+    assert lines[0].startswith("the run: 11.")
+    assert lines[0].endswith("EFLOP, evaluation included")
+    text = "\n".join(lines)
+    for expected in (
+        "1,234 labeled and 56,789 unlabeled refs, 50 expressions of val (a test)",
+        "40% (an assumption) of 25 TFLOP/s in bf16 (a test)",
+        "3 states of 4.0 (two kept, one being written)",
+        "not counted, and not measured: the CUDA context, workspaces of cuDNN",
+    ):
+        assert expected in text
+    assert "Of several GPUs" not in text
+    assert "Of several GPUs" in "\n".join(plan_lines(make(num_gpus=2)))
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        (48, "memory: 28.0 GiB at the peak fit into the 46.5 GiB that the device has for it"),
+        (
+            24,
+            "warning: memory: 28.0 GiB at the peak do not fit into the 22.5 GiB that the device has for it; "
+            "make it fit with --grad-checkpointing: 16.0 GiB",
+        ),
+        (
+            16,
+            "warning: memory: 28.0 GiB at the peak do not fit into the 14.5 GiB that the device has for it; "
+            "make it fit with --micro-batch 12 --grad-checkpointing: 11.0 GiB",
+        ),
+    ],
+)
+def test_memory_line(make: Any, memory: int, expected: str) -> None:
+    assert memory_line(make(memory=memory)) == expected
+
+
+def test_memory_line__nothing_makes_it_fit(make: Any) -> None:
+    assert memory_line(make(memory=6)).endswith("; evaluation alone takes 7.0: give a smaller --model or --image-size")
+
+
+def test_as_json__is_the_whole_plan(make: Any) -> None:
+    plan = make(memory=16)
+    content = json.loads(as_json(plan))
+    assert content["phases"][1]["figures"]["peak"]["teacher"] == GIB
+    assert content["phases"][1]["figures"]["peak_bytes"] == content["highest_peak"] == 28 * GIB
+    assert content["remedy"] == {
+        "options": "--micro-batch 12 --grad-checkpointing",
+        "peak_bytes": 11 * GIB,
+        "fits": True,
+    }
+    assert content["seconds"] == plan.seconds
+    assert content["counts"]["labeled"] == 1234
+    assert content["assumed_share_of_peak"] == 0.4
