@@ -48,7 +48,7 @@ def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
     known = PUBLISHED.get(config.split)
     if known is None:
         return None
-    source = f"{config.split}'s data is not in {paths.data}: published counts"
+    source = f"published counts: the data is not in {paths.data}"
     if config.labeled_list is None:
         num_images = max(math.floor(config.labeled * known.images), 1)
         labeled = _DRAWN.get((config.split, config.labeled)) if config.labeled_seed == 0 else None

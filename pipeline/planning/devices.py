@@ -14,8 +14,8 @@ from semires.stages.train.engine.precision import multiply_fast, resolve_precisi
 
 Format = Literal["bf16", "tf32", "fp32"]
 
-GIB = 2**30
-DATA_SHEETS = "peaks and memory: the vendor's data sheets, dense"
+MIB, GIB = 2**20, 2**30
+DATA_SHEETS = "by the vendor's data sheet"
 
 # Side of the matrices that a speed is measured with, and how often.
 _SIDES = {"cuda": 8192, "cpu": 1024}
@@ -117,7 +117,7 @@ def _measured(title: str, device: torch.device, memory: int, dtypes: dict[Format
         type="cuda" if device.type == "cuda" else "cpu",
         memory=memory,
         peaks={name: _matmul_speed(device, dtype, side) for name, dtype in dtypes.items()},
-        source=f"peak measured with {side} x {side} matrix products",
+        source=f"measured with {side} x {side} matrix products",
     )
 
 

@@ -19,11 +19,7 @@ from semires.stages.train.config import TrainConfig
 SHARE_OF_PEAK = 0.4
 """Of a device's peak that training is assumed to reach."""
 RESERVE = 3 * GIB // 2
-"""Bytes of a GPU assumed to be taken by what is not counted."""
-NOT_COUNTED = (
-    "not counted, and not measured: the CUDA context, workspaces of cuDNN and cuBLAS, what the allocator holds in "
-    "pieces too small to use, the candidates of a batch"
-)
+"""Bytes of a device assumed to be taken by what is not counted."""
 STATES = 3
 """Two states are kept while the next is written."""
 
@@ -77,6 +73,7 @@ class Plan:
     computes_in: str
     device: PlanDevice
     num_gpus: int
+    is_compiled: bool
     parts: list[PartParameters]
     phases: list[PhasePlan]
     evaluation_flops: int
@@ -148,6 +145,7 @@ def make_plan(
         computes_in=number_format,
         device=device,
         num_gpus=num_gpus,
+        is_compiled=config.compile,
         parts=_parts(config),
         phases=phases,
         evaluation_flops=forward.flops,

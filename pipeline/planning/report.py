@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from semires.pipeline.planning.devices import GIB
+from semires.pipeline.planning.devices import GIB, MIB
 from semires.pipeline.planning.meter import Kind
-from semires.pipeline.planning.plan import NOT_COUNTED, RESERVE, SHARE_OF_PEAK, STATES, PhasePlan, Plan
+from semires.pipeline.planning.plan import RESERVE, SHARE_OF_PEAK, STATES, PhasePlan, Plan
 from semires.pipeline.planning.step import EVALUATED_AT_ONCE
 
 _KIND_NAMES: dict[Kind, str] = {
@@ -60,12 +60,12 @@ def phase_table(plan: Plan) -> Table:
     if plan.num_gpus > 1:
         row("samples of a GPU", [str(phase.share.num_samples) for phase in phases])
     row("at once", [str(phase.share.largest_part) for phase in phases])
-    row("TFLOP: student", [_number(phase.figures.flops_student / 1e12) for phase in phases])
-    row("TFLOP: teacher", [_number(phase.figures.flops_teacher / 1e12) for phase in phases])
+    row("operations: student", [_flops(phase.figures.flops_student) for phase in phases])
+    row("operations: teacher", [_flops(phase.figures.flops_teacher) for phase in phases])
     table.add_section()
     for kind, name in _KIND_NAMES.items():
-        row(f"GiB: {name}", [_gib(phase.figures.peak[kind]) for phase in phases])
-    row("GiB at the peak", [_gib(phase.figures.peak_bytes) for phase in phases])
+        row(f"memory: {name}", [_bytes(phase.figures.peak[kind]) for phase in phases])
+    row("memory at the peak", [_bytes(phase.figures.peak_bytes) for phase in phases])
     table.add_section()
     row("epochs", [str(phase.epochs) for phase in phases])
     row("steps", [_count(phase.steps) for phase in phases])
@@ -79,50 +79,58 @@ def plan_lines(plan: Plan) -> list[str]:
     """The sums, what they rest on, and what is missing."""
     lines = []
     if plan.seconds is None:
-        lines.append(f"the run: {plan.split}'s data is not here, and no counts of it are known: figures a step only")
+        lines.append(f"the run: the data of {plan.split} is not here, and no counts of it are known: one step only")
     else:
         assert plan.counts is not None
         flops = sum(phase.flops or 0 for phase in plan.phases)
-        lines.append(f"the run: {_duration(plan.seconds)}, {flops / 1e18:.3g} EFLOP, evaluation included")
+        lines.append(f"the run: {_duration(plan.seconds)}, {_flops(flops)}, evaluation included")
         lines.append(
             f"samples: {plan.counts.labeled:,} labeled and {plan.counts.unlabeled:,} unlabeled refs, "
             f"{plan.counts.val_expressions:,} expressions of val ({plan.counts.source})"
         )
     _, peak = plan.device.peak(is_bf16=plan.precision == "bf16")
     lines.append(
-        f"speed: {SHARE_OF_PEAK:.0%} (an assumption) of {peak:.3g} TFLOP/s in {plan.computes_in} ({plan.device.source})"
-        "; reading data, matching and what GPUs exchange are not in it"
+        f"speed: {SHARE_OF_PEAK:.0%} of {peak:.3g} TFLOP/s in {plan.computes_in}, {plan.device.source}; the "
+        f"{SHARE_OF_PEAK:.0%} are an assumption, and neither data nor matching nor what GPUs exchange are waited for"
     )
     lines.append(
-        f"evaluation: {_number(plan.evaluation_flops / 1e12)} TFLOP an expression, {_gib(plan.evaluation_peak)} GiB at "
-        f"the peak with {EVALUATED_AT_ONCE} at once"
+        f"evaluation: {_flops(plan.evaluation_flops)} an expression, {_bytes(plan.evaluation_peak)} at the peak with "
+        f"{EVALUATED_AT_ONCE} at once"
     )
     lines.append(
-        f"disk: {_gib(plan.disk.at_most)} GiB at most: {STATES} states of {_gib(plan.disk.state)} (two kept, one being "
-        f"written) and weights of {_gib(plan.disk.weights)}; {_gib(plan.disk.afterwards)} GiB afterwards"
+        f"disk: at most {_bytes(plan.disk.at_most)}: {STATES} states of {_bytes(plan.disk.state)} (two kept, one being "
+        f"written), weights of {_bytes(plan.disk.weights)}; afterwards {_bytes(plan.disk.afterwards)}"
     )
-    lines.append(
-        f"{NOT_COUNTED}; {_gib(RESERVE)} GiB are assumed for them"
-        + ("" if plan.num_gpus == 1 else ". Of several GPUs, buffers of the exchange too")
-    )
+    lines.append(f"not counted, and not measured: {'; '.join(not_counted(plan))}; {_bytes(RESERVE)} are assumed for it")
     return lines
+
+
+def not_counted(plan: Plan) -> list[str]:
+    """What takes memory and is in no figure."""
+    found = ["what the allocator holds in pieces too small to use", "the candidates of a batch"]
+    if plan.device.type == "cuda":
+        found = ["the CUDA context", "workspaces of cuDNN and cuBLAS", *found]
+    else:
+        found = ["Python and its libraries", "what the kernels keep for themselves", *found]
+    if plan.num_gpus > 1:
+        found.append("buffers of the exchange between GPUs")
+    return [*found, "what a compiled model does otherwise"] if plan.is_compiled else found
 
 
 def memory_line(plan: Plan) -> str:
     """Whether it fits, and if not, what makes it fit."""
-    of_device = f"{_gib(plan.available)} GiB that the device has for it"
+    needed, available = _bytes(plan.highest_peak), f"{_bytes(plan.available)} that the device has for it"
     if plan.highest_peak <= plan.available:
-        return f"memory: {_gib(plan.highest_peak)} GiB at the peak fit into the {of_device}"
-    text = f"warning: memory: {_gib(plan.highest_peak)} GiB at the peak do not fit into the {of_device}"
+        return f"memory: {needed} at the peak fit into the {available}"
+    text = f"warning: memory: {needed} at the peak do not fit into the {available}"
     if plan.evaluation_peak > plan.available:
-        return f"{text}; evaluation alone takes {_gib(plan.evaluation_peak)}: give a smaller --model or --image-size"
+        return f"{text}; evaluation alone takes {_bytes(plan.evaluation_peak)}: give a smaller --model or --image-size"
     assert plan.remedy is not None
-    options = plan.remedy.options or "as it is"
+    options, least = plan.remedy.options or "as it is", _bytes(plan.remedy.peak_bytes)
     if plan.remedy.fits:
-        return f"{text}; make it fit with {options}: {_gib(plan.remedy.peak_bytes)} GiB"
+        return f"{text}; make it fit with {options}: {least}"
     return (
-        f"{text}, and {_gib(plan.remedy.peak_bytes)} are the least that options make of it ({options}): give a smaller "
-        "--model or --image-size"
+        f"{text}, and {least} are the least that options make of it ({options}): give a smaller --model or --image-size"
     )
 
 
@@ -133,7 +141,7 @@ def as_json(plan: Plan) -> str:
         "highest_peak": plan.highest_peak,
         "assumed_share_of_peak": SHARE_OF_PEAK,
         "assumed_reserve": RESERVE,
-        "not_counted": NOT_COUNTED,
+        "not_counted": not_counted(plan),
     }
     for phase, written in zip(plan.phases, content["phases"], strict=True):
         written["figures"]["peak_bytes"] = phase.figures.peak_bytes
@@ -146,13 +154,18 @@ def _evaluation(phase: PhasePlan) -> str:
     return f"{phase.evaluations} x {_duration((phase.evaluation_seconds or 0.0) / phase.evaluations)}"
 
 
-def _gib(num_bytes: int) -> str:
-    gib = num_bytes / GIB
-    return f"{gib:.1f}" if gib >= 1 else f"{gib:.2g}" if gib >= 0.01 else f"{gib:.1g}"
+def _bytes(number: int) -> str:
+    gib = number / GIB
+    if gib >= 0.1:
+        return f"{gib:.1f} GiB" if gib >= 1 else f"{gib:.2f} GiB"
+    return f"{number / MIB:.0f} MiB" if number else "0"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}"
+def _flops(number: int) -> str:
+    for unit, scale in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return f"{number / 1e6:.3g} MFLOP" if number else "0"
 
 
 def _count(value: int | None) -> str:

@@ -52,10 +52,10 @@ def test_phase_table__of_four_gpus(make: Any) -> None:
     assert rows[""] == ["burn-in", "mutual"]
     assert rows["samples"] == ["8", "24"]
     assert rows["samples of a GPU"] == rows["at once"] == ["2", "6"]
-    assert rows["TFLOP: student"] == ["4", "12"]
-    assert rows["TFLOP: teacher"] == ["0", "1.5"]
-    assert rows["GiB: teacher"] == ["0", "1.0"]
-    assert rows["GiB at the peak"] == ["5.0", "10.0"]
+    assert rows["operations: student"] == ["4 TFLOP", "12 TFLOP"]
+    assert rows["operations: teacher"] == ["0", "1.5 TFLOP"]
+    assert rows["memory: teacher"] == ["0", "1.0 GiB"]
+    assert rows["memory at the peak"] == ["5.0 GiB", "10.0 GiB"]
     assert rows["steps"] == ["6,170", "189,296"]
     assert rows["a step takes"] == ["400 ms", "1.4 s"]
     assert rows["training"] == ["41.1 min", "3.0 days"]
@@ -67,24 +67,26 @@ def test_phase_table__without_counts(make: Any) -> None:
     assert rows["steps"] == rows["training"] == rows["evaluation on val"] == ["-", "-"]
     assert rows["a step takes"] == ["1.6 s", "5.4 s"]
     assert (
-        plan_lines(plan)[0] == "the run: refcoco's data is not here, and no counts of it are known: figures a step only"
+        plan_lines(plan)[0] == "the run: the data of refcoco is not here, and no counts of it are known: one step only"
     )
 
 
 def test_plan_lines__say_what_they_rest_on(make: Any) -> None:
     lines = plan_lines(make())
     assert lines[0].startswith("the run: 11.")
-    assert lines[0].endswith("EFLOP, evaluation included")
+    assert lines[0].endswith(" EFLOP, evaluation included")
     text = "\n".join(lines)
     for expected in (
         "1,234 labeled and 56,789 unlabeled refs, 50 expressions of val (a test)",
-        "40% (an assumption) of 25 TFLOP/s in bf16 (a test)",
-        "3 states of 4.0 (two kept, one being written)",
-        "not counted, and not measured: the CUDA context, workspaces of cuDNN",
+        "speed: 40% of 25 TFLOP/s in bf16, a test; the 40% are an assumption",
+        "disk: at most 15.0 GiB: 3 states of 4.0 GiB (two kept, one being written), weights of 1.0 GiB",
+        "not counted, and not measured: the CUDA context; workspaces of cuDNN and cuBLAS; what the allocator",
+        "; 1.5 GiB are assumed for it",
     ):
         assert expected in text
-    assert "Of several GPUs" not in text
-    assert "Of several GPUs" in "\n".join(plan_lines(make(num_gpus=2)))
+    assert "exchange between GPUs" not in text
+    assert "exchange between GPUs" in "\n".join(plan_lines(make(num_gpus=2)))
+    assert "a compiled model" in "\n".join(plan_lines(make(compile=True)))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,9 @@ def test_memory_line(make: Any, memory: int, expected: str) -> None:
 
 
 def test_memory_line__nothing_makes_it_fit(make: Any) -> None:
-    assert memory_line(make(memory=6)).endswith("; evaluation alone takes 7.0: give a smaller --model or --image-size")
+    assert memory_line(make(memory=6)).endswith(
+        "; evaluation alone takes 7.0 GiB: give a smaller --model or --image-size"
+    )
 
 
 def test_as_json__is_the_whole_plan(make: Any) -> None:
