@@ -131,9 +131,12 @@ def make_plan(
 
     available = device.memory - RESERVE
     fullest = max(phases, key=lambda phase: phase.figures.peak_bytes)
+    # Of several that do not fit the last is mutual learning, which has a teacher too: what suits it suits burn-in.
+    too_full = [phase for phase in phases if phase.figures.peak_bytes > available]
     remedy = None
-    if fullest.figures.peak_bytes > available:
-        remedy = find_remedy(configs[fullest.name], fullest.share, fullest.figures, on, available, is_bf16=is_bf16)
+    if too_full:
+        last = too_full[-1]
+        remedy = find_remedy(configs[last.name], last.share, last.figures, on, available, is_bf16=is_bf16)
     static = sum(fullest.figures.peak[kind] for kind in ("student", "teacher", "optimizer"))
     gradients = fullest.figures.peak["optimizer"] // 2  # those of the last step
     return Plan(

@@ -4,7 +4,8 @@ Axes: B samples, S side of the images, T tokens.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,25 +142,19 @@ def plan_step(config: TrainConfig, share: Share, device: torch.device, *, is_bf1
             nonlocal flops_of_teacher
             flops_of_teacher = meter.flops
 
-        try:
-            batch = make_batch(student, share.num_samples, device)
-            meter.hold("activations", vars(batch).values())
-            with meter:
-                compute_first_part(
-                    config,
-                    student,
-                    teacher,
-                    batch,
-                    share,
-                    is_bf16=is_bf16,
-                    on_gradient=lambda gradient: meter.hold("gradients", [gradient]),
-                    on_labels=teacher_is_done,
-                )
-        except (UnsupportedFakeTensorException, DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise InputError(
-                f"--plan: expected a model that computes without looking at values, found that {config.model} needs "
-                f"one ({type(error).__name__}: {' '.join(str(error).split())[:120]}); plan with another --model"
-            ) from error
+        batch = make_batch(student, share.num_samples, device)
+        meter.hold("activations", vars(batch).values())
+        with _without_values(config), meter:
+            compute_first_part(
+                config,
+                student,
+                teacher,
+                batch,
+                share,
+                is_bf16=is_bf16,
+                on_gradient=lambda gradient: meter.hold("gradients", [gradient]),
+                on_labels=teacher_is_done,
+            )
     flops_of_student = meter.flops - flops_of_teacher
     teacher_part = min(share.at_once, share.unlabeled)
     return StepFigures(
@@ -175,7 +170,7 @@ def plan_forward(config: TrainConfig, num_images: int, device: torch.device, *, 
     with fake_device(device), torch.no_grad():
         to_fake(model, device)
         batch = make_batch(model, num_images, device)
-        with StepMeter() as meter:
+        with _without_values(config), StepMeter() as meter:
             meter.hold("student", [*model.parameters(), *model.buffers()])
             meter.hold("activations", vars(batch).values())
             with autocast("bf16" if is_bf16 else "fp32", device):
@@ -259,3 +254,15 @@ def compute_first_part(
         return unsupervised_loss(logits, masks[part], matched, of_part, class_weights=config.class_weights)
 
     walk_backward(loss, on_gradient)
+
+
+@contextmanager
+def _without_values(config: TrainConfig) -> Iterator[None]:
+    """InputError where a model looks at a value in here."""
+    try:
+        yield
+    except (UnsupportedFakeTensorException, DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise InputError(
+            f"--plan: expected a model that computes without looking at values, found that {config.model} needs one "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:120]}); plan with another --model"
+        ) from error

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -113,21 +114,43 @@ def test_plan_step__of_a_gpu_that_is_not_here() -> None:
     assert 3.05 < figures.flops_student / (8 * forward.flops) < 4
 
 
-class Peeking(ResModel):
-    """A model that looks at a value."""
+class OneConvolution(ResModel):
+    """A model of one's own, with what `scale` makes of its logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.image_size = 16
         self.tokenizer = Tokenizer.from_vocab(weights_folder() / "nano_vocab.txt", max_tokens=4)
-        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.convolution = torch.nn.Conv2d(3, 2, 1)
+        self.scale = scale
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return images[:, :2] * self.scale * (2 if bool((images > 5).any()) else 1)
+        return self.scale(self.convolution(images))
 
 
-def test_plan_step__a_model_that_looks_at_values_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TrainConfig, "build_model", lambda self, pretrained: Peeking())
-    config = dataclasses.replace(CONFIG, model="mine:build")
+@pytest.fixture
+def make_mine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainConfig]:
+    def make(scale: Callable[[Tensor], Tensor] = lambda logits: logits) -> TrainConfig:
+        monkeypatch.setattr(TrainConfig, "build_model", lambda self, pretrained: OneConvolution(scale))
+        return dataclasses.replace(CONFIG, model="mine:build")
+
+    return make
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
+def test_plan_step__a_model_of_ones_own_by_hand(make_mine: Callable[..., TrainConfig], device: torch.device) -> None:
+    config = make_mine()
+    forward = 2 * 16 * 16 * 2 * 3  # 2 a multiply-add, pixels, channels out, channels in
+    assert plan_forward(config, 3, device, is_bf16=False).flops == forward
+    figures = plan_step(config, dataclasses.replace(MUTUAL, at_once=3), device, is_bf16=False)
+    assert figures.flops_teacher == 6 * forward
+    assert figures.flops_student == round(8 / 3 * 3 * 2 * forward)  # the images need no gradient
+    assert figures.peak["student"] == figures.peak["gradients"] == figures.peak["optimizer"] // 2 == 4 * (2 * 3 + 2)
+
+
+def test_plan_step__a_model_that_looks_at_values_is_refused(make_mine: Callable[..., TrainConfig]) -> None:
+    config = make_mine(lambda logits: logits * (2 if bool((logits > 5).any()) else 1))
     with pytest.raises(InputError, match=r"--plan: expected a model .* found that mine:build needs one"):
         plan_step(config, MUTUAL, CPU, is_bf16=False)
+    with pytest.raises(InputError, match=r"found that mine:build needs one"):
+        plan_forward(config, 2, CUDA, is_bf16=False)
