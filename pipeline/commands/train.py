@@ -121,9 +121,7 @@ def train(
         str | None,
         typer.Option(help="Plan for a GPU by name, such as h100 or rtx3090. Default: what is here, measured."),
     ] = None,
-    plan_gpus: Annotated[
-        int | None, typer.Option(min=1, help="Plan for so many GPUs (default: torchrun's, else 1).")
-    ] = None,
+    plan_gpus: Annotated[int | None, typer.Option(help="Plan for so many GPUs (default: torchrun's, else 1).")] = None,
     plan_json: Annotated[Path | None, typer.Option(help="Write the plan to this file too.")] = None,
 ) -> None:
     """Stage two: burn-in, then mutual learning on refined pseudo-labels; the same command goes on with a run.
@@ -203,7 +201,7 @@ def train(
                     config,
                     paths,
                     plan_device or device,
-                    num_gpus=plan_gpus or ranks.world_size,
+                    num_gpus=ranks.world_size if plan_gpus is None else plan_gpus,
                     has_burn_in=burn_in is not None,
                     write_json_to=plan_json,
                 )

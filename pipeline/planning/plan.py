@@ -165,9 +165,9 @@ def _share(config: TrainConfig, num_gpus: int) -> Share:
     batches = [config.batch_burn_in, 0]
     if config.method != "supervised":
         batches = [config.batch_labeled, config.batch_unlabeled]
-    if num_gpus > min(batch for batch in batches if batch):
+    if not 1 <= num_gpus <= min(batch for batch in batches if batch):
         raise InputError(
-            f"--plan-gpus: expected at most a GPU for each sample of a kind, found {num_gpus} for batches of "
+            f"--plan-gpus: expected 1 or more, and a sample of each kind for each, found {num_gpus} for batches of "
             f"{' + '.join(str(batch) for batch in batches if batch)}; raise the batches or plan for fewer"
         )
     labeled, unlabeled = (math.ceil(batch / num_gpus) for batch in batches)

@@ -27,6 +27,7 @@ def test_train_plan__of_refcoco_without_its_data(semires: Callable[..., Any], tm
     ("arguments", "expected"),
     [
         (("--plan-device", "abacus"), ("--plan-device: expected cpu", "'abacus'")),
+        (("--plan-device", "t4", "--plan-gpus", 0), ("--plan-gpus", "found 0")),
         (("--plan-device", "t4", "--plan-gpus", 9), ("--plan-gpus", "found 9 for batches of 4 + 12")),
     ],
 )
