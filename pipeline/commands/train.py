@@ -195,7 +195,15 @@ def train(
         config = dataclasses.replace(start, match=matched, **changed)
         if config.method == "supervised":
             config = config.burn_in()
+        if name is None:
+            how = f"-{config.match.strategy}" if config.method == "semires" else ""
+            by = "" if recipe in (None, "paper") else f"-{recipe}"
+            name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
+        run = paths.runs / name
         if plan:
+            folder = RunFolder(run)
+            if folder.is_started and not restart:
+                config = config.continuing(folder.read_config(), given=changed)
             if ranks.is_main:
                 print_plan(
                     config,
@@ -206,11 +214,6 @@ def train(
                     write_json_to=plan_json,
                 )
             return
-        if name is None:
-            how = f"-{config.match.strategy}" if config.method == "semires" else ""
-            by = "" if recipe in (None, "paper") else f"-{recipe}"
-            name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
-        run = paths.runs / name
         console.print(f"run: {run} on {chosen_device}" + _of_many(ranks), soft_wrap=True)
         if restart:
             aside = ranks.first(lambda: move_aside(run))

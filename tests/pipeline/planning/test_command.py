@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run_folder import RunFolder
+
 
 def test_train_plan__of_refcoco_without_its_data(semires: Callable[..., Any], tmp_path: Path) -> None:
     """Nothing is here but the package; nothing is started, and nothing written but the file asked for."""
@@ -21,6 +24,19 @@ def test_train_plan__of_refcoco_without_its_data(semires: Callable[..., Any], tm
     assert plan["phases"][0]["steps"] == 41_972 * 40 // 12
     assert sum(part["trained"] for part in plan["parts"]) == 2_478_565
     assert plan["phases"][0]["figures"]["flops_teacher"] == 3 * plan["evaluation_flops"]
+
+
+def test_train_plan__of_a_run_that_goes_on(
+    semires: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on with the batches of its time, as training would."""
+    planned = []
+    monkeypatch.setattr("semires.pipeline.planning.command.print_plan", lambda config, *_, **__: planned.append(config))
+    RunFolder(tmp_path / "runs" / "old").start(TrainConfig(batch_burn_in=6, model="nano"), [1])
+    for options in (("--name", "old"), ("--name", "old", "--restart"), ("--name", "new")):
+        assert semires("train", "--split", "refcoco", "--model", "nano", "--plan", *options).code == 0
+    assert [config.batch_burn_in for config in planned] == [6, 8, 8]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize(
