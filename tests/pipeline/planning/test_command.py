@@ -12,6 +12,7 @@ from semires.stages.train.run_folder import RunFolder
 def test_train_plan__of_refcoco_without_its_data(semires: Callable[..., Any], tmp_path: Path) -> None:
     """Nothing is here but the package; nothing is started, and nothing written but the file asked for."""
     arguments = ("--split", "refcoco", "--model", "nano", "--method", "baseline", "--burn-in", "a-run")
+    arguments += ("--grad-checkpointing", "--micro-batch", 2)
     planning = ("--plan", "--plan-device", "rtx3090", "--plan-gpus", 4, "--plan-json", "plan.json")
     finished = semires("train", *arguments, *planning)
     assert (finished.code, finished.err) == (0, "")
@@ -21,9 +22,17 @@ def test_train_plan__of_refcoco_without_its_data(semires: Callable[..., Any], tm
     assert "fit into the 22.5 GiB" in finished.out
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["phases"][0]["steps"] == 41_972 * 40 // 12
+    (phase,) = plan["phases"]
+    assert phase["steps"] == 41_972 * 40 // 12
+    assert phase["share"] == {"labeled": 3, "unlabeled": 3, "at_once": 2}
     assert sum(part["trained"] for part in plan["parts"]) == 2_478_565
-    assert plan["phases"][0]["figures"]["flops_teacher"] == 3 * plan["evaluation_flops"]
+    peak = phase["figures"]["peak"]
+    assert peak["student"] == peak["teacher"] > 4 * 2_478_565  # buffers too
+    assert peak["optimizer"] == 2 * 4 * 2_478_565
+    assert peak["gradients"] == 4 * 2_478_565  # of the parts before
+    assert phase["figures"]["flops_teacher"] == 3 * plan["evaluation_flops"]
+    # Forward, backward and a part of the forward again, of every sample in every part.
+    assert 3.05 < phase["figures"]["flops_student"] / (6 * plan["evaluation_flops"]) < 4
 
 
 def test_train_plan__of_a_run_that_goes_on(

@@ -9,7 +9,6 @@ from torch.profiler import ProfilerActivity, profile
 from semires.pipeline.planning.step import (
     Share,
     make_batch,
-    make_student,
     make_teacher,
     parameter_groups,
     plan_forward,
@@ -98,20 +97,6 @@ def test_plan_step__expects_the_memory_that_is_measured(
 ) -> None:
     expected = plan_step(config, share, CPU, is_bf16=precision == "bf16").peak_bytes
     assert expected == pytest.approx(measured_peak(config, share, precision), rel=0.1)
-
-
-def test_plan_step__of_a_gpu_that_is_not_here() -> None:
-    config = dataclasses.replace(CONFIG, gradient_checkpointing=True)
-    figures = plan_step(config, dataclasses.replace(MUTUAL, at_once=3), CUDA, is_bf16=True)
-    forward = plan_forward(config, 3, CUDA, is_bf16=True)
-    parameters = 4 * sum(parameter.numel() for parameter in make_student(config).parameters())
-    assert figures.peak["student"] == figures.peak["teacher"] > parameters  # buffers too
-    assert figures.peak["optimizer"] == 2 * parameters
-    assert figures.peak["gradients"] == parameters  # of the parts before
-    assert 0 < forward.activations * 3 / 16 < figures.peak["activations"]
-    assert figures.flops_teacher == 6 * forward.flops
-    # Forward, backward and a part of the forward again, of every sample in every part.
-    assert 3.05 < figures.flops_student / (8 * forward.flops) < 4
 
 
 class OneConvolution(ResModel):
