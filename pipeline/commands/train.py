@@ -219,7 +219,9 @@ def train(
             aside = ranks.first(lambda: move_aside(run))
             if aside is not None:
                 console.print(f"what was in {run} is now in {aside}", soft_wrap=True)
-        config = as_begun(config, run, chosen_device, given=changed)
+        config, asked = as_begun(config, run, chosen_device, given=changed), config
+        for what, (begun, default) in config.differences(asked.resolved(chosen_device)).items():
+            console.print(f"{run} was begun with {what} {begun!r} and goes on so, not with {default!r}", soft_wrap=True)
         if burn_in is not None and config.method != "supervised":
             burn_in_folder = RunFolder(burn_in)
             check_burn_in(burn_in_folder, config)

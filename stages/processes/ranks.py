@@ -48,6 +48,8 @@ class Ranks:
         if job is None:
             return cls()
         store, rank, world_size = job
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # else each rank would also take memory of the first GPU
         # The store outlives a restart of the processes: nothing of an earlier start may be taken for an answer.
         store = dist.PrefixStore(f"semires/train/{restart_count()}", store)
         dist.init_process_group(

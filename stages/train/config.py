@@ -208,6 +208,11 @@ class TrainConfig:
             kept["precision"] = found.precision
         return dataclasses.replace(self, **kept)
 
+    def differences(self, other: "TrainConfig") -> dict[str, tuple[Any, Any]]:
+        """In what this config and another compute otherwise: name -> (here, there)."""
+        here, there = self.to_dict(), other.to_dict()
+        return {name: (here[name], there[name]) for name in here if name not in FREE and here[name] != there[name]}
+
     def resolved(self, device: torch.device) -> "TrainConfig":
         """This config with the precision that auto means on `device`."""
         return dataclasses.replace(self, precision=resolve_precision(self.precision, device))

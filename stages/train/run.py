@@ -14,7 +14,7 @@ from semires.stages.data.labeled import draw_labeled_images, load_labeled_images
 from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
-from semires.stages.train.config import FREE, TrainConfig
+from semires.stages.train.config import TrainConfig
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
 from semires.stages.train.train_data import TrainData
@@ -187,8 +187,7 @@ def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
 
 def burn_in_differences(folder: RunFolder, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """In what the burn-in in `folder` was trained otherwise than one of `config`: name -> (there, asked for)."""
-    there, asked = folder.read_config().to_dict(), config.burn_in().to_dict()
-    return {name: (there[name], asked[name]) for name in asked if name not in FREE and there[name] != asked[name]}
+    return folder.read_config().differences(config.burn_in())
 
 
 def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: TrainConfig) -> None:

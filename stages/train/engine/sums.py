@@ -60,7 +60,9 @@ class StepSums:
         if not means:
             return ""
         texts = [f"loss {means['loss_sup']:.3f}" + (f" + {means['loss_unsup']:.3f}" if "loss_unsup" in means else "")]
-        if "matched" in means:
+        if means.get("matched"):
             texts.append(f"matched {100 * means['matched']:.0f}%")
             texts.append(f"label IoU {means['label_iou_before']:.2f} → {means['label_iou_after']:.2f}")
+        elif "matched" in means:
+            texts.append(f"label IoU {means['label_iou_before']:.2f}")
         return " · ".join(texts)
