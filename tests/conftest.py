@@ -1,9 +1,12 @@
 """What tests of several modules share: a RefShapes of a few scenes, a store of their true masks, original layouts."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before it is imported: a hub that cannot be reached is asked again for 20 s
 
 import numpy as np
 import pytest

@@ -221,13 +221,13 @@ def test_trainer__killed_at_fifty_random_moments(
 
 
 def test_trainer__goes_on_with_another_number_of_ranks(tmp_path: Path, given: Callable[..., dict[str, Any]]) -> None:
-    settings = {"method": "baseline", "mutual_epochs": 6, "save_minutes": 0.0}
+    settings = {"method": "baseline", "batch_labeled": 2, "batch_unlabeled": 2, "mutual_epochs": 1, "save_minutes": 0.0}
     alone = given("alone", **settings)
     on_ranks(tmp_path, 1, TRAIN, **alone)
     for first, then in ((2, 1), (1, 2)):
         job = given(f"{first}then{then}", **settings)
         started = Job(tmp_path, first, TRAIN, **job)
-        while not list(job["run"].glob("state-*3.pt")):
+        while not list(job["run"].glob("state-*2.pt")):
             time.sleep(0.02)
             assert started.processes[0].is_alive()
         started.kill_after(0.0)

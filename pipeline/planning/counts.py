@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
-from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 
 
@@ -66,7 +66,7 @@ def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
 
 
 def _counted(config: TrainConfig, paths: Paths) -> RunCounts:
-    dataset = ReferDataset.load(paths.data, config.split, paths.images_of(config.split))
+    dataset = read_dataset(paths, config.split)
     refs = dataset.refs_of("train")
     image_ids = (
         draw_labeled_images(refs, config.labeled, config.labeled_seed)

@@ -90,6 +90,7 @@ def test_compile__one_graph(config: LavtConfig, size: tuple[int, int], training:
         torch.testing.assert_close(found, lavt(*batch))
 
 
+@pytest.mark.slow  # the exported programs that `semires export` writes are held to the same in test_export.py
 @torch.no_grad()
 def test_export__batch_and_size_stay_free() -> None:
     # Windows of 7: these images have two rows of one window in stage 2 and a single window in the last two.
