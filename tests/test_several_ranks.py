@@ -76,6 +76,21 @@ def sha256(model):
 answer((sha256(trainer.model), sha256(trainer.evaluated)))
 """
 
+EVALUATE = """
+import torch
+from semires.stages.data.refer import ReferDataset
+from semires.stages.train.evaluation import evaluate
+from semires.stages.train.samples import RefSamples
+
+torch.manual_seed(0)
+model = config.build_model(pretrained=True)
+with torch.no_grad():
+    model.decoder.classify.bias.zero_()  # so that it says something
+dataset = ReferDataset.load(root, "refshapes")
+samples = RefSamples(dataset, dataset.refs_of("val"), model.tokenizer, model.image_size)
+answer(evaluate(model, samples, torch.device("cpu"), batch_size=1, ranks=ranks))
+"""
+
 
 class Job:
     """Processes that gloo connects, each of which runs the source text `work`."""
@@ -236,6 +251,14 @@ def test_trainer__goes_on_with_another_number_of_ranks(tmp_path: Path, given: Ca
         for line, expected in zip(lines_of(job["run"]), lines_of(alone["run"]), strict=True):
             assert line["loss_unsup"] == pytest.approx(expected["loss_unsup"], abs=2e-3)
             assert line["loss_sup"] == pytest.approx(expected["loss_sup"], abs=2e-3)
+
+
+def test_evaluate__exact_scores_of_the_whole_on_every_rank(
+    tmp_path: Path, given: Callable[..., dict[str, Any]]
+) -> None:
+    (expected,) = on_ranks(tmp_path, 1, EVALUATE, **given("none"))
+    assert expected.oiou > 0
+    assert on_ranks(tmp_path, 3, EVALUATE, **given("none")) == [expected] * 3
 
 
 def test_ranks__an_error_of_the_first_ends_all(tmp_path: Path) -> None:

@@ -59,6 +59,17 @@ def test_plan_grid__every_seed_has_the_published_labeled_images(tmp_path: Path) 
     assert runs[2].config == TrainConfig(split="refcoco+")
 
 
+def test_as_begun__the_cells_of_a_grid_are_those_of_its_first_run(tmp_path: Path) -> None:
+    supervised, baseline, semires = plan_grid("refcoco", [0.01], 1, tmp_path)
+    cpu = torch.device("cpu")
+    assert table1._as_begun(semires, cpu).config == semires.config.resolved(cpu)
+    # Begun when the batch was that of one GPU, in float32.
+    former = {"batch_burn_in": 6, "batch_labeled": 3, "batch_unlabeled": 3, "precision": "fp32"}
+    RunFolder(supervised.folder).start(dataclasses.replace(supervised.config, **former), [1])
+    for run in (supervised, baseline, semires):
+        assert table1._as_begun(run, cpu).config == dataclasses.replace(run.config, **former)
+
+
 def test_what_is_missing__files_then_candidates(
     tmp_path: Path, write_refer: Callable[..., Any], write_store: Callable[..., None]
 ) -> None:

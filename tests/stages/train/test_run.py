@@ -18,17 +18,20 @@ from semires.cache.writer import StoreWriter
 from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images
 from semires.stages.data.refer import ReferDataset
+from semires.stages.processes.lock import folder_lock
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import (
+    as_begun,
     burn_in_differences,
     check_burn_in,
     check_candidates,
     check_run,
+    move_aside,
     run_sources,
     train_run,
 )
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.trainer import TrainData
+from semires.stages.train.train_data import TrainData
 
 CPU = torch.device("cpu")
 NanoConfig = Callable[..., TrainConfig]
@@ -303,3 +306,35 @@ def test_train_run__images_without_candidates(
     build_view(store, 96)
     train_run(nano_config(), refshapes, tmp_path / "run", CPU, store=store, burn_in=supervised)
     assert {line["matched"] for line in metrics_of(tmp_path / "run")} == {0.0}
+
+
+def test_train_run__a_second_training_in_the_folder_is_refused(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig
+) -> None:
+    with folder_lock(tmp_path / "run", what="training"), pytest.raises(InputError, match="found another at work"):
+        train_run(nano_config(method="supervised"), refshapes, tmp_path / "run", CPU)
+    assert not RunFolder(tmp_path / "run").is_started
+
+
+def test_move_aside__begins_anew_and_loses_nothing(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig
+) -> None:
+    path = tmp_path / "run"
+    assert move_aside(path) is None
+    for number, seed in ((1, 3), (2, 4)):
+        config = nano_config(method="supervised", seed=seed)
+        RunFolder(path).start(config, [1])
+        with folder_lock(path, what="training"), pytest.raises(InputError, match="found another at work"):
+            move_aside(path)
+        assert move_aside(path) == tmp_path / f"run.old{number}"
+        assert not path.exists()
+        assert RunFolder(tmp_path / f"run.old{number}").read_config() == config
+
+
+def test_as_begun__former_defaults_and_precision_of_the_run(tmp_path: Path, nano_config: NanoConfig) -> None:
+    asked = TrainConfig(split="refshapes", model="nano")
+    assert as_begun(asked, tmp_path, CPU).precision in ("fp32", "bf16")
+    begun = dataclasses.replace(asked, precision="fp32", batch_labeled=3, batch_unlabeled=3, batch_burn_in=6)
+    RunFolder(tmp_path).start(begun, [1])
+    assert as_begun(asked, tmp_path, CPU) == begun
+    assert as_begun(asked, tmp_path, CPU, given=["batch_labeled"]).batch_labeled == 12
