@@ -22,7 +22,7 @@ ALLOWED = {
     DATA: {DATA},
     PROCESSES: {DATA, PROCESSES},
     # The funnel knows no SAM by name, the SAMs know the funnel's settings.
-    f"{CACHE_SAM}.generator": {DATA, CACHE, f"{CACHE_SAM}.generator"},
+    f"{CACHE_SAM}.generator": {DATA, PROCESSES, CACHE, f"{CACHE_SAM}.generator"},
     f"{CACHE_SAM}.models": {DATA, f"{CACHE_SAM}.generator", f"{CACHE_SAM}.models"},
     CACHE_SAM: {DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"},
     # Models know nothing of the trainer, matching nothing of the models, and neither of the store; the engine none of

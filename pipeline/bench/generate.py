@@ -37,9 +37,8 @@ from semires.pipeline.bench.memory import bench_manifest
 from semires.pipeline.bench.random_sam import MIN_MASKS, random_sam, settings_for
 from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
 from semires.pipeline.recipes import generator_settings
-from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.mask_generator import PHASES, MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
-from semires.stages.cache_sam.generator.timing import PHASES
 from semires.stages.cache_sam.models.sam import load_sam
 from semires.stages.cache_sam.sources import folder_images
 from semires.stages.data.images import load_image

@@ -37,7 +37,7 @@ from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.views import Jitter, draw_blurred, draw_jitter, strong_view, weak_view
 
 Phase = Callable[[str], AbstractContextManager[None]]
-PHASES = ("views", "teacher", "match", "student forward", "student backward")
+PHASES = ("views", "teacher", "match", "student forward", "student backward", "optimizer", "EMA")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class TrainStep:
     """Computes a step's gradients and leaves them in the student's parameters.
 
     student: the model, or DistributedDataParallel around it. phase: a context entered for each of `PHASES`, for those
-    who measure.
+    who measure; the last two are the trainer's.
     """
 
     def __init__(

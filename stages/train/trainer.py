@@ -163,10 +163,12 @@ class Trainer:
         draws = self.gradients.draw(labeled, unlabeled, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         sums = self.gradients(labeled, unlabeled, draws)
-        self.optimizer.step()
-        self.schedule.step()
+        with self.gradients.phase("optimizer"):
+            self.optimizer.step()
+            self.schedule.step()
         if self.teacher is not None:
-            self.teacher.update(self.model)
+            with self.gradients.phase("EMA"):
+                self.teacher.update(self.model)
         self.step += 1
         self._clock.count_step()
         self._sums.add(sums)

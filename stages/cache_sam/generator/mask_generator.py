@@ -37,8 +37,10 @@ from semires.stages.cache_sam.generator.selection import (
 )
 from semires.stages.cache_sam.generator.settings import PRECISIONS, GeneratorSettings, precision_of
 from semires.stages.cache_sam.generator.threads import BatchThreads
-from semires.stages.cache_sam.generator.timing import PHASES, PhaseTimer
 from semires.stages.data.errors import InputError
+from semires.stages.processes.timing import PhaseTimer
+
+PHASES = ("encode", "decode", "select", "pack")
 
 # Bytes of one prompt batch's image tokens on CPU: above it the decoder waits for memory, from about 1.5 MiB on also for
 # fresh pages, since glibc gives a thread's back after each batch. The tiny SAM's 144 prompts make 8 batches of it.
@@ -103,7 +105,7 @@ class MaskGenerator:
         self._settings = settings
         self._compiled = compile
         self._profile = profile
-        self._timer = PhaseTimer(sam.device, enabled=profile)
+        self._timer = PhaseTimer(PHASES, sam.device, enabled=profile)
         # What torch.compile makes has threads of its own.
         self._threads = BatchThreads(enabled=sam.device.type == "cpu" and not compile)
         dtype = PRECISIONS[self.precision]
@@ -222,7 +224,7 @@ class MaskGenerator:
         at_once = self._prompts_at_once(shared)
 
         def search(start: int) -> tuple[list[_Found], PhaseTimer]:
-            timer = PhaseTimer(embedding.device, enabled=self._profile)
+            timer = PhaseTimer(PHASES, embedding.device, enabled=self._profile)
             return self._search_batch(shared, prompts[start : start + at_once], frame, at_once, timer), timer
 
         starts = range(0, len(prompts), at_once)

@@ -3,11 +3,13 @@ import time
 import pytest
 import torch
 
-from semires.stages.cache_sam.generator.timing import PHASES, PhaseTimer
+from semires.stages.processes.timing import PhaseTimer
+
+PHASES = ("encode", "decode", "pack")
 
 
 def test_phase__adds_up() -> None:
-    timer = PhaseTimer(torch.device("cpu"), enabled=True)
+    timer = PhaseTimer(PHASES, torch.device("cpu"), enabled=True)
     for _ in range(2):
         with timer.phase("decode"):
             time.sleep(0.005)
@@ -16,7 +18,7 @@ def test_phase__adds_up() -> None:
 
 
 def test_phase__counts_what_fails() -> None:
-    timer = PhaseTimer(torch.device("cpu"), enabled=True)
+    timer = PhaseTimer(PHASES, torch.device("cpu"), enabled=True)
 
     def fail() -> None:
         with timer.phase("encode"):
@@ -29,7 +31,7 @@ def test_phase__counts_what_fails() -> None:
 
 
 def test_phase__off() -> None:
-    timer = PhaseTimer(torch.device("cpu"), enabled=False)
+    timer = PhaseTimer(PHASES, torch.device("cpu"), enabled=False)
     with timer.phase("pack"):
         time.sleep(0.001)
     assert timer.milliseconds == dict.fromkeys(PHASES, 0.0)

@@ -1,30 +1,30 @@
-"""Milliseconds that each phase of mask generation takes."""
+"""Milliseconds that each phase of a piece of work takes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-
-PHASES = ("encode", "decode", "select", "pack")
 
 
 class PhaseTimer:
     """Adds up wall time by phase; costs nothing and counts nothing while `enabled` is False.
 
+    names: the phases, in the order in which `milliseconds` has them.
+
     On CUDA the device is synchronized at both ends of a phase, so that its work is counted where it was asked for:
     measuring takes away the overlap of host and device, and the phases add up to more than an unmeasured run.
     """
 
-    def __init__(self, device: torch.device, *, enabled: bool) -> None:
+    def __init__(self, names: Sequence[str], device: torch.device, *, enabled: bool) -> None:
+        self.enabled = enabled
+        self.milliseconds = dict.fromkeys(names, 0.0)
         self._device = device
-        self._enabled = enabled
-        self.milliseconds = dict.fromkeys(PHASES, 0.0)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what runs inside as phase `name`, one of `PHASES`; phases do not nest."""
-        if not self._enabled:
+        """Count what runs inside as phase `name`, one of the names; phases do not nest."""
+        if not self.enabled:
             yield
             return
         self._wait()
