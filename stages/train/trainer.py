@@ -22,6 +22,7 @@ from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.clock import Clock
 from semires.stages.train.engine.distributed import distributed
 from semires.stages.train.engine.loss_watch import LossWatch, SeenLoss
+from semires.stages.train.engine.memory import keep_freed_memory
 from semires.stages.train.engine.precision import multiply_fast
 from semires.stages.train.engine.rng import rng_state, seed_rank, set_rng_state
 from semires.stages.train.engine.schedule import evenly_spaced, poly_schedule
@@ -97,6 +98,7 @@ class Trainer:
         self.schedule = poly_schedule(self.optimizer, round(self.num_steps * schedule_length))
         self.generator = torch.Generator().manual_seed(config.seed)  # of the views
         multiply_fast(device)
+        keep_freed_memory(device)
         self.gradients = TrainStep(self.config, self._student(), self.teacher, self.ranks, device)
         self.step = 0
         self.best_oiou = -1.0
