@@ -33,6 +33,7 @@ class EmaTeacher:
         self.alpha = alpha
         self.model = copy.deepcopy(student).eval().requires_grad_(False)
         self._average = get_ema_multi_avg_fn(alpha)
+        self._pairs: _Pairs | None = None
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
@@ -40,15 +41,12 @@ class EmaTeacher:
 
         Floating-point buffers (BatchNorm's running statistics) are averaged like parameters, integer ones copied.
         """
-        floats: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-        for own, theirs in zip(_tensors(self.model), _tensors(student), strict=True):
-            if own.is_floating_point():
-                own_list, their_list = floats.setdefault(own.dtype, ([], []))
-                own_list.append(own)
-                their_list.append(theirs)
-            else:
-                own.copy_(theirs)
-        for own_list, their_list in floats.values():
+        # Walking through two models takes longer than averaging a small one.
+        if self._pairs is None or not self._pairs.are_of(self.model, student):
+            self._pairs = _Pairs(self.model, student)
+        for own, theirs in self._pairs.whole:
+            own.copy_(theirs)
+        for own_list, their_list in self._pairs.floats.values():
             self._average(own_list, their_list, 0)
 
     @torch.no_grad()
@@ -74,6 +72,37 @@ class EmaTeacher:
         self.model.load_state_dict(state)
 
 
+class _Pairs:
+    """The tensors of teacher and student, two by two: `floats` by dtype, `whole` those of integers."""
+
+    def __init__(self, teacher: nn.Module, student: nn.Module) -> None:
+        self._of = teacher, student
+        self._first = _first_tensors(teacher), _first_tensors(student)
+        self.floats: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        self.whole: list[tuple[Tensor, Tensor]] = []
+        for own, theirs in zip(_tensors(teacher), _tensors(student), strict=True):
+            if own.is_floating_point():
+                own_list, their_list = self.floats.setdefault(own.dtype, ([], []))
+                own_list.append(own)
+                their_list.append(theirs)
+            else:
+                self.whole.append((own, theirs))
+
+    def are_of(self, teacher: nn.Module, student: nn.Module) -> bool:
+        """Whether they are these models' still: one that has moved to another device has other buffers."""
+        now = _first_tensors(teacher), _first_tensors(student)
+        return self._of == (teacher, student) and all(
+            before is after
+            for befores, afters in zip(self._first, now, strict=True)
+            for before, after in zip(befores, afters, strict=True)
+        )
+
+
 def _tensors(model: nn.Module) -> list[Tensor]:
     """Parameters, then buffers, in the module's order: the same for two copies of one model."""
     return [*model.parameters(), *model.buffers()]
+
+
+def _first_tensors(model: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """The first parameter and the first buffer."""
+    return next(model.parameters(), None), next(model.buffers(), None)

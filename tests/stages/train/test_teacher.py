@@ -85,6 +85,19 @@ def test_update__mixed_dtypes_are_averaged_each_in_its_own() -> None:
         torch.testing.assert_close(own, start + 1)
 
 
+def test_update__follows_a_student_that_was_converted_or_replaced(student: TinySegmenter) -> None:
+    teacher = EmaTeacher(student, alpha=0.0)
+    teacher.update(student)
+    student.double()  # parameters stay the same objects, buffers do not
+    teacher.model.double()
+    other = TinySegmenter().double()
+    for followed in (student, other):
+        disturb(followed)
+        teacher.update(followed)
+        expected = followed.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in teacher.model.state_dict().items())
+
+
 def test_update__another_architecture_fails(student: TinySegmenter) -> None:
     with pytest.raises(ValueError, match="zip"):
         EmaTeacher(student).update(student.conv)
