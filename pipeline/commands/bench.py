@@ -188,3 +188,42 @@ def lavt_bench(
     prepare(json_file)
     config = LavtBenchConfig(device=choose_device(device), **given(cases=cases, repeats=repeats, threads=threads))
     show(bench_lavt(config), json_file)
+
+
+@app.command("step")
+def step_bench(
+    model: Annotated[str | None, typer.Option(help="nano (default), tiny, small, base or large.")] = None,
+    size: Annotated[int | None, typer.Option(min=33, help="Side of the images (default: the model's own).")] = None,
+    batch_labeled: Annotated[
+        int | None, typer.Option(min=1, help="Labeled samples a step (default: 4 for nano, else 3).")
+    ] = None,
+    batch_unlabeled: Annotated[
+        int | None, typer.Option(min=1, help="Unlabeled samples a step (default: 12 for nano, else 3).")
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Measure ours compiled as well.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two turns of one step.")] = False,
+    device: Device = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Turns of every contestant (default 5).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU (default 1).")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """A semi-supervised training step beside the same step written plainly: samples/s and where the time goes."""
+    from semires.pipeline.bench.step import StepBenchConfig, bench_step
+    from semires.pipeline.stage_runs import choose_device
+    from semires.stages.data.errors import InputError
+    from semires.stages.train.models.lavt.config import LAVT_SIZES
+
+    if model is not None and model not in LAVT_SIZES:
+        raise InputError(f"--model: expected one of {', '.join(LAVT_SIZES)}, found {model!r}")
+    turns = {"steps": 1, "repeats": 2} if quick else {}
+    options = given(
+        model=model,
+        size=size,
+        batch_labeled=batch_labeled,
+        batch_unlabeled=batch_unlabeled,
+        repeats=repeats,
+        threads=threads,
+    )
+    prepare(json_file)
+    config = StepBenchConfig(device=choose_device(device), compile=compile, **(turns | options))
+    show(bench_step(config), json_file)

@@ -6,7 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from semires.cache.errors import StoreError
-from semires.pipeline.bench import cache, generate, handout, lavt
+from semires.pipeline.bench import cache, generate, handout, lavt, step
 from semires.pipeline.bench.report import Bench
 from semires.pipeline.cli import app
 from semires.stages.data.errors import InputError
@@ -43,7 +43,7 @@ def test_bench_cache__defaults_are_the_configs(asked: list[cache.CacheBenchConfi
     assert asked == [cache.CacheBenchConfig()]
 
 
-@pytest.mark.parametrize("command", ["cache", "match", "generate", "handout", "lavt"])
+@pytest.mark.parametrize("command", ["cache", "match", "generate", "handout", "lavt", "step"])
 def test_bench__a_file_that_cannot_be_written(
     asked: list[cache.CacheBenchConfig], tmp_path: Path, command: str
 ) -> None:
@@ -131,4 +131,31 @@ def test_bench_lavt__options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -
         lavt.LavtBenchConfig(cases=(lavt.Case("small", 224, 3),)),
     ]
     result = CliRunner().invoke(app, ["bench", "lavt", "--model", "clipseg"])
+    assert str(result.exception) == "--model: expected one of base, tiny, small, large, nano, found 'clipseg'"
+
+
+def test_bench_step__options_reach_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configs: list[step.StepBenchConfig] = []
+
+    def bench_step(config: step.StepBenchConfig) -> Bench:
+        configs.append(config)
+        return Bench(title="T", machine={}, rows=[{"figure": "samples/s", "semires, fp32": 52.5}])
+
+    monkeypatch.setattr(step, "bench_step", bench_step)
+    cpu = ["--device", "cpu"]
+    model = ["--model", "base", "--size", "224", "--batch-labeled", "2", "--batch-unlabeled", "1", "--compile"]
+    for options in ([], ["--quick", "--threads", "2"], ["--quick", "--repeats", "3", *model]):
+        assert CliRunner().invoke(app, ["bench", "step", *cpu, *options], catch_exceptions=False).exit_code == 0
+    assert configs == [
+        step.StepBenchConfig(),
+        step.StepBenchConfig(steps=1, repeats=2, threads=2),
+        step.StepBenchConfig(
+            model="base", size=224, batch_labeled=2, batch_unlabeled=1, compile=True, steps=1, repeats=3
+        ),
+    ]
+    target = tmp_path / "step.json"
+    result = CliRunner().invoke(app, ["bench", "step", *cpu, "--json", str(target)], catch_exceptions=False)
+    assert "52.5" in result.output
+    assert json.loads(target.read_text())["rows"] == [{"figure": "samples/s", "semires, fp32": 52.5}]
+    result = CliRunner().invoke(app, ["bench", "step", "--model", "clipseg"])
     assert str(result.exception) == "--model: expected one of base, tiny, small, large, nano, found 'clipseg'"
