@@ -14,9 +14,8 @@ from semires.stages.train.engine.memory import keep_freed_memory
 def test_keep_freed_memory__pages_come_once() -> None:
     keep_freed_memory(torch.device("cpu"))
     faults = []
-    for _ in range(9):
+    for megabytes in range(64, 32, -4):  # smaller each time: something small may lie where the one before was
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(64 * 2**20, dtype=torch.uint8)
+        torch.ones(megabytes * 2**20, dtype=torch.uint8)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    # Of 4 KB there are 16,384 pages. Now and then something small that was allocated in between is in the way.
-    assert sorted(faults)[4] < 1000
+    assert sorted(faults)[4] < 1000  # else each of their 9,000 to 16,000 pages of 4 KB
