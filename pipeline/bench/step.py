@@ -121,16 +121,17 @@ def _measure(config: StepBenchConfig, folder: Path) -> tuple[list[dict[str, Cell
     operations = {each.name: _operations(each, train_config, device) for each in contestants if not each.is_compiled}
     operations_of_ours = next(reversed(operations.values()))  # a compiled one has those of the same not compiled
     num_samples = train_config.batch_labeled + train_config.batch_unlabeled
+    plain_ms = ms[PLAIN] / config.steps
+    without_clean_up = plain_ms - (phases[PLAIN][CLEAN_UP] or 0.0)
     columns: dict[str, dict[str, Cell]] = {}
     for each in contestants:
         name, step_ms = each.name, ms[each.name] / config.steps
         count = operations.get(name, operations_of_ours)
         floor_ms = count / (2 * _peak_side(device) ** 3) * ms[f"peak: {each.precision}"]
-        plain_ms = ms[PLAIN] / config.steps
         columns[name] = {
             "samples/s": num_samples * 1e3 / step_ms,
             f"ratio to {PLAIN}": plain_ms / step_ms,
-            f"ratio to it without {CLEAN_UP}": (plain_ms - (phases[PLAIN][CLEAN_UP] or 0.0)) / step_ms,
+            f"ratio to it without {CLEAN_UP}": None if name == PLAIN else without_clean_up / step_ms,
             "step, ms": step_ms,
             **{f"{phase}, ms": value for phase, value in phases[name].items()},
             "EMA alone, ms": ms[f"{name}: EMA"],
