@@ -12,10 +12,13 @@ from semires.pipeline.progress import OnProgress, console, counting
 from semires.pipeline.stage_runs import load_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.masks import RESAMPLING
+from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import evaluate
 from semires.stages.train.loading import Loader
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.samples import RefSamples
+
+SCORES = "scores.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +35,22 @@ class RunScores:
     dropped_refs: int | None = None
 
 
-def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnProgress) -> RunScores:
-    """Evaluate the best model of `run` and write `scores.json` there.
+def has_scores(run: Path) -> bool:
+    """Whether scores of a run were kept, by whatever rule."""
+    return (run / SCORES).is_file()
+
+
+def evaluate_run(
+    run: Path, paths: Paths, device: torch.device, on_progress: OnProgress, dataset: ReferDataset | None = None
+) -> RunScores:
+    """Evaluate the best model of `run` and write `scores.json` there. dataset: the run's, where it is loaded already.
 
     A finished run that has its scores is not measured again: its weights no longer change. Scores against targets of
     another resampling rule, as they were before there was a choice of rule, are measured anew, which is said.
     """
     folder = RunFolder(run)
     config = folder.read_config()
-    cached = run / "scores.json"
+    cached = run / SCORES
     if cached.is_file() and folder.is_finished:
         try:
             known = json.loads(cached.read_text())
@@ -52,7 +62,7 @@ def evaluate_run(run: Path, paths: Paths, device: torch.device, on_progress: OnP
         console.print(f"{cached}: targets were resized by another rule, measured anew", soft_wrap=True)
     config, model = folder.load_model()
     model.to(device)
-    dataset = load_dataset(paths, config.split, on_progress)
+    dataset = dataset or load_dataset(paths, config.split, on_progress)
     by_split = {}
     for name in dataset.spec.evaluation:
         refs = dataset.refs_of(name)

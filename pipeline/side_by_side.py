@@ -1,4 +1,4 @@
-"""Training runs side by side, a process each: on a CPU two runs of one thread are done before two of two in turn.
+"""Training runs, and candidates, side by side, a process each: two of one thread are done before two of two in turn.
 
 A training step is a thousand short operators, and at the end of each torch's threads wait for each other; processes do
 not.
@@ -23,6 +23,8 @@ from semires.cache.errors import StoreError
 from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
+from semires.pipeline.scores import evaluate_run, has_scores
+from semires.pipeline.stage_runs import prepare_candidates
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.processes.stopping import StopRequested
@@ -40,16 +42,35 @@ class Job:
     burn_in: Path | None
     log_to: Sequence[str] = ()
 
+    @property
+    def what(self) -> str:
+        """What it does, for an error's text."""
+        return f"training in {self.folder}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidatesJob:
+    """The candidates in `store` of the data set that `config` names, and their view at its training size."""
+
+    config: TrainConfig
+    store: str | Path
+
+    @property
+    def what(self) -> str:
+        """What it does, for an error's text."""
+        return f"making the candidates in {self.store}"
+
 
 def is_worth_it(num_jobs: int, device: torch.device) -> bool:
     """Whether so many runs are done sooner side by side: on a CPU with a thread of torch's for each."""
     return device.type == "cpu" and torch.get_num_threads() >= num_jobs
 
 
-def train_side_by_side(jobs: Sequence[Job], paths: Paths, on_progress: OnProgress) -> None:
-    """Train the jobs on the CPU all at once, each in a process of its own with its share of torch's threads.
+def train_side_by_side(jobs: Sequence[Job | CandidatesJob], paths: Paths, on_progress: OnProgress) -> None:
+    """Do the jobs on the CPU all at once, each in a process of its own with its share of torch's threads. A run that is
+    trained is scored as well.
 
-    `on_progress` is told of each under its method's name. The first error of one ends the others, which go on from
+    `on_progress` is told of each run under its method's name. The first error of one ends the others, which go on from
     their last evaluation when asked again; so does the end of this process, however it comes. InputError and StoreError
     as `train_run` raises them, RuntimeError where a process ended otherwise; its own words are on stderr then.
 
@@ -57,11 +78,11 @@ def train_side_by_side(jobs: Sequence[Job], paths: Paths, on_progress: OnProgres
     """
     context = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads
     num_threads = max(1, torch.get_num_threads() // len(jobs))
-    running: dict[Connection, tuple[Job, BaseProcess]] = {}
+    running: dict[Connection, tuple[Job | CandidatesJob, BaseProcess]] = {}
     try:
         for job in jobs:
             reader, writer = context.Pipe(duplex=False)
-            process: BaseProcess = context.Process(target=_train, args=(job, paths, num_threads, writer), daemon=True)
+            process: BaseProcess = context.Process(target=_do, args=(job, paths, num_threads, writer), daemon=True)
             with _interrupts_ignored():
                 process.start()
             writer.close()  # the process has its own: the pipe ends with it
@@ -85,7 +106,7 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _follow(running: Mapping[Connection, tuple[Job, BaseProcess]], on_progress: OnProgress) -> None:
+def _follow(running: Mapping[Connection, tuple[Job | CandidatesJob, BaseProcess]], on_progress: OnProgress) -> None:
     """Pass on what the processes tell until each has said that it is done; raises the error that one tells."""
     pending = list(running)
     while pending:
@@ -97,7 +118,7 @@ def _follow(running: Mapping[Connection, tuple[Job, BaseProcess]], on_progress: 
                 job, process = running[reader]
                 process.join()
                 raise RuntimeError(
-                    f"training in {job.folder} ended with exit code {process.exitcode}; what it had to say is above"
+                    f"{job.what} ended with exit code {process.exitcode}; what it had to say is above"
                 ) from None
             if message is None:
                 pending.remove(reader)
@@ -109,29 +130,41 @@ def _follow(running: Mapping[Connection, tuple[Job, BaseProcess]], on_progress: 
                 on_progress(*message)
 
 
-def _train(job: Job, paths: Paths, num_threads: int, writer: Connection) -> None:
+def _do(job: Job | CandidatesJob, paths: Paths, num_threads: int, writer: Connection) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(num_threads)
+    console.quiet = True  # the parent has the display
     try:
         # Not `read_dataset`: the parent has said what the data set lost.
         dataset = ReferDataset.load(paths.data, job.config.split, paths.images_of(job.config.split))
-        with _quiet(job.log_to), run_loggers(job.log_to, job.folder, paths.runs, say=writer.send) as on_metrics:
-            train_run(
-                job.config,
-                dataset,
-                job.folder,
-                torch.device("cpu"),
-                store=job.store,
-                burn_in=job.burn_in,
-                on_progress=_telling(writer, job.config.method),
-                on_metrics=on_metrics,
-                say=writer.send,
-            )
+        if isinstance(job, Job):
+            _train(job, paths, dataset, writer)
+        else:
+            size = job.config.model_image_size
+            prepare_candidates(paths, dataset, size, job.store, lambda *what: writer.send(what))
         writer.send(None)
     except (InputError, StoreError) as error:
         writer.send(error)
     except StopRequested:  # by the parent, or with it: its state is saved
         sys.exit(1)
+
+
+def _train(job: Job, paths: Paths, dataset: ReferDataset, writer: Connection) -> None:
+    cpu, tell = torch.device("cpu"), _telling(writer, job.config.method)
+    with _quiet(job.log_to), run_loggers(job.log_to, job.folder, paths.runs, say=writer.send) as on_metrics:
+        train_run(
+            job.config,
+            dataset,
+            job.folder,
+            cpu,
+            store=job.store,
+            burn_in=job.burn_in,
+            on_progress=tell,
+            on_metrics=on_metrics,
+            say=writer.send,
+        )
+    if not has_scores(job.folder):
+        evaluate_run(job.folder, paths, cpu, tell, dataset)
 
 
 @contextmanager

@@ -94,10 +94,9 @@ def prepare_candidates(
 
     A store that holds every train image is taken as it is, also where it was made with other settings than ours.
     """
-    images = train_images(dataset)
-    if dataset.spec.name == "refshapes" and Path(store) == paths.store("refshapes") and not _holds_all(store, images):
+    if lacks_candidates(paths, dataset, store):
         cache_sam(
-            images,
+            train_images(dataset),
             store,
             split="refshapes",
             loaded=load_sam("tiny", None, torch.device("cpu")),
@@ -106,6 +105,12 @@ def prepare_candidates(
             on_progress=on_progress,
         )
     derive_view(store, size, on_progress)
+
+
+def lacks_candidates(paths: Paths, dataset: ReferDataset, store: str | Path) -> bool:
+    """Whether `prepare_candidates` has stage one to do: RefShapes' own store does not hold every train image."""
+    is_own = dataset.spec.name == "refshapes" and Path(store) == paths.store("refshapes")
+    return is_own and not _holds_all(store, train_images(dataset))
 
 
 def _holds_all(store: str | Path, images: list[ImageSource]) -> bool:

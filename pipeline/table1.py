@@ -20,8 +20,8 @@ from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
 from semires.pipeline.reporting.tables import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
-from semires.pipeline.side_by_side import Job, is_worth_it, train_side_by_side
-from semires.pipeline.stage_runs import prepare, train
+from semires.pipeline.side_by_side import CandidatesJob, Job, is_worth_it, train_side_by_side
+from semires.pipeline.stage_runs import lacks_candidates, prepare, train
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import Method, TrainConfig
 from semires.stages.train.run import as_begun
@@ -108,7 +108,8 @@ def run_table1(
             for together in ([first], others):
                 names = " and ".join(METHODS[run.config.method] for run in together)
                 console.print(f"{split} {first.config.labeled * 100:g}% seed {first.seed}: {names}")
-                _train_all(together, paths, device, on_progress, log_to)
+                candidates_of = others[-1].config if together == [first] else None
+                _train_all(together, paths, device, on_progress, log_to, candidates_of)
                 for run in together:
                     scores = evaluate_run(run.folder, paths, device, on_progress)
                     measured.append(Measured(seed=run.seed, scores=scores))
@@ -129,11 +130,25 @@ def _groups(runs: Sequence[GridRun]) -> list[Sequence[GridRun]]:
 
 
 def _train_all(
-    runs: Sequence[GridRun], paths: Paths, device: torch.device, on_progress: OnProgress, log_to: Sequence[str]
+    runs: Sequence[GridRun],
+    paths: Paths,
+    device: torch.device,
+    on_progress: OnProgress,
+    log_to: Sequence[str],
+    candidates_of: TrainConfig | None,
 ) -> None:
-    """Train runs that do not need each other, side by side where that is faster."""
+    """Train runs that do not need each other, side by side where that is faster; beside a burn-in, which needs none,
+    the candidates are made that a run of `candidates_of` will need."""
     runs = [_as_begun(run, device) for run in runs]
     num_unfinished = sum(not RunFolder(run.folder).is_finished for run in runs)
+    if candidates_of is not None and num_unfinished and is_worth_it(2, device):
+        (run,) = runs
+        dataset, _ = prepare(run.config, paths, run.folder, on_progress)
+        to_fill = paths.store(run.config.split)
+        if lacks_candidates(paths, dataset, to_fill):
+            burn_in = Job(config=run.config, folder=run.folder, store=None, burn_in=None, log_to=log_to)
+            train_side_by_side([burn_in, CandidatesJob(config=candidates_of, store=to_fill)], paths, on_progress)
+            return
     if num_unfinished < 2 or not is_worth_it(len(runs), device):
         for run in runs:
             train(run.config, paths, run.folder, device, on_progress, burn_in=run.burn_in, log_to=log_to)

@@ -28,7 +28,7 @@ def never_ends(job, paths, num_threads, writer):
     time.sleep(600)
 
 if __name__ == "__main__":
-    side_by_side._train = never_ends
+    side_by_side._do = never_ends
     show = lambda what, *rest: print(what, flush=True)
     side_by_side.train_side_by_side([None, None], None, show)
 """

@@ -3,6 +3,7 @@
 Axes: B batch, N = H * W positions, C visual channels, T tokens, D text channels, h heads, c channels of a head.
 """
 
+import torch
 from torch import Tensor, nn
 
 from semires.stages.data.errors import InputError
@@ -44,8 +45,17 @@ class PixelWordAttention(nn.Module):
 
         pixels_BNC, words_BTD: float32. mask_BT: non-zero where there is a word; padded words have no influence.
         """
+        query_BNC, device_type = self.query(pixels_BNC), pixels_BNC.device.type
+        if not torch.is_autocast_enabled(device_type):
+            return self._attend(query_BNC, words_BTD, mask_BT)
+        # What a position gathers differs little from position to position, all the less before training, and the norms
+        # divide by that difference: in bfloat16 they would magnify its rounding.
+        with torch.autocast(device_type, enabled=False):
+            return self._attend(query_BNC.float(), words_BTD.float(), mask_BT)
+
+    def _attend(self, query_BNC: Tensor, words_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         mask_BT1 = mask_BT[..., None].to(words_BTD.dtype)
-        query_BhNc = self._split(self._normalise(self.query(pixels_BNC)))
+        query_BhNc = self._split(self._normalise(query_BNC))
         key_BhTc = self._split(self.key(words_BTD) * mask_BT1)
         value_BhTc = self._split(self.value(words_BTD) * mask_BT1)
         scores_BhNT = query_BhNc @ key_BhTc.transpose(-2, -1) * self.scale
