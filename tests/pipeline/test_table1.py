@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from semires.cache.reader import CandidateStore
 from semires.pipeline import stage_runs, table1
 from semires.pipeline.paths import Paths
 from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
@@ -176,7 +177,9 @@ def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:
 def test_run_table1__methods_of_a_burn_in_side_by_side(
     tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two processes of one thread leave what one process of one thread leaves, and log as it does."""
+    """Two processes of one thread leave what one process of one thread leaves, and log as it does; the candidates are
+    made beside the burn-in."""
+    shutil.rmtree(tiny_grid.store("refshapes"))
     monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: True)
     folder = tiny_grid.runs / "table1" / "refshapes" / "0.25" / "seed0"
     (folder / "baseline").mkdir(parents=True)
@@ -189,7 +192,8 @@ def test_run_table1__methods_of_a_burn_in_side_by_side(
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tensorboard failed (")]
     assert len(failed) == 1
     assert str(folder / "baseline" / "tensorboard") in failed[0]
-    assert {*METHODS, "evaluation of baseline", "evaluation of semires"} <= seen
+    assert {*METHODS, "evaluation of baseline", "evaluation of semires", "candidate masks"} <= seen
+    assert len(CandidateStore(tiny_grid.store("refshapes"))) == 12
     monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: False)
     one_by_one = dataclasses.replace(tiny_grid, runs=tiny_grid.runs.parent / "one_by_one")
     run_table1(one_by_one, CPU, ignore, splits=["refshapes"], shares=[0.25])

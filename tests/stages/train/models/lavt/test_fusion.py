@@ -46,6 +46,22 @@ def test_attention__equals_reference_without_padding(inputs, heads):
         torch.testing.assert_close(found[sample], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_attention__bfloat16_does_not_magnify_its_rounding() -> None:
+    # Positions that gather nearly the same, as before training: the norms divide by what little they differ.
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    attention = PixelWordAttention(32, 48)
+    pixels = torch.randn(2, 64, 32, generator=generator)
+    words = 3.0 + 0.1 * torch.randn(2, 6, 48, generator=generator)
+    mask = torch.ones(2, 6)
+    expected = attention(pixels, words, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(pixels, words, mask)
+    assert found.dtype == torch.float32
+    cosine = F.cosine_similarity(found.flatten(), expected.flatten(), dim=0)
+    assert cosine > 0.999
+
+
 def test_attention__no_word_at_all_is_finite(inputs):
     pixels, words, mask = inputs
     found = PixelWordAttention(CHANNELS, TEXT)(pixels, words, torch.zeros_like(mask))
