@@ -143,12 +143,14 @@ def test_side_by_side__the_processes_do_not_repeat_it(
 ) -> None:
     read: list[ReferDataset] = []
     monkeypatch.setattr(side_by_side, "train_run", lambda config, dataset, *args, **kwargs: read.append(dataset))
+    monkeypatch.setattr(side_by_side, "evaluate_run", lambda run, paths, device, tell, dataset: read.append(dataset))
     monkeypatch.setattr(side_by_side, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(side_by_side.console, "quiet", False)  # what it sets here, in no process of its own, is undone
     job = Job(config=TrainConfig(split="refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
     writer = Telling()
-    side_by_side._train(job, Paths(data=lossy), torch.get_num_threads(), writer)  # type: ignore[arg-type]
+    side_by_side._do(job, Paths(data=lossy), torch.get_num_threads(), writer)  # type: ignore[arg-type]
     assert writer.told == [None]
-    assert read[0].problems.num_dropped == 2
+    assert [dataset.problems.num_dropped for dataset in read] == [2, 2]
     assert capfd.readouterr().out == ""
 
 
