@@ -11,7 +11,7 @@ from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.writer import RefShapesConfig
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import Method, TrainConfig
 from semires.stages.train.matching import Strategy
 from semires.stages.train.views import ViewConfig
 
@@ -32,6 +32,8 @@ PUBLIC_CODE: dict[str, Any] = {
 PUBLIC_IOM: dict[str, Any] = {"lambda_sup": 10.0, "patience": None}
 PUBLIC_CPI: dict[str, Any] = {"lambda_sup": 1.0, "patience": 5}
 PUBLIC_ALPHA = 0.9996
+
+TABLE1_METHODS: tuple[Method, ...] = ("supervised", "baseline", "semires")
 
 # The labeled shares of Table 1; RefShapes has one.
 TABLE1_SHARES: dict[str, tuple[float, ...]] = {

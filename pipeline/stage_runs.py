@@ -137,7 +137,7 @@ def prepare(
     check_run(config, dataset, run, burn_in)
     if not RunFolder(run).is_finished:
         config.build_model(pretrained=burn_in is None)  # weights that cannot be read, a factory that makes no model
-    if config.method == "semires":
+    if config.is_refined:
         store = store or paths.store(config.split)
         prepare_candidates(paths, dataset, config.model_image_size, store, on_progress)
     return dataset, store

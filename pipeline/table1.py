@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -17,13 +16,13 @@ from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
+from semires.pipeline.recipes import TABLE1_METHODS, TABLE1_SHARES, train_recipe
 from semires.pipeline.reporting.tables import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
 from semires.pipeline.side_by_side import CandidatesJob, Job, is_worth_it, train_side_by_side
 from semires.pipeline.stage_runs import lacks_candidates, prepare, train
 from semires.stages.data.errors import InputError
-from semires.stages.train.config import Method, TrainConfig
+from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import as_begun
 from semires.stages.train.run_folder import RunFolder
 
@@ -47,7 +46,7 @@ def plan_grid(split: str, shares: Sequence[float], num_seeds: int, root: Path) -
         for share in shares:
             folder = root / split / f"{share:g}" / f"seed{seed}"
             base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed)
-            for method in get_args(Method):
+            for method in TABLE1_METHODS:
                 # The burn-in *is* the supervised run: its settings hold nothing that only the other methods read.
                 config = dataclasses.replace(base.burn_in() if method == "supervised" else base, method=method)
                 burn_in = None if method == "supervised" else folder / "supervised"
@@ -125,7 +124,7 @@ def run_table1(
 
 def _groups(runs: Sequence[GridRun]) -> list[Sequence[GridRun]]:
     """The methods of each share and seed: the burn-in, then those that start from it."""
-    num_methods = len(get_args(Method))
+    num_methods = len(TABLE1_METHODS)
     return [runs[start : start + num_methods] for start in range(0, len(runs), num_methods)]
 
 

@@ -21,7 +21,8 @@ from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LAVT_SIZES
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch, training_plan
+from semires.stages.train.samples import Batch
+from semires.stages.train.sampling import training_plan
 from semires.stages.train.step import PHASES
 from semires.stages.train.trainer import Trainer
 

@@ -22,12 +22,23 @@ def train(
     ] = None,
     labeled: Annotated[float | None, typer.Option(help="Share of labeled images (paper: 0.01).")] = None,
     labeled_list: Annotated[Path | None, typer.Option(help="File of labeled image ids, in place of a draw.")] = None,
-    method: Annotated[str | None, typer.Option(help="supervised, baseline or semires (default).")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="supervised, baseline, semires (default) or semires-cc (README).")
+    ] = None,
     matching: Annotated[str | None, typer.Option(help="iom, cpi, cpi-u (default) or cpi-o.")] = None,
     iou_rate: Annotated[float | None, typer.Option(help="IOM's threshold (paper: 0.5).")] = None,
     inter1: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |P| (paper: 0.7).")] = None,
     inter2: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |S| (paper: 0.7).")] = None,
     pwa: Annotated[bool | None, typer.Option(help="Pixel-wise weights for unmatched labels (default: yes).")] = None,
+    expressions: Annotated[
+        int | None, typer.Option(help="semires-cc: expressions of a ref that the teacher reads (default 2; 0: all).")
+    ] = None,
+    compete: Annotated[
+        str | None, typer.Option(help="semires-cc: what refs of an image compete for, pixels (default) or none.")
+    ] = None,
+    most_refs: Annotated[
+        int | None, typer.Option(help="semires-cc: most refs of an image labeled together (default: a batch's).")
+    ] = None,
     burn_in: Annotated[Path | None, typer.Option(help="A finished supervised run to start from.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name. Default: made of the settings.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
@@ -192,11 +203,14 @@ def train(
         if patience is not None:
             changed["patience"] = patience or None
         matched = dataclasses.replace(start.match, **given(iou_rate=iou_rate, inter1=inter1, inter2=inter2))
-        config = dataclasses.replace(start, match=matched, **changed)
+        group = dataclasses.replace(start.group, **given(compete=compete, most_refs=most_refs))
+        if expressions is not None:
+            group = dataclasses.replace(group, expressions=expressions or None)
+        config = dataclasses.replace(start, match=matched, group=group, **changed)
         if config.method == "supervised":
             config = config.burn_in()
         if name is None:
-            how = f"-{config.match.strategy}" if config.method == "semires" else ""
+            how = f"-{config.match.strategy}" if config.is_refined else ""
             by = "" if recipe in (None, "paper") else f"-{recipe}"
             name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
         run = paths.runs / name

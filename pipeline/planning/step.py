@@ -35,6 +35,9 @@ from semires.stages.train.views import plain_view
 EVALUATED_AT_ONCE = 16
 """Images of a batch in evaluation."""
 
+MEAN_EXPRESSIONS = 3
+"""Of a ref, where a teacher reads all: RefCOCO's have 2.85."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -156,12 +159,19 @@ def plan_step(config: TrainConfig, share: Share, device: torch.device, *, is_bf1
                 on_labels=teacher_is_done,
             )
     flops_of_student = meter.flops - flops_of_teacher
-    teacher_part = min(share.at_once, share.unlabeled)
+    num_read, teacher_part = teacher_reads(config, share)
     return StepFigures(
         peak=meter.peak,
         flops_student=round(flops_of_student * share.num_samples / share.largest_part),
-        flops_teacher=round(flops_of_teacher * share.unlabeled / teacher_part) if teacher_part else 0,
+        flops_teacher=round(flops_of_teacher * num_read / teacher_part) if teacher_part else 0,
     )
+
+
+def teacher_reads(config: TrainConfig, share: Share) -> tuple[int, int]:
+    """The expressions that a process's teacher reads in a step, and at once; of a ref's as many as are asked for."""
+    of_ref = (config.group.expressions or MEAN_EXPRESSIONS) if config.is_grouped else 1
+    num_read = share.unlabeled * of_ref
+    return num_read, num_read if share.num_parts == 1 else min(share.at_once, num_read)
 
 
 def plan_forward(config: TrainConfig, num_images: int, device: torch.device, *, is_bf16: bool) -> ForwardFigures:
@@ -232,14 +242,17 @@ def compute_first_part(
     if teacher is not None:
         weak = plain_view(batch.images[num_labeled:])
         images = torch.cat([images, weak.clone()])
-        rows = slice(num_labeled, num_labeled + min(share.at_once, share.unlabeled))
+        num_read, num_at_once = teacher_reads(config, share)
+        unlabeled = torch.arange(num_at_once, device=device) % share.unlabeled
         with autocast(precision, device):
-            label, prob = teacher.pseudo_label(
-                normalize(weak[: share.at_once]), batch.input_ids[rows], batch.attention_mask[rows]
-            )
+            # Only where the teacher reads several expressions are images copied.
+            shown = weak[:num_at_once] if num_read == share.unlabeled else weak.index_select(0, unlabeled)
+            rows = num_labeled + unlabeled
+            label, prob = teacher.pseudo_label(normalize(shown), batch.input_ids[rows], batch.attention_mask[rows])
+        del shown
         on_labels()
         masks = torch.zeros_like(masks)  # the labels of all parts
-        if config.method == "semires" and config.pwa:
+        if config.is_refined and config.pwa:
             weights = pwa_weights(prob.new_zeros(masks.shape))
         del label, prob
     part = slice(0, share.largest_part)

@@ -57,11 +57,11 @@ def train_command(config: TrainConfig, options: Collection[str]) -> tuple[str, d
     if config.method == "supervised":  # what only mutual learning reads is not its setting
         recipe = dataclasses.replace(recipe.burn_in(), method=recipe.method)
     command, others = ["semires", "train", "--split", config.split], dict[str, Any]()
-    settings = {**vars(config), **vars(config.match)}
-    start = {**vars(recipe), **vars(recipe.match)}
+    settings = {**vars(config), **vars(config.match), **vars(config.group)}
+    start = {**vars(recipe), **vars(recipe.match), **vars(recipe.group)}
     for name, value in settings.items():
         option = OPTIONS.get(name, name)
-        if name in ("split", "match") or value == start[name]:
+        if name in ("split", "match", "group") or value == start[name]:
             continue
         if option not in options or not isinstance(value, bool | int | float | str):
             others[name] = vars(value) if dataclasses.is_dataclass(value) else value

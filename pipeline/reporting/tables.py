@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
+from semires.pipeline.recipes import TABLE1_METHODS
 from semires.pipeline.reporting.published import published
 from semires.pipeline.scores import RunScores
 from semires.stages.data.refer import SPLITS
 
-METHODS = {"supervised": "Supervised", "baseline": "Baseline", "semires": "SemiRES"}
+METHODS = {"supervised": "Supervised", "baseline": "Baseline", "semires": "SemiRES", "semires-cc": "SemiRES-CC"}
 TITLES = {
     "refcoco": "RefCOCO",
     "refcoco+": "RefCOCO+",
@@ -61,8 +62,8 @@ class SplitTable:
 def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -> SplitTable:
     """Gather the runs of one data set into the paper's layout: methods down, shares and splits across."""
     evaluation = SPLITS[split].evaluation
-    rows = {}
-    for method in METHODS:
+    rows: dict[str, tuple[Cell, ...]] = {}
+    for method in TABLE1_METHODS:
         cells = []
         for share in shares:
             for number, name in enumerate(evaluation):

@@ -26,6 +26,7 @@ class Annotation:
 
     ref_id: int
     image_id: int
+    ann_id: int
     image: ImageRecord
     segmentation: Segmentation
     texts: tuple[str, ...]
@@ -34,11 +35,12 @@ class Annotation:
 class SharedAnnotations:
     """The annotations of `refs`, in their order; `text` names the text of each expression that is read.
 
-    ref_ids: int64 [R]. num_texts: int64 [R], how many expressions a ref has.
+    ref_ids, image_ids: int64 [R]. num_texts: int64 [R], how many expressions a ref has.
     """
 
     def __init__(self, dataset: ReferDataset, refs: Sequence[Ref], text: Text) -> None:
         self.ref_ids = torch.tensor([ref.ref_id for ref in refs], dtype=torch.int64)
+        self.image_ids = torch.tensor([ref.image_id for ref in refs], dtype=torch.int64)
         self.num_texts = np.array([len(ref.expressions) for ref in refs], dtype=np.int64)
         self._image_folder = dataset.image_folder
         buffer, ends = bytearray(), [0]
@@ -46,6 +48,7 @@ class SharedAnnotations:
             annotation = Annotation(
                 ref.ref_id,
                 ref.image_id,
+                ref.ann_id,
                 dataset.image_record(ref.image_id),
                 dataset.segmentation(ref),
                 ref.texts(text),

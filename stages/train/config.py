@@ -11,13 +11,14 @@ import torch
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS, Text
 from semires.stages.train.engine.precision import Precision, resolve_precision
+from semires.stages.train.group_labels import GroupConfig
 from semires.stages.train.losses import CLASS_WEIGHTS, LossMean
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.models.build import BERT_SOURCE, SWIN_SOURCES, build_model, check_model, image_size_of
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.views import ViewConfig
 
-Method = Literal["supervised", "baseline", "semires"]
+Method = Literal["supervised", "baseline", "semires", "semires-cc"]
 
 UNSAID: dict[str, Any] = {"text": "sent", "eval_text": "sent", "blur_labeled": True, "text_dropout_burn_in": True}
 """What runs did from before these settings existed, where that is no longer the default."""
@@ -45,11 +46,14 @@ class TrainConfig:
     labeled_list: str | None = None
     """File that lists the labeled image ids, in place of a draw."""
     method: Method = "semires"
-    """supervised: labeled data only; baseline: mutual learning on raw pseudo-labels; semires: on refined ones."""
+    """supervised: labeled data only; baseline: mutual learning on raw pseudo-labels; semires: on refined ones;
+    semires-cc, which is not the paper's: on refined ones of consensus and competition."""
     match: MatchConfig = field(default_factory=MatchConfig)
-    """How pseudo-labels are refined; read by `semires` only."""
+    """How pseudo-labels are refined; read by `semires` and `semires-cc`."""
     pwa: bool = True
-    """Weight the pixels of unmatched labels by the teacher's certainty (eq. 9-10); read by `semires` only."""
+    """Weight the pixels of unmatched labels by the teacher's certainty (eq. 9-10); read by both as well."""
+    group: GroupConfig = field(default_factory=GroupConfig)
+    """How the refs of an image are labeled together; read by `semires-cc` only."""
     model: str = "base"
     """LAVT's size (base is the paper's, nano RefShapes'), clipseg, or a factory PACKAGE.MODULE:FACTORY."""
     swin: str | None = None
@@ -186,7 +190,7 @@ class TrainConfig:
             for name, published in (("swin", SWIN_SOURCES["base"]), ("bert", BERT_SOURCE)):
                 if values.get(name) == published and values.get("model") in ("base", "nano"):
                     values[name] = None
-            for name, kind in (("match", MatchConfig), ("views", ViewConfig)):
+            for name, kind in (("match", MatchConfig), ("views", ViewConfig), ("group", GroupConfig)):
                 if name in values:
                     values[name] = kind(**values[name])
             if "class_weights" in values:
@@ -231,6 +235,16 @@ class TrainConfig:
         )
 
     @property
+    def is_refined(self) -> bool:
+        """Whether pseudo-labels are refined, for which the run reads candidates."""
+        return self.method in ("semires", "semires-cc")
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether unlabeled batches are made of whole images, whose refs are labeled together."""
+        return self.method == "semires-cc"
+
+    @property
     def model_image_size(self) -> int:
         """Side in pixels of the images of the run's model."""
         return image_size_of(self.model, clipseg=self.clipseg, image_size=self.image_size)
@@ -243,6 +257,7 @@ class TrainConfig:
             method="supervised",
             match=plain.match,
             pwa=plain.pwa,
+            group=plain.group,
             mutual_epochs=plain.mutual_epochs,
             patience=plain.patience,
             batch_labeled=plain.batch_labeled,

@@ -13,7 +13,8 @@ from semires.stages.train.engine.precision import Precision, autocast
 from semires.stages.train.loading import Loader
 from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores, scores_from_counts
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.samples import RefSamples, every_expression
+from semires.stages.train.samples import RefSamples
+from semires.stages.train.sampling import every_expression
 from semires.stages.train.views import plain_view
 
 BATCH_SIZE = 16

@@ -15,20 +15,17 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from semires.cache.errors import StoreError
 from semires.stages.data.errors import InputError
-from semires.stages.train.samples import Batch, RefSamples, SampleKey, collate
+from semires.stages.train.samples import Batch, RefSamples
+from semires.stages.train.sampling import Keys, Plan
 
-Keys = Sequence[SampleKey] | NDArray[np.int64]  # of a batch; as an array int64 [B, 2]
-Plan = Sequence[Keys] | NDArray[np.int64]
 _Read = Batch | InputError | StoreError
 
 MAX_WORKERS = 8
@@ -160,7 +157,7 @@ class _Reader(Dataset[_Read]):
 
     def __getitem__(self, keys: Keys) -> _Read:
         try:
-            return collate([self.samples[key] for key in keys])
+            return self.samples.batch(keys)
         except (InputError, StoreError) as error:
             return error
 

@@ -36,9 +36,10 @@ def train_run(
 ) -> dict[str, Any]:
     """Train the run of `config` in the folder `path`; one that is there goes on, a finished one is left alone.
 
-    store: the candidate store, with its view at the training size built; needed by `semires`. burn_in: a finished
-    supervised run of the same data to start from; without one the run first makes its own in `<path>/burn-in`. ranks:
-    the processes that train it together, all of which call this alike. on_metrics, say: see `Trainer`.
+    store: the candidate store, with its view at the training size built; needed where labels are refined.
+    burn_in: a finished supervised run of the same data to start from; without one the run first makes its own in
+    `<path>/burn-in`. ranks: the processes that train it together, all of which call this alike. on_metrics, say: see
+    `Trainer`.
     Returns the content of `result.json`. InputError where settings, data and folders do not fit together, and where
     another process trains in the folder.
     """
@@ -46,7 +47,7 @@ def train_run(
     folder = RunFolder(path)
     config = as_begun(config, path, device)
     labeled, unlabeled = check_run(config, dataset, path, burn_in)
-    if config.method == "semires":
+    if config.is_refined:
         check_candidates(store, unlabeled, config)
     with ExitStack() as held:
         sources = run_sources(config, store, burn_in)
@@ -71,7 +72,7 @@ def train_run(
         if burn_in is not None:
             RunFolder(burn_in).load_best(model)
         size, tokenizer = model.image_size, model.tokenizer
-        view = None if store is None or config.method != "semires" else CandidateView(store, size)
+        view = None if store is None or not config.is_refined else CandidateView(store, size)
         has_unlabeled = config.method != "supervised"
         data = TrainData(
             labeled=RefSamples(dataset, labeled, tokenizer, size, text=config.text),
@@ -133,7 +134,7 @@ def check_run(
         raise InputError(f"--labeled {config.labeled} leaves no unlabeled image: use --method supervised")
     if burn_in is not None and config.method == "supervised":
         raise InputError(
-            "--burn-in: expected method baseline or semires, found supervised, which is itself the burn-in"
+            "--burn-in: expected a method of mutual learning, found supervised, which is itself the burn-in"
         )
     if burn_in is not None:
         check_burn_in(RunFolder(burn_in), config)
@@ -152,7 +153,7 @@ def run_sources(
     if config.method == "supervised":
         return None
     sources: dict[str, dict[str, Any]] = {}
-    if config.method == "semires":
+    if config.is_refined:
         assert store is not None
         manifest = CandidateStore(store).manifest
         sources["store"] = {
@@ -193,7 +194,7 @@ def burn_in_differences(folder: RunFolder, config: TrainConfig) -> dict[str, tup
 def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: TrainConfig) -> None:
     """InputError unless the store holds every unlabeled image."""
     if store is None:
-        raise InputError("method semires needs a candidate store: run `semires cache-sam` first, or give --store")
+        raise InputError("refining labels needs a candidate store: run `semires cache-sam` first, or give --store")
     candidates = CandidateStore(store)
     missing = sorted({ref.image_id for ref in unlabeled} - set(candidates.image_ids.tolist()))
     failed = {image_id: why for image_id, why in candidates.failed.items() if image_id in missing} if missing else {}

@@ -169,7 +169,8 @@ class RunFolder:
 
         InputError where there is no run.
         """
-        settings = {name: value for name, value in self.read_config().to_dict().items() if name not in FREE}
+        # As they were written: a setting that came later has no say.
+        settings = {name: value for name, value in self._read_json("config.json").items() if name not in FREE}
         content = json.dumps([settings, self.read_labeled_images()], sort_keys=True)
         return StateFiles(self.path, hashlib.sha256(content.encode()).hexdigest())
 

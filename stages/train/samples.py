@@ -1,11 +1,12 @@
-"""Samples and batches of stage two, and the order in which they come.
+"""Samples and batches of stage two.
 
-Axes: B samples, S side of the training images, T tokens, M candidate masks of a batch, P = ceil(S * S / 8) bytes,
-R refs.
+Axes: B samples, S side of the training images, T tokens, N further expressions, M candidate masks, P = ceil(S * S / 8)
+bytes, R refs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,23 +20,28 @@ from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import Ref, ReferDataset, Text
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.sampling import Keys, SampleKey
 
-SampleKey = Sequence[int] | NDArray[np.int64]  # (index of the ref, index of its expression)
 # Resized images and masks are kept in memory where all of them fit into this many bytes: RefShapes does, RefCOCO not.
 MEMORY_LIMIT = 512 << 20
-ON_CPU = ("offsets", "ref_ids")  # fields of a batch that stay there
+ON_CPU = ("offsets", "ref_ids", "image_ids", "ann_ids", "other_of")  # fields of a batch that stay there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One expression with its image: `image` uint8 [3, S, S], `mask` bool [S, S], `input_ids` and `attention_mask`
-    int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are read), and the id of its ref."""
+    int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are read), the ids of its ref, image and annotation,
+    and further expressions of the ref, `other_input_ids` and `other_attention_mask` int64 [N, T]."""
 
     ref_id: int
+    image_id: int
+    ann_id: int
     image: Tensor
     mask: Tensor
     input_ids: Tensor
     attention_mask: Tensor
+    other_input_ids: Tensor
+    other_attention_mask: Tensor
     candidates: Tensor
 
 
@@ -45,23 +51,32 @@ class Batch:
 
     images: uint8 [B, 3, S, S]. masks: bool [B, S, S], the referents' true masks; those of unlabeled samples only ever
     measure the pseudo-labels, no loss sees them. input_ids, attention_mask: int64 [B, T]. candidates: uint8 [M, P],
-    those of sample b are rows `offsets[b]:offsets[b + 1]`. offsets: int64 [B + 1], stays on the CPU. ref_ids: int64
-    [B], stays there too.
+    those of sample b are rows `offsets[b]:offsets[b + 1]`; offsets: int64 [B + 1]. other_input_ids,
+    other_attention_mask: int64 [N, T], further expressions of the samples' refs; other_of: int64 [N], rising, the
+    sample that each is of. ref_ids, image_ids, ann_ids: int64 [B]. The fields of `ON_CPU` stay there. bounds: where in
+    the whole batch, of which this is a rank's share, the ranks' shares begin, then how long it is; None where this is
+    the whole.
     """
 
     images: Tensor
     masks: Tensor
     input_ids: Tensor
     attention_mask: Tensor
+    other_input_ids: Tensor
+    other_attention_mask: Tensor
+    other_of: Tensor
     candidates: Tensor
     offsets: Tensor
     ref_ids: Tensor
+    image_ids: Tensor
+    ann_ids: Tensor
+    bounds: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on `device`, all but `offsets` and `ref_ids`; of a pinned one the copies may still be on the way,
+        """The batch on `device`, all but what stays on the CPU; of a pinned one the copies may still be on the way,
         which CUDA's operators wait for."""
         return self._map(lambda name, tensor: tensor if name in ON_CPU else tensor.to(device, non_blocking=True))
 
@@ -70,11 +85,13 @@ class Batch:
         return self._map(lambda name, tensor: tensor.pin_memory())
 
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> "Batch":
-        return Batch(**{field.name: change(field.name, getattr(self, field.name)) for field in fields(self)})
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return Batch(**values | {name: change(name, tensor) for name, tensor in tensors.items()})
 
 
 class RefSamples(Dataset[Sample]):
-    """Refs of a data set as samples, indexed by `(ref, expression)`; ref n is the nth of `refs`.
+    """Refs of a data set as samples, indexed by their keys (sampling.py); ref n is the nth of `refs`.
 
     view: where the packed candidates of each image are read; None for none. text: which text of an expression the model
     reads. Of the data set it holds what these refs need, in memory that data-loader processes share.
@@ -82,6 +99,8 @@ class RefSamples(Dataset[Sample]):
 
     ref_ids: Tensor
     """int64 [R]."""
+    image_ids: Tensor
+    """int64 [R], of each ref."""
     num_expressions: NDArray[np.int64]
     """int64 [R], of each ref."""
     keeps: bool
@@ -99,6 +118,7 @@ class RefSamples(Dataset[Sample]):
     ) -> None:
         self._annotations = SharedAnnotations(dataset, refs, text)
         self.ref_ids = self._annotations.ref_ids
+        self.image_ids = self._annotations.image_ids
         self.num_expressions = self._annotations.num_texts
         self._tokenizer = tokenizer
         self._size = size
@@ -113,17 +133,29 @@ class RefSamples(Dataset[Sample]):
         return len(self.ref_ids)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        index, number = key
-        annotation = self._annotations[int(index)]
-        input_ids, attention_mask = self._tokenizer([annotation.texts[number]])
+        index, *numbers = (int(number) for number in key)
+        annotation = self._annotations[index]
+        input_ids, attention_mask = self._tokenizer([annotation.texts[number] for number in numbers if number >= 0])
         return Sample(
             ref_id=annotation.ref_id,
+            image_id=annotation.image_id,
+            ann_id=annotation.ann_id,
             image=self._image(annotation),
             mask=self._mask(annotation),
             input_ids=input_ids[0],
             attention_mask=attention_mask[0],
+            other_input_ids=input_ids[1:],
+            other_attention_mask=attention_mask[1:],
             candidates=self._candidates_of(annotation),
         )
+
+    def batch(self, keys: Keys) -> Batch:
+        """The samples of `keys` as one batch, which may be an empty one."""
+        if len(keys):
+            return collate([self[key] for key in keys])
+        one = collate([self[0, 0]])
+        nothing = one._map(lambda name, tensor: tensor[:0])
+        return replace(nothing, offsets=one.offsets[:1])
 
     def _image(self, annotation: Annotation) -> Tensor:
         found = self._images.get(annotation.image_id)
@@ -154,39 +186,20 @@ class RefSamples(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples; their candidates lie one after another."""
+    """Stack samples; their candidates lie one after another, and so do their further expressions."""
     counts = torch.tensor([len(sample.candidates) for sample in samples])
+    num_others = torch.tensor([len(sample.other_input_ids) for sample in samples])
     return Batch(
         images=torch.stack([sample.image for sample in samples]),
         masks=torch.stack([sample.mask for sample in samples]),
         input_ids=torch.stack([sample.input_ids for sample in samples]),
         attention_mask=torch.stack([sample.attention_mask for sample in samples]),
+        other_input_ids=torch.cat([sample.other_input_ids for sample in samples]),
+        other_attention_mask=torch.cat([sample.other_attention_mask for sample in samples]),
+        other_of=torch.arange(len(samples)).repeat_interleave(num_others),
         candidates=torch.cat([sample.candidates for sample in samples]),
         offsets=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]),
         ref_ids=torch.tensor([sample.ref_id for sample in samples], dtype=torch.int64),
+        image_ids=torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
+        ann_ids=torch.tensor([sample.ann_id for sample in samples], dtype=torch.int64),
     )
-
-
-def every_expression(num_expressions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The keys of all expressions of all refs, int64 [E, 2], in order: what evaluation measures.
-
-    num_expressions: int64 [R].
-    """
-    refs = np.repeat(np.arange(len(num_expressions)), num_expressions)
-    firsts = np.cumsum(num_expressions) - num_expressions
-    return np.stack([refs, np.arange(len(refs)) - firsts[refs]], axis=1)
-
-
-def training_plan(num_expressions: NDArray[np.int64], batch_size: int, num_steps: int, seed: int) -> NDArray[np.int64]:
-    """The keys of a phase's batches, int64 [num_steps, batch_size, 2]: refs in an order drawn anew each pass, one
-    expression of each at random.
-
-    num_expressions: int64 [R]. A pass that does not fill its last batch is continued by the next one. Made whole
-    beforehand, so that a run that goes on after an interruption sees what it would have seen.
-    """
-    rng = np.random.default_rng(seed)
-    passes = []
-    for _ in range(-(-num_steps * batch_size // len(num_expressions))):
-        order = rng.permutation(len(num_expressions))
-        passes.append(np.stack([order, rng.integers(num_expressions[order])], axis=1))
-    return np.concatenate(passes)[: num_steps * batch_size].reshape(num_steps, batch_size, 2)

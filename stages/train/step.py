@@ -12,6 +12,7 @@ meet where the totals do.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.precision import autocast
+from semires.stages.train.engine.transfer import moved
+from semires.stages.train.group_labels import highest_rival, mean_over_expressions
 from semires.stages.train.losses import (
     mean_of_kinds,
     supervised_sum,
@@ -97,18 +100,18 @@ class TrainStep:
 
     def draw(self, labeled: Batch, unlabeled: Batch | None, generator: torch.Generator) -> StepDraws:
         """What chance decides for this rank's samples; the generator, on the CPU, advances alike on every rank."""
-        config, ranks = self.config, self.ranks
-        num_labeled = self._batch_labeled if ranks.is_many else len(labeled)
-        num_unlabeled = 0 if unlabeled is None else self._batch_unlabeled if ranks.is_many else len(unlabeled)
-        blurred_labeled = draw_blurred(num_labeled, generator, config.views) if config.blur_labeled else []
+        views = self.config.views
+        num_labeled, rows_l = _whole(labeled, self.ranks)
+        num_unlabeled, rows_u = (0, slice(0, 0)) if unlabeled is None else _whole(unlabeled, self.ranks)
+        blurred_labeled = draw_blurred(num_labeled, generator, views) if self.config.blur_labeled else []
         blurred_unlabeled: list[int] = []
         jitter = None
         if unlabeled is not None:
-            blurred_unlabeled = draw_blurred(num_unlabeled, generator, config.views)
-            jitter = draw_jitter(num_unlabeled, generator, config.views).part(ranks.rows(num_unlabeled))
+            blurred_unlabeled = draw_blurred(num_unlabeled, generator, views)
+            jitter = draw_jitter(num_unlabeled, generator, views).part(rows_u)
         return StepDraws(
-            blurred_labeled=_part(blurred_labeled, ranks.rows(num_labeled)),
-            blurred_unlabeled=_part(blurred_unlabeled, ranks.rows(num_unlabeled)),
+            blurred_labeled=_part(blurred_labeled, rows_l),
+            blurred_unlabeled=_part(blurred_unlabeled, rows_u),
             jitter=jitter,
         )
 
@@ -130,7 +133,9 @@ class TrainStep:
                 images = torch.cat([images, strong_view(weak, draws.jitter)])
             labels = self._labels(weak, unlabeled, sums)
         totals = self._totals(labeled, labels)
-        parts = _even_parts(len(labeled), 0 if unlabeled is None else len(unlabeled), self._num_parts(len(images)))
+        parts = _even_parts(
+            len(labeled), 0 if unlabeled is None else len(unlabeled), self._num_parts(labeled, unlabeled)
+        )
         for number, (rows_l, rows_u) in enumerate(parts):
             with self._gradients_meet(number == len(parts) - 1):
                 with self.phase("student forward"):
@@ -141,29 +146,47 @@ class TrainStep:
         return sums
 
     def _labels(self, weak: Tensor, unlabeled: Batch, sums: dict[str, Tensor]) -> _Labels:
-        """The teacher labels the weak view, matching refines."""
+        """The teacher labels the weak view, the refs of an image are told apart, matching refines."""
         config = self.config
-        assert self.teacher is not None
-        at_once = config.micro_batch or len(unlabeled)
-        found_parts = []
         with self.phase("teacher"), autocast(config.precision, self.device):
-            for start in range(0, len(unlabeled), at_once):
-                rows = slice(start, start + at_once)
-                found_parts.append(
-                    self.teacher.pseudo_label(
-                        normalize(weak[rows]), unlabeled.input_ids[rows], unlabeled.attention_mask[rows]
-                    )
-                )
-        label, prob = (torch.cat(tensors) for tensors in zip(*found_parts, strict=True))
+            label, prob = self._pseudo_labels(weak, unlabeled)
+        if config.is_grouped and config.group.compete == "pixels":
+            with self.phase("match"):
+                label &= prob >= highest_rival(prob, unlabeled.image_ids, unlabeled.ann_ids)
         refined, weights = label, None
         matched = torch.zeros(len(unlabeled), dtype=torch.bool, device=self.device)
         with self.phase("match"):
-            if config.method == "semires":
+            if config.is_refined:
                 found = match(unlabeled.candidates, unlabeled.offsets, label, config.match)
                 refined, matched = found.refined, found.matched
                 weights = pwa_weights(prob) if config.pwa else None
             _count_labels(sums, label, refined, matched, unlabeled.masks)
         return _Labels(refined=refined, matched=matched, weights=weights)
+
+    def _pseudo_labels(self, weak: Tensor, unlabeled: Batch) -> tuple[Tensor, Tensor]:
+        """Label and probability of each sample, the mean over the expressions that the teacher reads."""
+        assert self.teacher is not None
+        input_ids, attention_mask, num_others = unlabeled.input_ids, unlabeled.attention_mask, len(unlabeled.other_of)
+        image_of = torch.arange(len(unlabeled))
+        if num_others:
+            input_ids = torch.cat([input_ids, unlabeled.other_input_ids])
+            attention_mask = torch.cat([attention_mask, unlabeled.other_attention_mask])
+            image_of = torch.cat([image_of, unlabeled.other_of])
+        at_once = self.config.micro_batch or len(image_of)
+        parts = []
+        for start in range(0, len(image_of), max(at_once, 1)):
+            rows = slice(start, start + at_once)
+            # Without further expressions no image is copied.
+            images = weak.index_select(0, moved(image_of[rows], self.device)) if num_others else weak[rows]
+            parts.append(self.teacher.pseudo_label(normalize(images), input_ids[rows], attention_mask[rows]))
+        if not parts:  # a rank may have no image
+            prob = weak.new_zeros(0, *weak.shape[2:])
+            return prob.bool(), prob
+        label, prob = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        if num_others:
+            prob = mean_over_expressions(prob[: len(unlabeled)], prob[len(unlabeled) :], unlabeled.other_of)
+            label = prob > 0.5
+        return label, prob
 
     def _totals(self, labeled: Batch, labels: _Labels | None) -> _Totals:
         """What the losses are divided by, over the whole batch: the labels of all ranks."""
@@ -229,15 +252,12 @@ class TrainStep:
             return no_sync
         return nullcontext()
 
-    def _num_parts(self, num_samples: int) -> int:
-        """Parts of this rank's samples, as many on each rank: that of the largest share decides."""
-        at_once = self.config.micro_batch
-        if at_once is None:
+    def _num_parts(self, labeled: Batch, unlabeled: Batch | None) -> int:
+        """Parts of this rank's samples, as many on each rank: that of the largest shares decides."""
+        if self.config.micro_batch is None:
             return 1
-        largest = num_samples
-        if self.ranks.is_many:
-            largest = sum(-(-num // self.ranks.world_size) for num in (self._batch_labeled, self._batch_unlabeled))
-        return -(-largest // at_once)
+        largest = _largest_share(labeled) + (0 if unlabeled is None else _largest_share(unlabeled))
+        return -(-largest // self.config.micro_batch)
 
     def _check_shares(self) -> None:
         """InputError where a rank has no sample of a kind, or fewer samples than parts."""
@@ -251,12 +271,36 @@ class TrainStep:
                     f"{name}: expected a sample for each of the {world_size} processes, found {num} in the whole "
                     "batch; raise it, or start fewer processes"
                 )
-        least = sum(num // world_size for num in names.values())
-        if world_size > 1 and self._num_parts(0) > least:
+        if world_size == 1 or self.config.micro_batch is None:
+            return
+        least, most = (sum(share(num) for num in names.values()) for share in (self._least_share, self._most_share))
+        if self.config.is_grouped:
+            # Images are not cut: a rank may have none.
+            group = self.config.group.most_refs or self._batch_unlabeled
+            least -= self._least_share(self._batch_unlabeled)
+            most += min(group, self._batch_unlabeled - self._most_share(self._batch_unlabeled))
+        if -(-most // self.config.micro_batch) > least:
             raise InputError(
                 f"--micro-batch {self.config.micro_batch}: expected parts that every process has samples for, found "
-                f"some with {least}; give batches that the {world_size} processes share evenly"
+                f"some with {least}; give batches that the {world_size} processes share evenly, or larger parts"
             )
+
+    def _least_share(self, num: int) -> int:
+        return num // self.ranks.world_size
+
+    def _most_share(self, num: int) -> int:
+        return -(-num // self.ranks.world_size)
+
+
+def _whole(batch: Batch, ranks: Ranks) -> tuple[int, slice]:
+    """How many samples the whole batch has, and which of them this rank's are."""
+    if batch.bounds is None:
+        return len(batch), slice(0, len(batch))
+    return batch.bounds[-1], slice(*batch.bounds[ranks.rank : ranks.rank + 2])
+
+
+def _largest_share(batch: Batch) -> int:
+    return len(batch) if batch.bounds is None else max(high - low for low, high in pairwise(batch.bounds))
 
 
 def _part(rows: list[int], part: slice) -> list[int]:

@@ -80,13 +80,8 @@ class Trainer:
             for module in self.model.text_modules():
                 module.eval()
         self.teacher = None if is_supervised else EmaTeacher(self.model, alpha=config.alpha)
-        if is_supervised:
-            self.num_steps = max(len(data.labeled) * config.burn_in_epochs // config.batch_burn_in, 1)
-            self._samples_per_step = config.batch_burn_in
-        else:
-            assert data.unlabeled is not None
-            self.num_steps = max(len(data.unlabeled) * config.mutual_epochs // config.batch_unlabeled, 1)
-            self._samples_per_step = config.batch_labeled + config.batch_unlabeled
+        self.plan = data.plan(config)
+        self.num_steps = self.plan.num_steps
         groups = self.model.parameter_groups(
             weight_decay=config.weight_decay,
             learning_rate=config.learning_rate,
@@ -131,7 +126,7 @@ class Trainer:
         """
         self._resume()
         evaluate_at = evenly_spaced(self.num_steps, self.config.num_evaluations)
-        labeled, unlabeled = self.data.batches(self.config, self.num_steps, self.step, self.ranks, self.device)
+        labeled, unlabeled = self.data.batches(self.config, self.plan, self.step, self.ranks, self.device)
         with StopSignals() as stop:
             while self.step < self.num_steps and not self.is_out_of_patience:  # perhaps since before this process
                 with self._clock.waiting():
@@ -252,7 +247,7 @@ class Trainer:
             "step": self.step,
             "num_steps": self.num_steps,
             "seconds": round(self._clock.seconds, 1),
-            "samples_per_second": round(steps_per_second * self._samples_per_step, 2),
+            "samples_per_second": round(steps_per_second * self.plan.samples_per_step, 2),
             "data_wait": round(share_waited, 4),
             "learning_rate": max(self.schedule.get_last_lr()),
         }
@@ -270,7 +265,7 @@ class Trainer:
         texts = [
             self._sums.note(),
             f"best val oIoU {self.best_oiou:.2f}" if self.best_oiou >= 0 else "",
-            f"{steps_per_second * self._samples_per_step:.1f} samples/s",
+            f"{steps_per_second * self.plan.samples_per_step:.1f} samples/s",
             f"data wait {100 * share_waited:.1f}%",
         ]
         self._on_progress(self.config.method, self.step, self.num_steps, " · ".join(text for text in texts if text))

@@ -10,9 +10,11 @@ from semires.pipeline.planning.step import (
     Share,
     make_batch,
     make_teacher,
+    num_tokens,
     parameter_groups,
     plan_forward,
     plan_step,
+    teacher_reads,
 )
 from semires.pipeline.recipes import train_recipe
 from semires.stages.data.errors import InputError
@@ -30,10 +32,15 @@ CONFIG = train_recipe("refshapes")
 MUTUAL = Share(labeled=2, unlabeled=6, at_once=8)
 
 
-def batch_of(model: ResModel, num_samples: int) -> Batch:
-    """Samples like the plan's, without candidates."""
+def batch_of(model: ResModel, num_samples: int, num_others: int = 0) -> Batch:
+    """Samples like the plan's, without candidates; of each of the first `num_others` refs two expressions."""
     return Batch(
         ref_ids=torch.arange(num_samples),
+        image_ids=torch.arange(num_samples),
+        ann_ids=torch.arange(num_samples),
+        other_input_ids=torch.ones(num_others, num_tokens(model), dtype=torch.int64),
+        other_attention_mask=torch.ones(num_others, num_tokens(model), dtype=torch.int64),
+        other_of=torch.arange(num_others),
         candidates=torch.zeros(0, (model.image_size**2 + 7) // 8, dtype=torch.uint8),
         offsets=torch.zeros(num_samples + 1, dtype=torch.int64),
         **vars(make_batch(model, num_samples, CPU)),
@@ -46,7 +53,7 @@ def measured_peak(config: TrainConfig, share: Share, precision: Precision) -> in
     config = dataclasses.replace(
         config,
         precision=precision,
-        micro_batch=share.at_once,
+        micro_batch=share.at_once if share.num_parts > 1 else None,
         batch_burn_in=share.labeled,
         batch_labeled=share.labeled,
         batch_unlabeled=share.unlabeled or 1,
@@ -56,7 +63,8 @@ def measured_peak(config: TrainConfig, share: Share, precision: Precision) -> in
     optimizer = torch.optim.AdamW(parameter_groups(config, model), fused=True)
     gradients = TrainStep(config, model, teacher, Ranks(), CPU)
     labeled = batch_of(model, share.labeled)
-    unlabeled = batch_of(model, share.unlabeled) if share.unlabeled else None
+    num_others = teacher_reads(config, share)[0] - share.unlabeled
+    unlabeled = batch_of(model, share.unlabeled, num_others) if share.unlabeled else None
     draws = gradients.draw(labeled, unlabeled, torch.Generator().manual_seed(0))
 
     def step() -> None:
@@ -68,10 +76,11 @@ def measured_peak(config: TrainConfig, share: Share, precision: Precision) -> in
 
     step()
     optimizer.zero_grad(set_to_none=True)
-    there: list[Tensor] = [*model.parameters(), *model.buffers(), *vars(labeled).values()]
+    there: list[Tensor] = [*model.parameters(), *model.buffers()]
     there += [tensor for state in optimizer.state.values() for tensor in state.values()]
     there += [] if teacher is None else [*teacher.model.parameters(), *teacher.model.buffers()]
-    there += [] if unlabeled is None else list(vars(unlabeled).values())
+    of_unlabeled = [] if unlabeled is None else list(vars(unlabeled).values())
+    there += [value for value in [*vars(labeled).values(), *of_unlabeled] if isinstance(value, Tensor)]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     assert profiler.profiler is not None
@@ -88,9 +97,10 @@ def measured_peak(config: TrainConfig, share: Share, precision: Precision) -> in
     [
         (CONFIG.burn_in(), Share(labeled=8, unlabeled=0, at_once=8), "fp32"),
         (CONFIG, MUTUAL, "bf16"),
+        (dataclasses.replace(CONFIG, method="semires-cc"), MUTUAL, "fp32"),
         (dataclasses.replace(CONFIG, gradient_checkpointing=True), dataclasses.replace(MUTUAL, at_once=3), "fp32"),
     ],
-    ids=["burn-in", "mutual, bf16", "mutual in parts, computed again"],
+    ids=["burn-in", "mutual, bf16", "mutual, two expressions", "mutual in parts, computed again"],
 )
 def test_plan_step__expects_the_memory_that_is_measured(
     config: TrainConfig, share: Share, precision: Precision

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from semires.pipeline.recipes import TABLE1_METHODS
 from semires.pipeline.reporting.published import published
 from semires.pipeline.reporting.tables import (
-    METHODS,
     TITLES,
     Cell,
     Measured,
@@ -90,7 +90,7 @@ def test_split_table__each_run_in_its_cell() -> None:
     ]
     table = split_table("refcoco", (0.01, 0.02), runs)
     assert table.columns == ("1% val", "1% testA", "1% testB", "2% val", "2% testA", "2% testB")
-    assert list(table.rows) == list(METHODS)
+    assert list(table.rows) == list(TABLE1_METHODS)
     assert [str(cell) for cell in table.rows["semires"]] == [
         *("40.00 (50.90)", "41.00 (57.54)", "42.00 (44.48)"),
         *("– (54.85)", "– (60.39)", "– (48.52)"),
@@ -135,7 +135,7 @@ def test_as_markdown__one_seed() -> None:
 
 
 def test_as_markdown__three_seeds_and_nothing_missing() -> None:
-    runs = [run_of("refshapes", method, 0.05, 10.0 * seed, seed) for seed in range(3) for method in METHODS]
+    runs = [run_of("refshapes", method, 0.05, 10.0 * seed, seed) for seed in range(3) for method in TABLE1_METHODS]
     text = as_markdown([split_table("refshapes", (0.05,), runs)], [])
     assert f"## {TITLES['refshapes']}" in text
     assert "| SemiRES | 10.00 ± 10.00 | 11.00 ± 10.00 | 12.00 ± 10.00 |" in text

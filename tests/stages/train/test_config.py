@@ -6,6 +6,7 @@ import pytest
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import UNSAID, TrainConfig
+from semires.stages.train.group_labels import GroupConfig
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.views import ViewConfig
 
@@ -13,6 +14,7 @@ from semires.stages.train.views import ViewConfig
 MUTUAL: dict[str, Any] = {
     "match": MatchConfig(strategy="iom"),
     "pwa": False,
+    "group": GroupConfig(expressions=None, compete="none", most_refs=4),
     "mutual_epochs": 7,
     "batch_labeled": 5,
     "batch_unlabeled": 9,

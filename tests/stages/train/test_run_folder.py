@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.config import UNSAID, TrainConfig
+from semires.stages.train.config import FREE, UNSAID, TrainConfig
 from semires.stages.train.run_folder import RunFolder
 
 NanoConfig = Callable[..., TrainConfig]
@@ -210,3 +211,15 @@ def test_finish__result_last_and_state_gone(folder: RunFolder, nano_config: Nano
     assert json.loads((folder.path / "result.json").read_text()) == {"val_oiou": 12.5}
     assert not list(folder.path.glob("state*"))
     assert not list(folder.path.glob("*.tmp"))
+
+
+def test_states__of_a_run_from_before_a_setting_existed(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [1])
+    path = folder.path / "config.json"
+    older = json.loads(path.read_text())
+    del older["group"]
+    path.write_text(json.dumps(older))
+    # What the code of then wrote into its states.
+    settings = {name: value for name, value in older.items() if name not in FREE}
+    content = json.dumps([settings, [1]], sort_keys=True)
+    assert folder.states().identity == hashlib.sha256(content.encode()).hexdigest()

@@ -68,6 +68,18 @@ def on_fake_cuda(model: nn.Module, mode: FakeTensorMode) -> None:
             setattr(module, name, mode.from_tensor(buffer).to(CUDA))
 
 
+HOST = {
+    num_samples: {
+        "ref_ids": torch.arange(num_samples),
+        "image_ids": torch.zeros(num_samples, dtype=torch.int64),
+        "ann_ids": torch.arange(num_samples),
+        "other_of": torch.arange(2),
+    }
+    for num_samples in (2, 4)
+}
+"""What stays on the host, where its values are known: made before tensors are without them."""
+
+
 def fake_batch(num_samples: int, size: int, offsets: Tensor) -> Batch:
     return Batch(
         images=torch.zeros(num_samples, 3, size, size, dtype=torch.uint8, device=CUDA),
@@ -76,15 +88,24 @@ def fake_batch(num_samples: int, size: int, offsets: Tensor) -> Batch:
         attention_mask=torch.ones(num_samples, 20, dtype=torch.int64, device=CUDA),
         candidates=torch.zeros(40, size * size // 8, dtype=torch.uint8, device=CUDA),
         offsets=offsets,
-        ref_ids=torch.arange(num_samples),
+        other_input_ids=torch.zeros(2, 20, dtype=torch.int64, device=CUDA),
+        other_attention_mask=torch.ones(2, 20, dtype=torch.int64, device=CUDA),
+        **HOST[num_samples],
     )
 
 
-@pytest.mark.parametrize(("precision", "micro_batch"), [("fp32", None), ("bf16", 2)])
+@pytest.mark.parametrize(
+    ("method", "precision", "micro_batch"),
+    [("semires", "fp32", None), ("semires", "bf16", 2), ("semires-cc", "bf16", None)],
+)
 def test_step__waits_for_no_gpu_and_mixes_no_devices(
-    fake_cuda: FakeTensorMode, nano_config: Callable[..., TrainConfig], precision: str, micro_batch: int | None
+    fake_cuda: FakeTensorMode,
+    nano_config: Callable[..., TrainConfig],
+    method: str,
+    precision: str,
+    micro_batch: int | None,
 ) -> None:
-    config = nano_config(method="semires", precision=precision, micro_batch=micro_batch, blur_labeled=True)
+    config = nano_config(method=method, precision=precision, micro_batch=micro_batch, blur_labeled=True)
     model = config.build_model(pretrained=False).train()
     teacher = EmaTeacher(model)
     draws = StepDraws(

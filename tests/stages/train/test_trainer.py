@@ -23,7 +23,8 @@ from semires.stages.train.metrics import SegmentationScores
 from semires.stages.train.models.normalization import normalize
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch, RefSamples, every_expression
+from semires.stages.train.samples import Batch, RefSamples
+from semires.stages.train.sampling import every_expression
 from semires.stages.train.step import TrainStep
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import Trainer
@@ -95,7 +96,7 @@ def make_trainer(
 
 
 def batches_of(trainer: Trainer) -> tuple[Iterator[Batch], Iterator[Batch | None]]:
-    return trainer.data.batches(trainer.config, trainer.num_steps, trainer.step, trainer.ranks, CPU)
+    return trainer.data.batches(trainer.config, trainer.plan, trainer.step, trainer.ranks, CPU)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
