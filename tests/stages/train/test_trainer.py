@@ -337,13 +337,13 @@ def test_train__a_run_begun_before_there_were_recipes_goes_on(make_trainer: Make
     stopped = make_trainer("stopped", on_progress=stop, **settings)
     with pytest.raises(Stopped):
         stopped.train()
-    path = stopped.folder.path / "config.json"
-    values = {name: value for name, value in json.loads(path.read_text()).items() if name not in younger}
-    path.write_text(json.dumps(values))
     # Its state was one file without a checksum, and of what it held these were called otherwise or not there.
     state = stopped.folder.states().load(print)
     assert state is not None
     stopped.folder.states().remove()
+    path = stopped.folder.path / "config.json"
+    values = {name: value for name, value in json.loads(path.read_text()).items() if name not in younger}
+    path.write_text(json.dumps(values))
     for name in ("num_stale", "identity"):
         del state[name]
     (own,) = state.pop("ranks")
