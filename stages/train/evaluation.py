@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.engine.precision import Precision, autocast
@@ -34,13 +34,15 @@ def evaluate(
     loader: Loader | None = None,
     ranks: Ranks | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_counts: Callable[[Tensor, Tensor], None] | None = None,
 ) -> SegmentationScores:
     """oIoU, mIoU and precisions of `model` over every expression of `samples`; leaves each module's mode as it was.
 
     The prediction is the argmax of the two channels, the truth the mask resized nearest-neighbour. `on_progress(done,
     total)` counts expressions. batch_size: None for 16, on CUDA what half of the free memory holds. ranks: each takes a
     part of the expressions, and all return the same exact scores of the whole; `on_progress` is of rank 0's part.
-    loader: one of `samples` that stays for the next evaluation; None for one that ends with this.
+    loader: one of `samples` that stays for the next evaluation; None for one that ends with this. on_counts: told the
+    intersection and the union in pixels of every expression, int64 [E] each, in the order of `every_expression`.
     """
     ranks = ranks or Ranks()
     loader = loader or Loader(samples, pin_memory=device.type == "cuda")
@@ -67,7 +69,10 @@ def evaluate(
             batch_size = _fitting_batch_size(lambda: measure(keys[:first], BATCH_SIZE, 0), device)
         measure(keys[first:], batch_size or BATCH_SIZE, first)
     parts = ranks.gather(metrics.counts())
-    return scores_from_counts(*(torch.cat(counts) for counts in zip(*parts, strict=True)))
+    intersections, unions = (torch.cat(counts) for counts in zip(*parts, strict=True))
+    if on_counts is not None:
+        on_counts(intersections, unions)
+    return scores_from_counts(intersections, unions)
 
 
 def _fitting_batch_size(measure_first: Callable[[], None], device: torch.device) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from semires.pipeline import scores as scores_module
 from semires.pipeline.paths import Paths
-from semires.pipeline.scores import evaluate_run
+from semires.pipeline.scores import evaluate_run, pixel_counts
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset, ReferProblems
 from semires.stages.train.config import TrainConfig
@@ -135,3 +135,32 @@ def test_evaluate_run__scores_know_how_many_refs_were_dropped(
     # Scores from before they were counted are taken as they are.
     (run.path / "scores.json").write_text(json.dumps(content))
     assert evaluate_run(run.path, paths, CPU, ignore).dropped_refs is None
+
+
+def test_pixel_counts__of_every_expression_give_the_scores(
+    run: RunFolder, paths: Paths, refshapes: ReferDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.finish({})
+    scores = evaluate_run(run.path, paths, CPU, ignore)
+    (run.path / "counts.npz").unlink()  # as of a run that was scored before there were any
+    counts = pixel_counts(run.path, paths, CPU, ignore)
+    assert sorted(counts) == sorted(scores.by_split)
+    for name, of_split in counts.items():
+        refs = refshapes.refs_of(name)
+        assert of_split.image_ids.tolist() == [ref.image_id for ref in refs for _ in ref.expressions]
+        oiou = 100 * of_split.intersections.sum() / of_split.unions.sum()
+        assert oiou == pytest.approx(scores.by_split[name]["oiou"])
+    monkeypatch.setattr(scores_module, "evaluate", None)  # they are kept
+    again = pixel_counts(run.path, paths, CPU, ignore)
+    assert {name: of_split.unions.tolist() for name, of_split in again.items()} == {
+        name: of_split.unions.tolist() for name, of_split in counts.items()
+    }
+
+
+def test_pixel_counts__unfinished_or_damaged(run: RunFolder, paths: Paths) -> None:
+    with pytest.raises(InputError, match=r"result\.json"):
+        pixel_counts(run.path, paths, CPU, ignore)
+    run.finish({})
+    (run.path / "counts.npz").write_bytes(b"PK no archive")
+    with pytest.raises(InputError, match=r"counts\.npz: remove it"):
+        pixel_counts(run.path, paths, CPU, ignore)
