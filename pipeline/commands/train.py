@@ -149,6 +149,7 @@ def train(
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
+    from semires.stages.data.errors import InputError
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
 
@@ -207,6 +208,10 @@ def train(
         if expressions is not None:
             group = dataclasses.replace(group, expressions=expressions or None)
         config = dataclasses.replace(start, match=matched, group=group, **changed)
+        if not config.is_grouped:
+            for name in given(expressions=expressions, compete=compete, most_refs=most_refs):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option}: expected --method semires-cc, found {config.method!r}; leave it out")
         if config.method == "supervised":
             config = config.burn_in()
         if name is None:

@@ -23,6 +23,7 @@ from semires.pipeline.recipes import train_recipe
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.group_labels import GroupConfig
 from semires.stages.train.run_folder import RunFolder
 
 Semires = Callable[..., Any]
@@ -309,8 +310,13 @@ def test_train__recipe_and_options_that_win_over_it(
     assert (config.blur_labeled, config.text_dropout_burn_in) == (True, True)
     assert RunFolder(run / "burn-in").read_config() == config.burn_in()
     # Typed, 0 is no patience, also where the recipe has some.
-    assert semires(*arguments, "--recipe", "public-code", "--patience", 0, "--name", "two").code == 0
-    assert RunFolder(tmp_path / "runs" / "two").read_config().patience is None
+    group = ("--expressions", 0, "--compete", "none", "--most-refs", 3)
+    two = ("--recipe", "public-code", "--patience", 0, "--name", "two", "--method", "semires-cc")
+    assert semires(*arguments, *two, *group).code == 0
+    config = RunFolder(tmp_path / "runs" / "two").read_config()
+    assert config.patience is None
+    assert config.group == GroupConfig(expressions=None, compete="none", most_refs=3)
+    assert_refused(semires(*arguments, *group), "--expressions: expected --method semires-cc, found 'semires'")
     # An early stop is said, also by a run that stopped earlier.
     result = RunFolder(run).read_result()
     RunFolder(run).finish(result | {"steps": 1, "num_steps": 3, "stopped_early": True})
