@@ -25,7 +25,7 @@ $(INSTALLED): $(RUNNABLE)
 	touch $@
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # mypy needs files at their import names: links give it semires/pipeline, semires/stages, semires/cache.
 lint: $(INSTALLED)

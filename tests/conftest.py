@@ -21,6 +21,11 @@ from semires.stages.data.refshapes.scene import make_scene
 from semires.stages.data.refshapes.writer import RefShapesConfig, write_refshapes
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of whole processes first, which take longest: begun last, one worker would wait for the other."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)  # keeps the order of all else
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Tiny tensors gain nothing from threads, and results do not depend on the machine's cores."""
