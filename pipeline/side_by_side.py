@@ -62,8 +62,9 @@ class CandidatesJob:
 
 
 def is_worth_it(num_jobs: int, device: torch.device) -> bool:
-    """Whether so many runs are done sooner side by side: on a CPU with a thread of torch's for each."""
-    return device.type == "cpu" and torch.get_num_threads() >= num_jobs
+    """Whether so many runs are done sooner side by side: several on a CPU with several threads of torch's, which they
+    share out, or where there are fewer threads than runs, take turns on with one each."""
+    return device.type == "cpu" and min(num_jobs, torch.get_num_threads()) > 1
 
 
 def train_side_by_side(jobs: Sequence[Job | CandidatesJob], paths: Paths, on_progress: OnProgress) -> None:

@@ -1,4 +1,5 @@
-"""Table 1: Supervised, Baseline and SemiRES at the labeled shares, for every data set that is here.
+"""Table 1: Supervised, Baseline and SemiRES at the labeled shares, and SemiRES-CC, which is not the paper's, for every
+data set that is here.
 
 Every run has its own folder, `runs/table1/<split>/<share>/seed<n>/<method>`; a finished one is not repeated and an
 interrupted one goes on, so that the command can be stopped and typed again.

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from semires.cache.reader import CandidateStore
 from semires.pipeline import cli, stage_runs, table1
-from semires.pipeline.recipes import train_recipe
+from semires.pipeline.recipes import TABLE1_METHODS, train_recipe
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
@@ -456,4 +456,4 @@ def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, mo
     assert "| method | 25% val | 25% testA | 25% testB |" in text
     assert "## RefShapes" in text
     content = json.loads((tmp_path / "reports" / "table1.json").read_text())
-    assert [run["scores"]["method"] for run in content["runs"]] == ["supervised", "baseline", "semires"]
+    assert [run["scores"]["method"] for run in content["runs"]] == list(TABLE1_METHODS)

@@ -38,12 +38,6 @@ def ignore(what: str, done: int, total: int, note: str = "") -> None:
     pass
 
 
-def test_is_worth_it__with_a_thread_for_each_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert [is_worth_it(n, torch.device("cpu")) for n in (1, 2, 3)] == [True, True, False]
-    assert not is_worth_it(2, torch.device("cuda"))
-
-
 def test_telling__notes_come_through_the_pipe() -> None:
     reader, writer = multiprocessing.Pipe(duplex=False)
     tell = _telling(writer, "semires")
@@ -102,6 +96,17 @@ def test_train_side_by_side__ends_with_its_parent(tmp_path: Path, number: signal
             parent.kill()
     if number == signal.SIGINT:
         assert errors.read_text().count("KeyboardInterrupt") == 1
+
+
+@pytest.mark.parametrize(
+    ("num_jobs", "num_threads", "expected"), [(1, 8, False), (2, 1, False), (2, 2, True), (3, 2, True), (3, 16, True)]
+)
+def test_is_worth_it__several_runs_and_several_threads(
+    monkeypatch: pytest.MonkeyPatch, num_jobs: int, num_threads: int, expected: bool
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    assert is_worth_it(num_jobs, torch.device("cpu")) is expected
+    assert not is_worth_it(num_jobs, torch.device("cuda"))
 
 
 def test_train_side_by_side__names_the_run_that_died(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from semires.stages.train.run import check_burn_in
 from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
-METHODS = ["supervised", "baseline", "semires"]
+METHODS = ["supervised", "baseline", "semires", "semires-cc"]
 
 
 class Stopped(Exception):
@@ -33,14 +33,15 @@ def ignore(what: str, done: int, total: int, note: str = "") -> None:
 
 def test_plan_grid__methods_of_a_seed_share_their_burn_in(tmp_path: Path) -> None:
     runs = plan_grid("refcoco", (0.005, 0.01), 2, tmp_path)
-    assert len(runs) == len({run.folder for run in runs}) == 2 * 2 * 3
-    for start in range(0, len(runs), 3):
-        supervised, baseline, semires = runs[start : start + 3]
-        assert [run.config.method for run in runs[start : start + 3]] == METHODS
+    assert len(runs) == len({run.folder for run in runs}) == 2 * 2 * 4
+    for start in range(0, len(runs), 4):
+        supervised, baseline, semires, semires_cc = runs[start : start + 4]
+        assert [run.config.method for run in runs[start : start + 4]] == METHODS
         assert supervised.burn_in is None
-        assert baseline.burn_in == semires.burn_in == supervised.folder
+        assert baseline.burn_in == semires.burn_in == semires_cc.burn_in == supervised.folder
         assert supervised.config == baseline.config.burn_in() == semires.config.burn_in()
         assert dataclasses.replace(baseline.config, method="semires") == semires.config
+        assert dataclasses.replace(baseline.config, method="semires-cc") == semires_cc.config
 
 
 def test_plan_grid__supervised_runs_are_accepted_as_burn_in(tmp_path: Path) -> None:
@@ -54,14 +55,14 @@ def test_plan_grid__supervised_runs_are_accepted_as_burn_in(tmp_path: Path) -> N
 
 def test_plan_grid__every_seed_has_the_published_labeled_images(tmp_path: Path) -> None:
     runs = plan_grid("refcoco+", (0.01,), 3, tmp_path)
-    assert [(run.seed, run.config.seed, run.config.labeled_seed) for run in runs[::3]] == [(n, n, 0) for n in range(3)]
+    assert [(run.seed, run.config.seed, run.config.labeled_seed) for run in runs[::4]] == [(n, n, 0) for n in range(3)]
     assert runs[0].folder == tmp_path / "refcoco+" / "0.01" / "seed0" / "supervised"
     # The first seed's runs have the paper's settings.
     assert runs[2].config == TrainConfig(split="refcoco+")
 
 
 def test_as_begun__the_cells_of_a_grid_are_those_of_its_first_run(tmp_path: Path) -> None:
-    supervised, baseline, semires = plan_grid("refcoco", [0.01], 1, tmp_path)
+    supervised, baseline, semires, _ = plan_grid("refcoco", [0.01], 1, tmp_path)
     cpu = torch.device("cpu")
     assert table1._as_begun(semires, cpu).config == semires.config.resolved(cpu)
     # Begun when the batch was that of one GPU, in float32.
@@ -117,12 +118,12 @@ def test_run_table1__goes_on_where_it_stopped(tiny_grid: Paths, capsys: pytest.C
     with pytest.raises(Stopped):
         run_table1(tiny_grid, CPU, stop, shares=[0.25])
     folder = tiny_grid.runs / "table1" / "refshapes" / "0.25" / "seed0"
-    assert [RunFolder(folder / method).is_finished for method in METHODS] == [True, True, False]
+    assert [RunFolder(folder / method).is_finished for method in METHODS] == [True, True, False, False]
     assert not tiny_grid.reports.exists()
     finished = {path: path.stat().st_mtime_ns for name in METHODS[:2] for path in (folder / name).iterdir()}
     seen: set[str] = set()
     run_table1(tiny_grid, CPU, lambda what, *rest: seen.add(what), shares=[0.25])
-    assert {*METHODS} & seen == {"semires"}
+    assert {*METHODS} & seen == {"semires", "semires-cc"}
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert not (folder / "semires" / "burn-in").exists()
 
@@ -171,7 +172,7 @@ def test_run_table1__shares_are_checked_before_anything_is_done(tmp_path: Path) 
 
 def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:
     for split, shares in TABLE1_SHARES.items():
-        assert len(plan_grid(split, shares, 1, tmp_path)) == 3 * len(shares)
+        assert len(plan_grid(split, shares, 1, tmp_path)) == 4 * len(shares)
 
 
 def test_run_table1__methods_of_a_burn_in_side_by_side(
@@ -192,7 +193,13 @@ def test_run_table1__methods_of_a_burn_in_side_by_side(
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tensorboard failed (")]
     assert len(failed) == 1
     assert str(folder / "baseline" / "tensorboard") in failed[0]
-    assert {*METHODS, "evaluation of baseline", "evaluation of semires", "candidate masks"} <= seen
+    assert {
+        *METHODS,
+        "evaluation of baseline",
+        "evaluation of semires",
+        "evaluation of semires-cc",
+        "candidate masks",
+    } <= seen
     assert len(CandidateStore(tiny_grid.store("refshapes"))) == 12
     monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: False)
     one_by_one = dataclasses.replace(tiny_grid, runs=tiny_grid.runs.parent / "one_by_one")

@@ -113,6 +113,15 @@ def test_split_table__seeds_in_their_order() -> None:
     assert str(table.rows["semires"][0]) == "22.00 ± 10.58"
 
 
+def test_tables__say_which_row_is_not_the_papers() -> None:
+    table = split_table("refcocog", (0.01,), [run_of("refcocog", "semires-cc", 0.01, 43.3)])
+    text = as_markdown([table], [])
+    assert "| SemiRES-CC | 43.30 | 44.30 |" in text
+    assert "SemiRES-CC is not the paper's: it also uses" in text
+    assert "is not the paper's" not in as_markdown([split_table("refcocog", (0.01,), [])], [])
+    assert "SemiRES-CC is not the paper's" in printed(as_rich(table))
+
+
 def test_as_markdown__one_seed() -> None:
     table = split_table("refcocog", (0.01,), [run_of("refcocog", "semires", 0.01, 33.3)])
     assert as_markdown([table], ["refcoco: put it there"]).splitlines() == [
@@ -127,6 +136,7 @@ def test_as_markdown__one_seed() -> None:
         "| Supervised | – (24.31) | – (24.72) |",
         "| Baseline | – (30.91) | – (31.51) |",
         "| SemiRES | 33.30 (34.76) | 34.30 (36.18) |",
+        "| SemiRES-CC | – | – |",
         "",
         "## Not measured",
         "",
