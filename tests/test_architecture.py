@@ -38,9 +38,10 @@ ALLOWED = {
     f"{PIPELINE}.bench": {*STAGES, PIPELINE, f"{PIPELINE}.bench"},
     f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},
     f"{PIPELINE}.reporting": {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},
+    f"{PIPELINE}.study": {*STAGES, PIPELINE, f"{PIPELINE}.reporting", f"{PIPELINE}.study"},
     f"{PIPELINE}.commands": {
-        *(*STAGES, f"{CACHE}.interchange"),
-        *(PIPELINE, f"{PIPELINE}.bench", f"{PIPELINE}.commands", f"{PIPELINE}.planning", f"{PIPELINE}.reporting"),
+        *(*STAGES, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
+        *(f"{PIPELINE}.bench", f"{PIPELINE}.planning", f"{PIPELINE}.reporting", f"{PIPELINE}.study"),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     PIPELINE: {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},

@@ -1,0 +1,53 @@
+"""`semires study …`: what an idea is worth, measured on a finished run without training."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semires.pipeline.commands.bench import prepare
+from semires.pipeline.commands.options import CocoImages, Data, Device, Store, make_paths
+
+app = typer.Typer(help="Measure ideas on a finished run, without training.", no_args_is_help=True)
+
+
+@app.callback()
+def study() -> None:
+    """Measure ideas on a finished run, without training."""
+
+
+@app.command("labels")
+def labels_study(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run; a burn-in is one too.")],
+    data: Data = None,
+    coco_images: CocoImages = None,
+    store: Store = None,
+    device: Device = None,
+    expressions: Annotated[
+        int, typer.Option(min=0, help="Expressions of a ref that consensus reads at most; 0: all.")
+    ] = 2,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="JSON to write. Default: reports/labels.json.")
+    ] = None,
+) -> None:
+    """Pseudo-labels of a run's teacher under every refinement, side by side, against the hidden masks."""
+    from semires.pipeline.progress import console, progress
+    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.study.labels import study_labels
+    from semires.pipeline.study.report import notes, tables
+
+    paths = make_paths(data, coco_images)
+    chosen_device = choose_device(device)
+    if json_file is not None:
+        prepare(json_file)
+    with progress() as on_progress:
+        found = study_labels(run, paths, chosen_device, on_progress, expressions=expressions or None, store=store)
+    for table in tables(found):
+        console.print(table)
+    for note in notes(found):
+        console.print(note, soft_wrap=True)
+    target = json_file or paths.reports / "labels.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+    console.print(f"written: {target}", soft_wrap=True)
