@@ -51,3 +51,28 @@ def labels_study(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
     console.print(f"written: {target}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, one a seed.")],
+    against: Annotated[list[Path], typer.Option(help="A run to compare with; once for each run, in the same order.")],
+    data: Data = None,
+    coco_images: CocoImages = None,
+    device: Device = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
+) -> None:
+    """Paired differences in oIoU of two methods' runs, with 95% intervals by bootstrap over seeds and images."""
+    from semires.pipeline.progress import console, progress
+    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.study.comparison import compare_runs, comparison_table
+
+    paths = make_paths(data, coco_images)
+    if json_file is not None:
+        prepare(json_file)
+    with progress() as on_progress:
+        found = compare_runs(runs, against, paths, choose_device(device), on_progress)
+    console.print(comparison_table(found))
+    if json_file is not None:
+        json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+        console.print(f"written: {json_file}", soft_wrap=True)
