@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
+from semires.stages.train.engine.transfer import moved
+from semires.stages.train.models.normalization import normalize
+from semires.stages.train.samples import Batch
+from semires.stages.train.teacher import EmaTeacher
 
 Compete = Literal["pixels", "none"]
 
@@ -41,6 +45,32 @@ class GroupConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{option}: expected 1 or more, found {value}")
+
+
+def expression_probs(
+    teacher: EmaTeacher, images: Tensor, batch: Batch, at_once: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the teacher says of each expression of a batch, which may be empty: labels bool [B, S, S] and probabilities
+    float [B, S, S] of those that the student reads, probabilities [N, S, S] of the further ones.
+
+    images: float32 [B, 3, S, S] in [0, 1], the weak view. at_once: forward passes of so many expressions; None: of all.
+    """
+    input_ids, attention_mask, num_others = batch.input_ids, batch.attention_mask, len(batch.other_of)
+    image_of = torch.arange(len(batch))
+    if num_others:
+        input_ids = torch.cat([input_ids, batch.other_input_ids])
+        attention_mask = torch.cat([attention_mask, batch.other_attention_mask])
+        image_of = torch.cat([image_of, batch.other_of])
+    labels, probs = [images.new_zeros(0, *images.shape[2:], dtype=torch.bool)], [images.new_zeros(0, *images.shape[2:])]
+    for start in range(0, len(image_of), at_once or max(len(image_of), 1)):
+        rows = slice(start, start + at_once) if at_once else slice(None)
+        # Without further expressions no image is copied.
+        shown = images.index_select(0, moved(image_of[rows], images.device)) if num_others else images[rows]
+        label, prob = teacher.pseudo_label(normalize(shown), input_ids[rows], attention_mask[rows])
+        labels.append(label)
+        probs.append(prob)
+    label, prob = torch.cat(labels), torch.cat(probs)
+    return label[: len(batch)], prob[: len(batch)], prob[len(batch) :]
 
 
 def mean_over_expressions(prob: Tensor, other_prob: Tensor, other_of: Tensor) -> Tensor:

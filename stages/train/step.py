@@ -22,8 +22,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.precision import autocast
-from semires.stages.train.engine.transfer import moved
-from semires.stages.train.group_labels import highest_rival, mean_over_expressions
+from semires.stages.train.group_labels import expression_probs, highest_rival, mean_over_expressions
 from semires.stages.train.losses import (
     mean_of_kinds,
     supervised_sum,
@@ -148,8 +147,12 @@ class TrainStep:
     def _labels(self, weak: Tensor, unlabeled: Batch, sums: dict[str, Tensor]) -> _Labels:
         """The teacher labels the weak view, the refs of an image are told apart, matching refines."""
         config = self.config
+        assert self.teacher is not None
         with self.phase("teacher"), autocast(config.precision, self.device):
-            label, prob = self._pseudo_labels(weak, unlabeled)
+            label, prob, other_prob = expression_probs(self.teacher, weak, unlabeled, config.micro_batch)
+            if len(other_prob):
+                prob = mean_over_expressions(prob, other_prob, unlabeled.other_of)
+                label = prob > 0.5
         if config.is_grouped and config.group.compete == "pixels":
             with self.phase("match"):
                 label &= prob >= highest_rival(prob, unlabeled.image_ids, unlabeled.ann_ids)
@@ -162,31 +165,6 @@ class TrainStep:
                 weights = pwa_weights(prob) if config.pwa else None
             _count_labels(sums, label, refined, matched, unlabeled.masks)
         return _Labels(refined=refined, matched=matched, weights=weights)
-
-    def _pseudo_labels(self, weak: Tensor, unlabeled: Batch) -> tuple[Tensor, Tensor]:
-        """Label and probability of each sample, the mean over the expressions that the teacher reads."""
-        assert self.teacher is not None
-        input_ids, attention_mask, num_others = unlabeled.input_ids, unlabeled.attention_mask, len(unlabeled.other_of)
-        image_of = torch.arange(len(unlabeled))
-        if num_others:
-            input_ids = torch.cat([input_ids, unlabeled.other_input_ids])
-            attention_mask = torch.cat([attention_mask, unlabeled.other_attention_mask])
-            image_of = torch.cat([image_of, unlabeled.other_of])
-        at_once = self.config.micro_batch or len(image_of)
-        parts = []
-        for start in range(0, len(image_of), max(at_once, 1)):
-            rows = slice(start, start + at_once)
-            # Without further expressions no image is copied.
-            images = weak.index_select(0, moved(image_of[rows], self.device)) if num_others else weak[rows]
-            parts.append(self.teacher.pseudo_label(normalize(images), input_ids[rows], attention_mask[rows]))
-        if not parts:  # a rank may have no image
-            prob = weak.new_zeros(0, *weak.shape[2:])
-            return prob.bool(), prob
-        label, prob = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        if num_others:
-            prob = mean_over_expressions(prob[: len(unlabeled)], prob[len(unlabeled) :], unlabeled.other_of)
-            label = prob > 0.5
-        return label, prob
 
     def _totals(self, labeled: Batch, labels: _Labels | None) -> _Totals:
         """What the losses are divided by, over the whole batch: the labels of all ranks."""
