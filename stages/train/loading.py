@@ -4,8 +4,7 @@
     for batch in loader.read(plan):
         ...
 
-The processes stay for the next `read`, of the next evaluation for instance. `loader.waited` are the seconds that
-whoever reads has waited.
+The processes stay for the next `read`, of the next evaluation for instance.
 """
 
 import gc
@@ -14,7 +13,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,12 +61,9 @@ class Loader:
     """
 
     samples: RefSamples
-    waited: float
-    """Seconds that whoever reads has waited for batches, of all reads."""
 
     def __init__(self, samples: RefSamples, num_workers: int | None = None, *, pin_memory: bool = False) -> None:
         self.samples = samples
-        self.waited = 0.0
         self._num_workers = num_workers
         self._pin_memory = pin_memory
         self._order = _Order()
@@ -122,9 +117,7 @@ class Loader:
 
     def _follow(self, number: int) -> Iterator[Batch]:
         while number == self._num_reads:
-            started = time.perf_counter()
             found = next(self._reading, None)
-            self.waited += time.perf_counter() - started
             if found is None:
                 return
             if not isinstance(found, Batch):
