@@ -12,6 +12,7 @@ MAX_LINES = 350
 
 DATA, CACHE, PROCESSES = "semires.stages.data", "semires.cache", "semires.stages.processes"
 CACHE_SAM, TRAIN, PIPELINE = "semires.stages.cache_sam", "semires.stages.train", "semires.pipeline"
+BENCH = f"{PIPELINE}.bench"
 STAGES = {
     *(DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
     *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine"),
@@ -35,13 +36,18 @@ ALLOWED = {
     # Other programs' files: the store and the stages know nothing of them.
     f"{CACHE}.interchange": {CACHE, f"{CACHE}.interchange"},
     CACHE: {CACHE},
-    f"{PIPELINE}.bench": {*STAGES, PIPELINE, f"{PIPELINE}.bench"},
+    # What a benchmark works on knows nothing of who is measured, nor that of the benchmark.
+    f"{BENCH}.inputs": {*STAGES, f"{BENCH}.inputs"},
+    f"{BENCH}.measures": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures"},
+    f"{BENCH}.contestants": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
+    BENCH: {*STAGES, PIPELINE, BENCH, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
     f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},
     f"{PIPELINE}.reporting": {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},
     f"{PIPELINE}.study": {*STAGES, PIPELINE, f"{PIPELINE}.reporting", f"{PIPELINE}.study"},
     f"{PIPELINE}.commands": {
         *(*STAGES, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
-        *(f"{PIPELINE}.bench", f"{PIPELINE}.planning", f"{PIPELINE}.reporting", f"{PIPELINE}.study"),
+        # The rooms of the benchmarks are theirs, but for the report that they all give.
+        *(BENCH, f"{BENCH}.measures", f"{PIPELINE}.planning", f"{PIPELINE}.reporting", f"{PIPELINE}.study"),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     PIPELINE: {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},
@@ -141,6 +147,16 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
         ),
         ("semires.pipeline.table1", "import semires.pipeline.commands.train", ["semires.pipeline.commands.train"]),
         ("semires.pipeline.bench.cache", "import semires.cache.interchange.coco", ["semires.cache.interchange.coco"]),
+        (
+            "semires.pipeline.bench.inputs.step_data",
+            "import semires.pipeline.bench.contestants.steps",
+            ["semires.pipeline.bench.contestants.steps"],
+        ),
+        (
+            "semires.pipeline.bench.contestants.steps",
+            "import semires.pipeline.bench.step",
+            ["semires.pipeline.bench.step"],
+        ),
         ("semires.pipeline.commands.cache", "def f():\n    from semires.cache.interchange.coco import export_coco", []),
     ],
 )

@@ -5,8 +5,8 @@
 
 The codec stands in each array's own metadata: every Zarr reader reads every store, and parts of one store may differ.
 
-Per image of 100 COCO-shaped masks at 480x640 (`semires.pipeline.bench.coco_shapes`), native bits plus their 480x480
-view, one core of an AMD EPYC; KiB stored, ms to compress, ms to decompress the view alone:
+Per image of 100 COCO-shaped masks at 480x640 (`semires.pipeline.bench.inputs.coco_shapes`), native bits plus their
+480x480 view, one core of an AMD EPYC; KiB stored, ms to compress, ms to decompress the view alone:
 
     codec                     KiB   compress   decompress
     zstd-1                   28.6        1.7          0.6

@@ -31,10 +31,11 @@ from semires.cache.storage.codec import DEFAULT_CODEC, Codec
 from semires.cache.storage.hierarchy import Storage
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
-from semires.pipeline.bench.coco_shapes import coco_masks
-from semires.pipeline.bench.mask_files import CocoRle, MaskFiles, Masks, Npy, RunLengthJson
-from semires.pipeline.bench.memory import bench_manifest, writing_memory
-from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
+from semires.pipeline.bench.inputs.coco_shapes import coco_masks
+from semires.pipeline.bench.inputs.manifest import bench_manifest
+from semires.pipeline.bench.inputs.mask_files import CocoRle, MaskFiles, Masks, Npy, RunLengthJson
+from semires.pipeline.bench.measures.memory import writing_memory
+from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medians, machine
 
 NATIVE = "semires, native"
 

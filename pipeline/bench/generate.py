@@ -25,17 +25,17 @@ from segment_anything.modeling import Sam
 
 from semires.cache.candidates import Candidates
 from semires.cache.writer import StoreWriter
-from semires.pipeline.bench.agreement import Masks, agreement
-from semires.pipeline.bench.contestants import (
+from semires.pipeline.bench.contestants.generators import (
     SAMS_OWN,
     Contestant,
     generate_all,
     network_milliseconds,
     resident_memory,
 )
-from semires.pipeline.bench.memory import bench_manifest
-from semires.pipeline.bench.random_sam import MIN_MASKS, random_sam, settings_for
-from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
+from semires.pipeline.bench.inputs.manifest import bench_manifest
+from semires.pipeline.bench.inputs.random_sam import MIN_MASKS, random_sam, settings_for
+from semires.pipeline.bench.measures.agreement import Masks, agreement
+from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medians, machine
 from semires.pipeline.recipes import generator_settings
 from semires.stages.cache_sam.generator.mask_generator import PHASES, MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semires.cache.candidates import Candidates
-from semires.pipeline.bench.memory import bench_manifest
-from semires.pipeline.bench.report import Bench, Cell, machine
+from semires.pipeline.bench.inputs.manifest import bench_manifest
+from semires.pipeline.bench.measures.report import Bench, Cell, machine
 from semires.stages.cache_sam.filling import fill_store
 from semires.stages.cache_sam.sources import ImageSource
 from semires.stages.cache_sam.workers import WorkerGroup

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from semires.pipeline.bench.memory import forget_peak, peak_memory
-from semires.pipeline.bench.plain_lavt import PlainLavt
-from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
+from semires.pipeline.bench.contestants.plain_lavt import PlainLavt
+from semires.pipeline.bench.measures.memory import forget_peak, peak_memory
+from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medians, machine
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LAVT_SIZES
 

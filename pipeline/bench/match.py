@@ -16,12 +16,12 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
+from semires.pipeline.bench.contestants.plain_match import match_by_loop, match_by_matmul
+from semires.pipeline.bench.inputs.ellipses import ellipses
+from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medians, machine
 from semires.stages.train.losses import supervised_loss
 from semires.stages.train.matching import MatchConfig, Strategy, match, unpack_bits
 from semires.stages.train.models.lavt import Lavt
@@ -89,53 +89,6 @@ def bench_match(config: MatchBenchConfig) -> Bench:
         return Bench(title="Matching, milliseconds", machine=machine(), rows=rows, notes=notes)
     finally:
         torch.set_num_threads(threads)
-
-
-def ellipses(num_masks: int, size: int) -> Tensor:
-    """Random ellipses, packed, uint8 [num_masks, ceil(size * size / 8)]; the first covers the image's whole height."""
-    random = np.random.default_rng(0)
-    rows, columns = np.ogrid[0:size, 0:size]
-    packed: list[NDArray[np.uint8]] = []
-    for index in range(num_masks):
-        y, x = random.uniform(0, size, 2)
-        radius_y, radius_x = random.uniform(0.02 * size, 0.4 * size, 2)
-        if index == 0:
-            y, x, radius_y, radius_x = 0.5 * size, 0.5 * size, 0.5 * size, 0.2 * size
-        packed.append(np.packbits(((rows - y) / radius_y) ** 2 + ((columns - x) / radius_x) ** 2 <= 1))
-    return torch.from_numpy(np.stack(packed))
-
-
-def match_by_loop(candidates: Tensor, label: Tensor, config: MatchConfig) -> Tensor:
-    """Refine one label, bool [S, S], by dense candidates, bool [N, S, S], in the public code's steps (iom, cpi-u).
-
-    Each candidate is compared on its own and its counts are read back before the next.
-    """
-    label_area = label.sum().item()
-    best, best_iou, union = None, config.iou_rate, None
-    for candidate in candidates:
-        inter = torch.logical_and(candidate, label).sum().item()
-        if config.strategy == "iom":
-            iou = inter / max(torch.logical_or(candidate, label).sum().item(), 1)
-            if iou > best_iou:
-                best, best_iou = candidate, iou
-        elif inter / max(label_area, 1) > config.inter1:
-            union = candidate if union is None else torch.logical_or(union, candidate)
-    found = best if config.strategy == "iom" else union
-    return label if found is None else found
-
-
-def match_by_matmul(candidates: Tensor, label: Tensor, config: MatchConfig) -> Tensor:
-    """Refine one label, bool [S, S], by dense candidates, bool [N, S, S], through one float matrix product.
-
-    Counts are float32 sums, exact to 2^24 pixels.
-    """
-    flat = candidates.flatten(1).float()
-    inters = flat @ label.flatten().float()
-    if config.strategy == "iom":
-        ious = inters / (flat.sum(dim=1) + label.sum() - inters).clamp(min=1)
-        return candidates[ious.argmax()] if ious.max() > config.iou_rate else label
-    qualified = inters / label.sum().clamp(min=1) > config.inter1
-    return candidates[qualified].any(dim=0) if qualified.any() else label
 
 
 def _measure(masks: Tensor, size: int, batch: int, strategy: MatchConfig, config: MatchBenchConfig) -> dict[str, Cell]:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from semires.pipeline.bench.plain_step import CLEAN_UP
-from semires.pipeline.bench.report import Bench, Cell, interleaved_medians, machine
-from semires.pipeline.bench.step_contestants import PLAIN, Contestant, Ours, Plain, Sources, finish, true_float32
-from semires.pipeline.bench.step_data import StepData, write_step_data
+from semires.pipeline.bench.contestants.plain_step import CLEAN_UP
+from semires.pipeline.bench.contestants.steps import PLAIN, Contestant, Ours, Plain, Sources, finish, true_float32
+from semires.pipeline.bench.inputs.step_data import StepData, write_step_data
+from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medians, machine
 from semires.pipeline.recipes import train_recipe
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.precision import resolve_precision

@@ -11,7 +11,7 @@ import typer
 from semires.pipeline.commands.options import Device, given
 
 if TYPE_CHECKING:
-    from semires.pipeline.bench.report import Bench
+    from semires.pipeline.bench.measures.report import Bench
 
 app = typer.Typer(help="Measure speed and size on this machine.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the fi
 
 def show(bench: "Bench", json_file: Path | None) -> None:
     """Print the table of a finished benchmark with its notes; with `json_file`, write it there too."""
-    from semires.pipeline.bench.report import as_json, as_rich, footnotes
+    from semires.pipeline.bench.measures.report import as_json, as_rich, footnotes
     from semires.pipeline.progress import console
 
     console.print(as_rich(bench))

@@ -3,7 +3,7 @@ import pytest
 
 from semires.cache.errors import StoreError
 from semires.pipeline.bench.cache import CacheBenchConfig, bench_cache, resize
-from semires.pipeline.bench.mask_files import Npy
+from semires.pipeline.bench.inputs.mask_files import Npy
 
 TINY = CacheBenchConfig(
     num_images=3,

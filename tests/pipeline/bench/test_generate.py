@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from semires.pipeline.bench import generate, random_sam
+from semires.pipeline.bench import generate
 from semires.pipeline.bench.generate import GenerateBenchConfig, bench_generate
-from semires.pipeline.bench.report import Bench
+from semires.pipeline.bench.inputs import random_sam
+from semires.pipeline.bench.measures.report import Bench
 from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
@@ -19,7 +20,7 @@ FIGURES += ["peak memory, MB", *(f"{phase}, ms" for phase in ("load", "encode", 
 
 @pytest.fixture(autouse=True)
 def no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting processes takes seconds; test_contestants.py has the real thing."""
+    """Starting processes takes seconds; test_generators.py has the real thing."""
     monkeypatch.setattr(generate, "resident_memory", lambda *args: 7.0)
 
 

@@ -19,23 +19,12 @@ from semires.pipeline.bench.lavt import (
     resident_memory,
 )
 from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt.config import LAVT_NANO, LAVT_SIZES
-
-TINY = dataclasses.replace(
-    LAVT_NANO,
-    swin_embed_dim=12,
-    swin_depths=(1, 2, 1, 1),
-    swin_heads=(1, 2, 4, 8),
-    swin_window=3,
-    drop_path=0.5,
-    text_hidden=16,
-    decoder_width=8,
-)
+from semires.stages.train.models.lavt.config import LAVT_SIZES, LavtConfig
 
 
 @pytest.fixture(autouse=True)
-def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LAVT_SIZES, "tiny", TINY)
+def _tiny(monkeypatch: pytest.MonkeyPatch, tiny_lavt: LavtConfig) -> None:
+    monkeypatch.setitem(LAVT_SIZES, "tiny", tiny_lavt)
     monkeypatch.setattr(bench, "PEAK_SIDE", 64)
 
 
@@ -64,9 +53,9 @@ def test_bench_lavt__other_logits_are_not_timed(monkeypatch: pytest.MonkeyPatch)
         bench_lavt(LavtBenchConfig(cases=(Case("tiny", 40, 1),), repeats=1))
 
 
-def test_plain__same_gradients() -> None:
+def test_plain__same_gradients(tiny_lavt: LavtConfig) -> None:
     torch.manual_seed(0)
-    lavt = Lavt(dataclasses.replace(TINY, drop_path=0.0, fusion_dropout=0.0)).double()
+    lavt = Lavt(dataclasses.replace(tiny_lavt, drop_path=0.0, fusion_dropout=0.0)).double()
     lavt.parameter_groups(weight_decay=0.0, learning_rate=1.0)
     plain = make_contestant(PLAIN, lavt)
     images, ids = torch.randn(2, 3, 40, 56, dtype=torch.float64), torch.randint(5, 500, (2, 20))

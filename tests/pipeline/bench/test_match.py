@@ -1,4 +1,4 @@
-"""The matching benchmark's table on small cases, and its contestants against the kernels."""
+"""The matching benchmark's table on small cases."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,8 @@ import torch
 from typer.testing import CliRunner
 
 from semires.pipeline.bench import match as bench
-from semires.pipeline.bench.match import MatchBenchConfig, bench_match, ellipses, match_by_loop, match_by_matmul
+from semires.pipeline.bench.inputs.ellipses import ellipses
+from semires.pipeline.bench.match import MatchBenchConfig, bench_match
 from semires.pipeline.commands.bench import app
 from semires.stages.train.matching import MatchConfig, MatchResult, match, unpack_bits
 from semires.stages.train.models.lavt.config import LAVT_NANO
@@ -68,18 +69,6 @@ def test_bench_match__dense_contestants_sit_out() -> None:
     assert [row["loop"] is None for row in found.rows] == [False] * 2 + [True] * 6
     assert all(row["packed"] for row in found.rows)
     assert "192 pixels" in " ".join(found.notes)
-
-
-@pytest.mark.parametrize("strategy", ["iom", "cpi-u"])
-@pytest.mark.parametrize("shift", [0, 2, 9])
-def test_contestants__refine_as_the_kernels_do(strategy: str, shift: int) -> None:
-    config = MatchConfig(strategy=strategy)  # type: ignore[arg-type]
-    packed = ellipses(12, 20)
-    masks = unpack_bits(packed, 20)
-    for label in (masks[0].roll(shift, 1), masks[5], torch.zeros_like(masks[0])):
-        expected = match(packed, torch.tensor([0, 12]), label[None], config).refined[0]
-        assert torch.equal(match_by_loop(masks, label, config), expected)
-        assert torch.equal(match_by_matmul(masks, label, config), expected)
 
 
 def test_share_of_copy__reading_alone_as_fast_as_a_copy_is_half() -> None:

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from semires.pipeline.bench import step as bench
-from semires.pipeline.bench import step_contestants, step_data
-from semires.pipeline.bench.plain_step import CLEAN_UP
+from semires.pipeline.bench.contestants import steps
+from semires.pipeline.bench.contestants.plain_step import CLEAN_UP
+from semires.pipeline.bench.contestants.steps import PLAIN
+from semires.pipeline.bench.inputs import step_data
 from semires.pipeline.bench.step import StepBenchConfig, bench_step
-from semires.pipeline.bench.step_contestants import PLAIN
 from semires.stages.train.engine.precision import resolve_precision
 from semires.stages.train.models.lavt.config import LAVT_SIZES, LavtConfig
 from semires.stages.train.step import PHASES
@@ -22,7 +23,7 @@ def _small(monkeypatch: pytest.MonkeyPatch, tiny_lavt: LavtConfig) -> None:
     monkeypatch.setattr(step_data, "NUM_PHOTOGRAPHS", 4)
     monkeypatch.setattr(step_data, "NUM_CANDIDATES", 4)
     monkeypatch.setattr(bench, "PEAK_SIDES", {"cpu": 64})
-    monkeypatch.setattr(step_contestants, "choose_num_workers", lambda *_, **__: 0)
+    monkeypatch.setattr(steps, "choose_num_workers", lambda *_, **__: 0)
 
 
 def test_bench_step__a_column_for_each_contestant() -> None:
@@ -71,7 +72,7 @@ def test_true_float32__only_inside() -> None:
     inside: Callable[[], str] = torch.get_float32_matmul_precision
     torch.set_float32_matmul_precision("high")
     try:
-        with step_contestants.true_float32():
+        with steps.true_float32():
             assert inside() == "highest"
         assert inside() == "high"
     finally:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from semires.cache.errors import StoreError
 from semires.pipeline.bench import cache, generate, handout, lavt, step
-from semires.pipeline.bench.report import Bench
+from semires.pipeline.bench.measures.report import Bench
 from semires.pipeline.cli import app
 from semires.stages.data.errors import InputError
 

@@ -24,9 +24,9 @@ from pycocotools import mask as coco_mask
 from semires.cache.candidates import Candidates
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
-from semires.pipeline.bench.coco_shapes import coco_masks
-from semires.pipeline.bench.mask_files import RunLengthJson
-from semires.pipeline.bench.memory import bench_manifest
+from semires.pipeline.bench.inputs.coco_shapes import coco_masks
+from semires.pipeline.bench.inputs.manifest import bench_manifest
+from semires.pipeline.bench.inputs.mask_files import RunLengthJson
 from semires.stages.data.instances import ImageRecord
 from semires.stages.data.masks import Segmentation, parse_segmentation
 from semires.stages.data.refer import SPLITS, Ref, ReferDataset, ReferProblems

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from semires.pipeline.bench import random_sam as module
-from semires.pipeline.bench.random_sam import random_sam, settings_for, threshold_above
+from semires.pipeline.bench.inputs import random_sam as module
+from semires.pipeline.bench.inputs.random_sam import random_sam, settings_for, threshold_above
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam

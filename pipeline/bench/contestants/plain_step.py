@@ -30,8 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ColorJitter
 from torchvision.transforms import functional as tvf
 
-from semires.pipeline.bench.match import match_by_loop
-from semires.pipeline.bench.step_data import StepData
+from semires.pipeline.bench.contestants.plain_match import match_by_loop
+from semires.pipeline.bench.inputs.step_data import StepData
 from semires.stages.data.refer import Ref
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.normalization import IMAGENET_MEAN, IMAGENET_STD

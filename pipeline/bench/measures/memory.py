@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from semires.cache.candidates import Candidates
-from semires.cache.schema import Manifest
 from semires.cache.storage.codec import DEFAULT_CODEC
 from semires.cache.writer import StoreWriter
-from semires.pipeline.bench.coco_shapes import coco_masks
+from semires.pipeline.bench.inputs.coco_shapes import coco_masks
+from semires.pipeline.bench.inputs.manifest import bench_manifest
 
 _WARM_UP = 0.1  # of the images: imports, buffers and what the allocator keeps are then there
 
@@ -40,11 +40,6 @@ def writing_memory(
         return pool.submit(
             _write, location, num_images, (num_masks, height, width), (images_per_part, bytes_per_part), codec
         ).result()
-
-
-def bench_manifest() -> Manifest:
-    """A manifest for stores that only a benchmark reads."""
-    return Manifest(split="bench", sam="none", sam_sha256="0" * 64, generator={}, num_images=None)
 
 
 def _write(

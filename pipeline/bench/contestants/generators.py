@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
-from semires.pipeline.bench.memory import forget_peak, peak_memory
+from semires.pipeline.bench.measures.memory import forget_peak, peak_memory
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.run import images_at_once

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from semires.pipeline.bench.coco_shapes import coco_masks
-from semires.pipeline.bench.mask_files import RunLengthJson
+from semires.pipeline.bench.inputs.coco_shapes import coco_masks
+from semires.pipeline.bench.inputs.mask_files import RunLengthJson
 
 
 def test_coco_masks__a_function_of_its_arguments() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from semires.pipeline.bench.contestants import SAMS_OWN, Contestant, network_milliseconds, resident_memory
+from semires.pipeline.bench.contestants.generators import SAMS_OWN, Contestant, network_milliseconds, resident_memory
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
 

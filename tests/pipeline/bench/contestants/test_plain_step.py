@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from semires.pipeline.bench import step_data
-from semires.pipeline.bench.plain_lavt import PlainLavt
-from semires.pipeline.bench.plain_step import PlainSamples, PlainStep, ema_by_loop
-from semires.pipeline.bench.step_data import StepData, write_step_data
+from semires.pipeline.bench.contestants.plain_lavt import PlainLavt
+from semires.pipeline.bench.contestants.plain_step import PlainSamples, PlainStep, ema_by_loop
+from semires.pipeline.bench.inputs import step_data
+from semires.pipeline.bench.inputs.step_data import StepData, write_step_data
 from semires.pipeline.recipes import train_recipe
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import MatchConfig

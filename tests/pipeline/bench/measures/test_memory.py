@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from semires.cache.reader import CandidateStore
-from semires.pipeline.bench.memory import writing_memory
+from semires.pipeline.bench.measures.memory import writing_memory
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads Linux's own figure")

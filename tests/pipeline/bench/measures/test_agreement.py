@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from semires.pipeline.bench.agreement import Agreement, agreement
+from semires.pipeline.bench.measures.agreement import Agreement, agreement
 
 
 def test_agreement__equal_moved_and_lost() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from semires.pipeline.bench.report import (
+from semires.pipeline.bench.measures.report import (
     Bench,
     as_json,
     as_rich,

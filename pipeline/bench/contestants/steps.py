@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from semires.pipeline.bench.plain_lavt import PlainLavt
-from semires.pipeline.bench.plain_step import CLEAN_UP, PlainSamples, PlainStep, ema_by_loop
-from semires.pipeline.bench.step_data import StepData
+from semires.pipeline.bench.contestants.plain_lavt import PlainLavt
+from semires.pipeline.bench.contestants.plain_step import CLEAN_UP, PlainSamples, PlainStep, ema_by_loop
+from semires.pipeline.bench.inputs.step_data import StepData
 from semires.stages.processes.timing import PhaseTimer
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.loading import Loader, choose_num_workers

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semires.pipeline.bench.coco_shapes import coco_masks
-from semires.pipeline.bench.mask_files import CocoRle, MaskFiles, Npy, RunLengthJson
+from semires.pipeline.bench.inputs.coco_shapes import coco_masks
+from semires.pipeline.bench.inputs.mask_files import CocoRle, MaskFiles, Npy, RunLengthJson
 
 
 @pytest.mark.parametrize("make", [lambda folder: RunLengthJson(folder, height=37, width=50), CocoRle, Npy])

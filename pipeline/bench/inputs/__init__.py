@@ -1,0 +1,1 @@
+"""What benchmarks work on: masks, SAMs and samples drawn from seeds."""
