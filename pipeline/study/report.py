@@ -13,7 +13,7 @@ Column = tuple[str, Callable[[LabelScores], str]]
 
 
 def tables(study: LabelStudy) -> list[Table]:
-    """Labels beside the teacher's own, what they cover, and scores by size and kind of object; all in per cent."""
+    """Labels beside the teacher's own, then scores by size and kind of object, all in per cent; readable from 80 characters on."""
 
     def share(count: int | None) -> str:
         return "–" if count is None else f"{100 * count / study.num_refs:.1f}"
@@ -35,13 +35,13 @@ def tables(study: LabelStudy) -> list[Table]:
     method = METHODS[study.method]
     return [
         _table(study, f"{TITLES[study.split]}: labels of a {method} teacher, per cent", verdict),
-        _table(study, "mIoU / oIoU by size and kind of object", [scores_of(name) for name in groups]),
+        _table(study, "The same labels, mIoU/oIoU by size and kind of object", [scores_of(name) for name in groups]),
     ]
 
 
 def notes(study: LabelStudy) -> list[str]:
     """What the tables' columns mean, a line each."""
-    reads = "all its expressions" if study.expressions is None else f"up to {study.expressions} expressions"
+    reads = "all expressions" if study.expressions is None else f"up to {study.expressions} expressions"
     low, high = study.size_limits
     lines = [
         f"{study.num_refs} unlabeled refs of {study.num_images} images, {study.num_expressions} expressions read in "
@@ -58,12 +58,12 @@ def notes(study: LabelStudy) -> list[str]:
 
 def _both(scores: LabelScores, group: str) -> str:
     found = scores.by_group[group]
-    return f"{found.miou:.1f} / {found.oiou:.1f}"
+    return f"{found.miou:.1f}/{found.oiou:.1f}"
 
 
 def _table(study: LabelStudy, title: str, columns: Sequence[Column]) -> Table:
-    drawn = Table(title=title, title_justify="left")
-    drawn.add_column("labels")
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    drawn.add_column("labels")  # gives way where it is narrow: names go on in the next line, numbers stay whole
     for name, _ in columns:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in study.rows:
