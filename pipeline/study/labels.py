@@ -29,13 +29,12 @@ from semires.stages.data.labeled import split_refs
 from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.data.refshapes.shapes import CATEGORIES
 from semires.stages.train.engine.precision import Precision, autocast
-from semires.stages.train.engine.transfer import moved
 from semires.stages.train.evaluation import BATCH_SIZE
+from semires.stages.train.group_labels import expression_probs
 from semires.stages.train.loading import Loader
-from semires.stages.train.models.normalization import normalize
 from semires.stages.train.run import check_candidates
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch, RefSamples
+from semires.stages.train.samples import RefSamples
 from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.views import plain_view
 
@@ -101,9 +100,9 @@ def study_labels(
     or the store lacks an image of one.
     """
     folder = RunFolder(run)
-    folder.read_config()
-    folder.read_result()
     config, model = folder.load_model()
+    if not folder.is_finished:
+        raise InputError(f"expected a finished run, found one in {run} that is not: type its `semires train` again")
     size = model.image_size
     dataset = load_dataset(paths, config.split, on_progress)
     _, refs = split_refs(dataset.refs_of("train"), folder.read_labeled_images())
@@ -180,31 +179,14 @@ def count_labels(
     areas, done = [], 0
     for loaded in Loader(samples, pin_memory=device.type == "cuda").read(plan):
         batch = loaded.to(device)
-        prob, other_prob = _teacher_probs(teacher, batch, precision, device)
+        with autocast(precision, device):
+            _, prob, other_prob = expression_probs(teacher, plain_view(batch.images), batch, BATCH_SIZE)
         for found, (labels, matched) in zip(parts, refined_labels(batch, prob, other_prob, chosen), strict=True):
             found.append(LabelCounts.of(labels, matched, batch))
         areas.append(batch.masks.sum(dim=(1, 2)).cpu())
         done += len(batch)
         on_progress("refs labeled", done, len(samples))
     return [LabelCounts.joined(found) for found in parts], torch.cat(areas)
-
-
-def _teacher_probs(
-    teacher: EmaTeacher, batch: Batch, precision: Precision, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """The teacher's probabilities of the batch's expressions and of its further ones, [B, S, S] and [N, S, S]."""
-    images = normalize(plain_view(batch.images))
-    input_ids = torch.cat([batch.input_ids, batch.other_input_ids])
-    attention_mask = torch.cat([batch.attention_mask, batch.other_attention_mask])
-    image_of = torch.cat([torch.arange(len(batch)), batch.other_of])
-    probs = []
-    for start in range(0, len(image_of), BATCH_SIZE):
-        rows = slice(start, start + BATCH_SIZE)
-        with autocast(precision, device):
-            part = images.index_select(0, moved(image_of[rows], device))
-            probs.append(teacher.pseudo_label(part, input_ids[rows], attention_mask[rows])[1])
-    prob = torch.cat(probs)
-    return prob[: len(batch)], prob[len(batch) :]
 
 
 def _by_size(areas: Tensor, limits: Sequence[float]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ Column = tuple[str, Callable[[LabelScores], str]]
 
 
 def tables(study: LabelStudy) -> list[Table]:
-    """Labels beside the teacher's own, then scores by size and kind of object, all in per cent; readable from 80 characters on."""
+    """Labels beside the teacher's own, then scores by size and kind of object, in per cent; for 80 characters."""
 
     def share(count: int | None) -> str:
         return "–" if count is None else f"{100 * count / study.num_refs:.1f}"

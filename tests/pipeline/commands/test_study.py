@@ -118,7 +118,7 @@ def test_study_labels__refused_before_the_teacher_reads(
     run = write_run(tmp_path / "run", [1, 2], method="supervised")
     refused("nowhere", said=("expected a run of `semires train`", "nowhere"))
     unfinished = write_run(tmp_path / "unfinished", [1], is_finished=False)
-    refused(unfinished, said=("expected a run", "result.json"))
+    refused(unfinished, said=("expected a finished run", "unfinished that is not"))
     everything = write_run(tmp_path / "everything", sorted({ref.image_id for ref in refshapes.refs_of("train")}))
     refused(everything, "--store", store, said=("expected a run with unlabeled train refs", "every image"))
     other = write_run(tmp_path / "other", [999])
