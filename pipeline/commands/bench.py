@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semires.pipeline.commands.options import Device, given
+from semires.pipeline.commands.options import Device, given, prepare_json
 
 if TYPE_CHECKING:
     from semires.pipeline.bench.measures.report import Bench
@@ -31,26 +31,6 @@ def show(bench: "Bench", json_file: Path | None) -> None:
         console.print(f"written: {json_file}", soft_wrap=True)
 
 
-def prepare(json_file: Path | None) -> None:
-    """Make the folder of `json_file`; InputError where the file cannot be written, before minutes of measuring."""
-    from semires.stages.data.errors import InputError
-
-    if json_file is None:
-        return
-    try:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        was_there = json_file.exists()
-        with json_file.open("a"):
-            pass
-        if not was_there:
-            json_file.unlink()
-    except OSError as error:
-        raise InputError(
-            f"--json: expected a file that can be written, found {json_file}: {error.strerror or error}; "
-            "give another path"
-        ) from error
-
-
 @app.callback()
 def bench() -> None:
     """Measure speed and size on this machine."""
@@ -68,7 +48,7 @@ def cache_bench(
     """The candidate store beside JSON run lengths, COCO RLE and .npy: bytes, writing, reading, memory."""
     from semires.pipeline.bench.cache import CacheBenchConfig, bench_cache
 
-    prepare(json_file)
+    prepare_json(json_file)
     show(bench_cache(CacheBenchConfig(**given(num_images=images, repeats=repeats, codec=codec))), json_file)
 
 
@@ -85,7 +65,7 @@ def match_bench(
     from semires.pipeline.bench import match
 
     config = match.QUICK if quick else match.MatchBenchConfig()
-    prepare(json_file)
+    prepare_json(json_file)
     show(match.bench_match(replace(config, **given(repeats=repeats, threads=threads))), json_file)
 
 
@@ -131,7 +111,7 @@ def generate_bench(
             repeats=repeats,
         ),
     )
-    prepare(json_file)
+    prepare_json(json_file)
     show(bench_generate(config), json_file)
 
 
@@ -156,7 +136,7 @@ def handout_bench(
             images_at_once=images_at_once,
         )
     )
-    prepare(json_file)
+    prepare_json(json_file)
     show(bench_handout(config), json_file)
 
 
@@ -185,7 +165,7 @@ def lavt_bench(
         if model not in LAVT_SIZES:
             raise InputError(f"--model: expected one of {', '.join(LAVT_SIZES)}, found {model!r}")
         cases = (Case(model, size or LAVT_SIZES[model].image_size, batch or 1),)
-    prepare(json_file)
+    prepare_json(json_file)
     config = LavtBenchConfig(device=choose_device(device), **given(cases=cases, repeats=repeats, threads=threads))
     show(bench_lavt(config), json_file)
 
@@ -224,6 +204,6 @@ def step_bench(
         repeats=repeats,
         threads=threads,
     )
-    prepare(json_file)
+    prepare_json(json_file)
     config = StepBenchConfig(device=choose_device(device), compile=compile, **(turns | options))
     show(bench_step(config), json_file)

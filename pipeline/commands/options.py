@@ -46,3 +46,23 @@ def make_paths(data: Path | None, images: Path | None = None, runs: Path | None 
     from semires.pipeline.paths import Paths
 
     return Paths(**given(data=data, images=images, runs=runs))
+
+
+def prepare_json(json_file: Path | None) -> None:
+    """Make the folder of `json_file`; InputError where the file cannot be written, before minutes of measuring."""
+    from semires.stages.data.errors import InputError
+
+    if json_file is None:
+        return
+    try:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        was_there = json_file.exists()
+        with json_file.open("a"):
+            pass
+        if not was_there:
+            json_file.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--json: expected a file that can be written, found {json_file}: {error.strerror or error}; "
+            "give another path"
+        ) from error

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.bench import prepare
-from semires.pipeline.commands.options import CocoImages, Data, Device, Store, make_paths
+from semires.pipeline.commands.options import CocoImages, Data, Device, Store, make_paths, prepare_json
 
 app = typer.Typer(help="Measure ideas on a finished run, without training.", no_args_is_help=True)
 
@@ -39,8 +38,7 @@ def labels_study(
 
     paths = make_paths(data, coco_images)
     chosen_device = choose_device(device)
-    if json_file is not None:
-        prepare(json_file)
+    prepare_json(json_file)
     with progress() as on_progress:
         found = study_labels(run, paths, chosen_device, on_progress, expressions=expressions or None, store=store)
     for table in tables(found):
@@ -68,8 +66,7 @@ def compare(
     from semires.pipeline.study.comparison import compare_runs, comparison_table
 
     paths = make_paths(data, coco_images)
-    if json_file is not None:
-        prepare(json_file)
+    prepare_json(json_file)
     with progress() as on_progress:
         found = compare_runs(runs, against, paths, choose_device(device), on_progress)
     console.print(comparison_table(found))
