@@ -26,7 +26,6 @@ from semires.cache.writer import StoreWriter
 
 IMAGE_IDS = list(range(10, 15))
 SIZE = 6
-NUM_KILLS = 100
 
 # A server that has imported everything forks a child for each attempt: an import costs a second, a fork milliseconds.
 # Zarr starts its thread at first use, so only in the children. For each line "seconds seed": the child runs at
@@ -155,8 +154,9 @@ def finished_parts(location: Path) -> dict[str, list[int]]:
     return {name: index.image_id.tolist() for name, index in read_indices(Storage(str(location))).items()}
 
 
+@pytest.mark.parametrize("num_kills_wanted", [25, pytest.param(100, marks=pytest.mark.slow)])
 def test_kill__nothing_lost_nothing_twice_nothing_half(
-    tmp_path: Path, start_server: Callable[[Path], Server], expected: dict[int, list[object]]
+    tmp_path: Path, start_server: Callable[[Path], Server], expected: dict[int, list[object]], num_kills_wanted: int
 ) -> None:
     """Each restart goes on with what the last one left; after a complete store the next begins from nothing."""
     location = tmp_path / "s.zarr"
@@ -165,7 +165,7 @@ def test_kill__nothing_lost_nothing_twice_nothing_half(
     rng = random.Random(1)
     num_kills = num_complete = 0
     after: dict[str, list[int]] = {}
-    while num_kills < NUM_KILLS or code != 0:
+    while num_kills < num_kills_wanted or code != 0:
         if code == 0:
             found = verify_store(location, expected_ids=IMAGE_IDS)
             assert (found.is_intact, found.missing, found.duplicates) == (True, (), {})

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.group_labels import GroupConfig
 from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.trainer import Trainer
 
 Semires = Callable[..., Any]
 Refused = Callable[..., str]
@@ -110,6 +112,32 @@ def test_interrupt__one_line_and_code_130(semires: Semires, monkeypatch: pytest.
     finished = semires("make-refshapes")
     assert finished.code == 130
     assert "Traceback" not in finished.err
+
+
+def test_train__asked_to_stop_saves_a_state_and_goes_on(
+    semires: Semires, write_refer: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_refer("refcoco")
+    arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--method", "supervised", "--name", "stopped")
+    arguments = (*arguments, "--batch-burn-in", 1, "--burn-in-epochs", 2)
+    with monkeypatch.context() as patch:
+        train_step = Trainer.train_step
+
+        def train_and_ask(self: Trainer, *batches: Any) -> None:
+            train_step(self, *batches)
+            if self.step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(Trainer, "train_step", train_and_ask)
+        finished = semires(*arguments)
+    assert finished.code == 143
+    assert finished.err == "stopped by SIGTERM, a state is saved; type the command again to go on\n"
+    run = tmp_path / "runs" / "stopped"
+    assert not (run / "result.json").exists()
+    assert [path.name for path in run.glob("state-*.pt")] != []
+    finished = semires(*arguments)
+    assert (finished.code, finished.err) == (0, "")
+    assert "runs/stopped: going on from step 3 of 8" in finished.out.splitlines()
 
 
 # Each is refused before anything is written: (arguments, what the line says).
