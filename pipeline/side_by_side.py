@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
 
 import torch
 
@@ -27,9 +26,12 @@ from semires.pipeline.scores import evaluate_run, has_scores
 from semires.pipeline.stage_runs import prepare_candidates
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
+from semires.stages.processes.parent import end_with_parent
 from semires.stages.processes.stopping import StopRequested
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import train_run
+
+START_METHOD = "spawn"  # a forked process cannot use torch's threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def train_side_by_side(jobs: Sequence[Job | CandidatesJob], paths: Paths, on_pro
 
     To be called in the main thread, of a script under ``if __name__ == "__main__"``: the processes import it.
     """
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads
+    context = multiprocessing.get_context(START_METHOD)
     num_threads = max(1, torch.get_num_threads() // len(jobs))
     running: dict[Connection, tuple[Job | CandidatesJob, BaseProcess]] = {}
     try:
@@ -132,7 +134,7 @@ def _follow(running: Mapping[Connection, tuple[Job | CandidatesJob, BaseProcess]
 
 
 def _do(job: Job | CandidatesJob, paths: Paths, num_threads: int, writer: Connection) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(num_threads)
     console.quiet = True  # the parent has the display
     try:
@@ -174,14 +176,6 @@ def _quiet(loggers: Sequence[str]) -> Iterator[None]:
     os.environ.setdefault("WANDB_SILENT", "true")
     with redirect_stdout(io.StringIO()) if loggers else nullcontext():
         yield
-
-
-def _end_with_parent() -> None:
-    """Killed, the parent ends nothing: a signal to this process itself saves a state, and then ends it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _telling(writer: Connection, method: str) -> OnProgress:

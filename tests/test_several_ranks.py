@@ -199,8 +199,8 @@ def kill_again_and_again(
     tmp_path: Path, given: Callable[..., dict[str, Any]], world_size: int, num_kills: int, seed: int
 ) -> tuple[list[tuple[Any, ...]], tuple[Any, ...]]:
     """What runs left that were killed so often altogether, and what one left that was not."""
-    settings = {  # of 8 steps
-        **{"method": "semires", "batch_labeled": 2, "batch_unlabeled": 2, "mutual_epochs": 2, "micro_batch": 1},
+    settings = {  # of 4 steps
+        **{"method": "semires", "batch_labeled": 2, "batch_unlabeled": 2, "mutual_epochs": 1, "micro_batch": 1},
         "num_workers": 1,
         "save_minutes": 0.0,  # a state after each step
     }
@@ -244,18 +244,18 @@ def test_trainer__goes_on_with_another_number_of_ranks(tmp_path: Path, given: Ca
     settings = {"method": "baseline", "batch_labeled": 2, "batch_unlabeled": 2, "mutual_epochs": 1, "save_minutes": 0.0}
     alone = given("alone", **settings)
     on_ranks(tmp_path, 1, TRAIN, **alone)
-    for first, then in ((2, 1), (1, 2)):
-        job = given(f"{first}then{then}", **settings)
-        started = Job(tmp_path, first, TRAIN, **job)
-        while not list(job["run"].glob("state-*2.pt")):
+    job = given("together", **settings)
+    for world_size, steps in ((2, "[1-3]"), (1, "[23]")):  # of 4
+        started = Job(tmp_path, world_size, TRAIN, **job)
+        while not list(job["run"].glob(f"state-*{steps}.pt")):
             time.sleep(0.02)
             assert started.processes[0].is_alive()
         started.kill_after(0.0)
-        found = on_ranks(tmp_path, then, TRAIN, **job)
-        assert len(set(found)) == 1
-        for line, expected in zip(lines_of(job["run"]), lines_of(alone["run"]), strict=True):
-            assert line["loss_unsup"] == pytest.approx(expected["loss_unsup"], abs=2e-3)
-            assert line["loss_sup"] == pytest.approx(expected["loss_sup"], abs=2e-3)
+    found = on_ranks(tmp_path, 2, TRAIN, **job)
+    assert len(set(found)) == 1
+    for line, expected in zip(lines_of(job["run"]), lines_of(alone["run"]), strict=True):
+        assert line["loss_unsup"] == pytest.approx(expected["loss_unsup"], abs=2e-3)
+        assert line["loss_sup"] == pytest.approx(expected["loss_sup"], abs=2e-3)
 
 
 def test_evaluate__exact_scores_of_the_whole_on_every_rank(

@@ -1,6 +1,7 @@
 """What tests of the command line share: running it in this process, a small RefShapes, a small fake RefCOCO."""
 
 import json
+import multiprocessing
 import pickle
 import re
 from collections.abc import Callable
@@ -14,10 +15,17 @@ from PIL import Image
 from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
-from semires.pipeline import cli
+from semires.pipeline import cli, side_by_side
 from semires.stages.data.refer import SPLITS
 
 HEIGHT, WIDTH = 24, 32
+
+
+@pytest.fixture
+def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes side by side share one import of torch and all else, which takes seconds in each."""
+    multiprocessing.set_forkserver_preload(["semires.pipeline.side_by_side"])
+    monkeypatch.setattr(side_by_side, "START_METHOD", "forkserver")
 
 
 class Finished(NamedTuple):

@@ -118,7 +118,18 @@ def test_train__asked_to_stop_saves_a_state_and_goes_on(
     semires: Semires, write_refer: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_refer("refcoco")
-    arguments = ("train", "--split", "refcoco", "--labeled", 0.25, *SHORT, "--method", "supervised", "--name", "stopped")
+    arguments = (
+        "train",
+        "--split",
+        "refcoco",
+        "--labeled",
+        0.25,
+        *SHORT,
+        "--method",
+        "supervised",
+        "--name",
+        "stopped",
+    )
     arguments = (*arguments, "--batch-burn-in", 1, "--burn-in-epochs", 2)
     with monkeypatch.context() as patch:
         train_step = Trainer.train_step

@@ -15,19 +15,18 @@ from semires.pipeline.recipes import train_recipe
 from semires.pipeline.side_by_side import Job, _telling, is_worth_it, train_side_by_side
 from semires.stages.data.errors import InputError
 
+# What it starts imports neither torch nor anything that does, so that it is there in no time.
 PARENT = """
-import sys, time
-from pathlib import Path
-from semires.pipeline import side_by_side
+import os, time
+from semires.stages.processes.parent import end_with_parent
 
 def never_ends(job, paths, num_threads, writer):
-    from threading import Thread
-    import os
-    Thread(target=side_by_side._end_with_parent, daemon=True).start()
+    end_with_parent()
     writer.send((str(os.getpid()), 1, 1))
     time.sleep(600)
 
 if __name__ == "__main__":
+    from semires.pipeline import side_by_side
     side_by_side._do = never_ends
     show = lambda what, *rest: print(what, flush=True)
     side_by_side.train_side_by_side([None, None], None, show)
@@ -49,6 +48,7 @@ def test_telling__notes_come_through_the_pipe() -> None:
     ]
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_train_side_by_side__error_of_one_process_is_raised_here(tmp_path: Path) -> None:
     job = Job(config=train_recipe("refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
     jobs = [job, dataclasses.replace(job, folder=tmp_path / "other")]
@@ -109,6 +109,7 @@ def test_is_worth_it__several_runs_and_several_threads(
     assert not is_worth_it(num_jobs, torch.device("cuda"))
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_train_side_by_side__names_the_run_that_died(tmp_path: Path) -> None:
     job = Job(config=train_recipe("refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
     broken = dataclasses.replace(job, config=None)  # type: ignore[arg-type]

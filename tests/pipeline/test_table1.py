@@ -96,7 +96,7 @@ def test_what_is_missing__refshapes_makes_itself(tmp_path: Path) -> None:
 @pytest.fixture
 def tiny_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refshapes_store: Path) -> Paths:
     """A RefShapes of 12 train images whose candidates are there, and a recipe of a few steps."""
-    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=12, num_val=4, num_test=5))
+    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=12, num_val=2, num_test=2))
 
     def recipe(split: str) -> TrainConfig:
         small = {"burn_in_epochs": 1, "mutual_epochs": 1, "num_evaluations": 1, "batch_unlabeled": 12}
@@ -175,6 +175,7 @@ def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:
         assert len(plan_grid(split, shares, 1, tmp_path)) == 4 * len(shares)
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_run_table1__methods_of_a_burn_in_side_by_side(
     tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +204,8 @@ def test_run_table1__methods_of_a_burn_in_side_by_side(
     assert len(CandidateStore(tiny_grid.store("refshapes"))) == 12
     monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: False)
     one_by_one = dataclasses.replace(tiny_grid, runs=tiny_grid.runs.parent / "one_by_one")
+    # Their burn-in is the same one.
+    shutil.copytree(folder / "supervised", one_by_one.runs / folder.relative_to(tiny_grid.runs) / "supervised")
     run_table1(one_by_one, CPU, ignore, splits=["refshapes"], shares=[0.25])
     for method in METHODS[1:]:
         found, expected = (

@@ -23,7 +23,7 @@ from semires.stages.train.matching.torch_ops import match_torch
 
 STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
 # What Triton's interpreter does in a few seconds.
-NUM_INTERPRETED = 120
+NUM_INTERPRETED = 60
 # Those that run on CPU tensors. match itself takes the CPU's; Triton's are in test_triton_kernels.py.
 BACKENDS = {"cpu": match_cpu, "torch": match_torch, "dense": match_dense}
 # The shares that small counts hit exactly: 1/2, 2/3-like neighbours, 7/10, 3/4, both ends.

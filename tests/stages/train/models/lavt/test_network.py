@@ -78,8 +78,11 @@ def test_forward__is_the_papers(config: LavtConfig, size: tuple[int, int], train
     assert sure.float().mean() > 0.99
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("config", "size"), [(NANO, (48, 48)), (WINDOW_7, (40, 56))], ids=["nano", "window 7"])
+@pytest.mark.parametrize(
+    ("config", "size", "training"),
+    [(NANO, (48, 48), False), (WINDOW_7, (40, 56), True)],
+    ids=["nano, evaluated", "window 7, trained"],
+)
 def test_compile__one_graph(config: LavtConfig, size: tuple[int, int], training: bool) -> None:
     lavt = make_random(config, swin_depths=(1, 2, 1, 1)).train(training)
     batch = batch_of(2, size)
