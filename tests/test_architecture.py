@@ -191,8 +191,10 @@ def test_pyproject__every_top_folder_has_its_import_name() -> None:
 
 
 def test_tests__mirror_the_tree() -> None:
-    """A test file lies where the module lies that it is named after; at the top are tests of the whole."""
+    """A test file lies where the module lies that it is named after, `test_MODULE.py` or `test_MODULE__ABOUT.py`; at
+    the top are tests of the whole."""
     modules = {path.parent / f"test_{path.name}" for path in module_paths()}
     tests = {path.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
-    strays = sorted(str(path) for path in tests - modules if len(path.parts) > 1)
+    named_after = {path: path.with_name(path.stem.partition("__")[0] + ".py") for path in tests}
+    strays = sorted(str(path) for path in tests if len(path.parts) > 1 and named_after[path] not in modules)
     assert strays == []

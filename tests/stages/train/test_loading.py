@@ -52,7 +52,9 @@ def processes_here() -> set[int | None]:
 
 
 def test_load_batches__reads_in_the_order_given(samples: RefSamples) -> None:
-    assert_reads(list(load_batches(samples, PLAN, num_workers=0)), samples)
+    batches = list(load_batches(samples, PLAN, num_workers=0))
+    assert_reads(batches, samples)
+    assert all(len(batch.candidates) for batch in batches)
 
 
 def test_load_batches__plan_as_an_array(samples: RefSamples) -> None:

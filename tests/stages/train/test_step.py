@@ -1,6 +1,7 @@
 """Parts of a batch are its whole: rows, gradients, losses; and no step waits for a device."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
+from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.sums import StepSums
@@ -132,3 +134,19 @@ def test_step__waits_for_no_gpu_and_mixes_no_devices(
 def test_step__the_test_above_finds_what_the_views_once_did(fake_cuda: FakeTensorMode) -> None:
     with fake_cuda, pytest.raises(DynamicOutputShapeException):
         torch.rand(4, device=CUDA).lt(0.5).nonzero()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"method": "baseline", "batch_labeled": 2, "batch_unlabeled": 8}, "--batch-labeled: expected a sample for"),
+        ({"method": "baseline", "batch_labeled": 4, "batch_unlabeled": 3}, "--batch-unlabeled: expected a sample for"),
+        ({"method": "supervised", "batch_burn_in": 3}, "--batch-burn-in: expected a sample for each of the 4"),
+        ({"method": "supervised", "batch_burn_in": 5, "micro_batch": 1}, "--micro-batch 1: expected parts that every"),
+    ],
+)
+def test_init__batches_that_processes_cannot_share(
+    nano_config: Callable[..., TrainConfig], settings: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        TrainStep(nano_config(**settings), nn.Identity(), None, Ranks(None, 0, 4), torch.device("cpu"))
