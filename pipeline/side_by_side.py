@@ -31,7 +31,7 @@ from semires.stages.processes.stopping import StopRequested
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import train_run
 
-START_METHOD = "spawn"  # a forked process cannot use torch's threads
+CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +79,12 @@ def train_side_by_side(jobs: Sequence[Job | CandidatesJob], paths: Paths, on_pro
 
     To be called in the main thread, of a script under ``if __name__ == "__main__"``: the processes import it.
     """
-    context = multiprocessing.get_context(START_METHOD)
     num_threads = max(1, torch.get_num_threads() // len(jobs))
     running: dict[Connection, tuple[Job | CandidatesJob, BaseProcess]] = {}
     try:
         for job in jobs:
-            reader, writer = context.Pipe(duplex=False)
-            process: BaseProcess = context.Process(target=_do, args=(job, paths, num_threads, writer), daemon=True)
+            reader, writer = CONTEXT.Pipe(duplex=False)
+            process: BaseProcess = CONTEXT.Process(target=_do, args=(job, paths, num_threads, writer), daemon=True)
             with _interrupts_ignored():
                 process.start()
             writer.close()  # the process has its own: the pipe ends with it

@@ -25,7 +25,7 @@ HEIGHT, WIDTH = 24, 32
 def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let processes side by side share one import of torch and all else, which takes seconds in each."""
     multiprocessing.set_forkserver_preload(["semires.pipeline.side_by_side"])
-    monkeypatch.setattr(side_by_side, "START_METHOD", "forkserver")
+    monkeypatch.setattr(side_by_side, "CONTEXT", multiprocessing.get_context("forkserver"))
 
 
 class Finished(NamedTuple):
