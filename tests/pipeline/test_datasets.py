@@ -144,7 +144,7 @@ def test_side_by_side__the_processes_do_not_repeat_it(
     read: list[ReferDataset] = []
     monkeypatch.setattr(side_by_side, "train_run", lambda config, dataset, *args, **kwargs: read.append(dataset))
     monkeypatch.setattr(side_by_side, "evaluate_run", lambda run, paths, device, tell, dataset: read.append(dataset))
-    monkeypatch.setattr(side_by_side, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(side_by_side, "end_with_parent", lambda: None)
     monkeypatch.setattr(side_by_side.console, "quiet", False)  # what it sets here, in no process of its own, is undone
     job = Job(config=TrainConfig(split="refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
     writer = Telling()
