@@ -51,7 +51,7 @@ def test_train__goes_on_after_one_rank_was_killed(tmp_path: Path, command: list[
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = tmp_path / "runs" / "run"
     done = subprocess.run(
-        [*command, "--burn-in-epochs", "8"], capture_output=True, text=True, timeout=SECONDS, env=environment
+        [*command, "--burn-in-epochs", "3"], capture_output=True, text=True, timeout=SECONDS, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "killed").exists()
