@@ -131,12 +131,12 @@ def pixel_counts(run: Path, paths: Paths, device: torch.device, on_progress: OnP
             return {
                 split: PixelCounts(**{name: file[f"{split}/{name}"] for name in names}) for split in sorted(of_splits)
             }
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"expected counts of `semires evaluate`, found others in {path}: remove it") from error
 
 
 def _write_counts(path: Path, counts: dict[str, PixelCounts]) -> None:
     arrays = {f"{split}/{name}": array for split, of_split in counts.items() for name, array in vars(of_split).items()}
     temporary = path.with_name(f"{path.stem}.tmp.npz")
-    np.savez_compressed(temporary, allow_pickle=False, **arrays)
+    np.savez_compressed(temporary, **arrays)
     temporary.replace(path)

@@ -161,6 +161,7 @@ def test_pixel_counts__unfinished_or_damaged(run: RunFolder, paths: Paths) -> No
     with pytest.raises(InputError, match=r"result\.json"):
         pixel_counts(run.path, paths, CPU, ignore)
     run.finish({})
-    (run.path / "counts.npz").write_bytes(b"PK no archive")
-    with pytest.raises(InputError, match=r"counts\.npz: remove it"):
-        pixel_counts(run.path, paths, CPU, ignore)
+    for content in (b"PK no archive", b""):
+        (run.path / "counts.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"counts\.npz: remove it"):
+            pixel_counts(run.path, paths, CPU, ignore)
