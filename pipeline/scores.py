@@ -23,9 +23,9 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.masks import RESAMPLING
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import evaluate
-from semires.stages.train.loading import Loader
+from semires.stages.train.reading.loading import Loader
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
 
 SCORES, COUNTS = "scores.json", "counts.npz"
 

@@ -15,7 +15,7 @@ CACHE_SAM, TRAIN, PIPELINE = "semires.stages.cache_sam", "semires.stages.train",
 BENCH = f"{PIPELINE}.bench"
 STAGES = {
     *(DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
-    *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine"),
+    *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine", f"{TRAIN}.reading", f"{TRAIN}.labels"),
 }
 
 # Innermost first: a module belongs to the first package that its name begins with.
@@ -31,7 +31,13 @@ ALLOWED = {
     f"{TRAIN}.models": {DATA, f"{TRAIN}.models"},
     f"{TRAIN}.matching": {DATA, f"{TRAIN}.matching", f"{TRAIN}.engine"},
     f"{TRAIN}.engine": {DATA, PROCESSES, f"{TRAIN}.engine"},
-    TRAIN: {DATA, PROCESSES, CACHE, TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine"},
+    # What is read knows nothing of what is learned from it, labels nothing of the trainer.
+    f"{TRAIN}.reading": {DATA, CACHE, f"{TRAIN}.models", f"{TRAIN}.reading"},
+    f"{TRAIN}.labels": {DATA, *(f"{TRAIN}.{room}" for room in ("models", "engine", "reading", "labels"))},
+    TRAIN: {
+        *(DATA, PROCESSES, CACHE, TRAIN),
+        *(f"{TRAIN}.{room}" for room in ("models", "matching", "engine", "reading", "labels")),
+    },
     "semires.stages": set(),
     # Other programs' files: the store and the stages know nothing of them.
     f"{CACHE}.interchange": {CACHE, f"{CACHE}.interchange"},
@@ -140,6 +146,16 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
             ["semires.stages.train.models.lavt"],
         ),
         ("semires.stages.train.models.lavt", "import semires.cache.views", ["semires.cache.views"]),
+        (
+            "semires.stages.train.reading.samples",
+            "import semires.stages.train.labels.teacher",
+            ["semires.stages.train.labels.teacher"],
+        ),
+        (
+            "semires.stages.train.labels.teacher",
+            "from semires.stages.train.trainer import Trainer",
+            ["semires.stages.train.trainer.Trainer"],
+        ),
         (
             "semires.stages.cache_sam.generator.prompts",
             "import semires.stages.cache_sam.models.sam",

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from semires.pipeline.recipes import train_recipe
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.group_labels import GroupConfig
+from semires.stages.train.labels.group_labels import GroupConfig
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.matching import pack_bits
 from semires.stages.train.matching.reference import match_reference
 from semires.stages.train.models.interface import ResModel
+from semires.stages.train.reading.samples import Batch
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch
 from semires.stages.train.step import TrainStep
-from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import Trainer
 from semires.stages.train.views import draw_blurred, draw_jitter, strong_view, weak_view

@@ -42,7 +42,7 @@ import torch
 from semires.cache.views import CandidateView
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import Trainer
 
@@ -81,7 +81,7 @@ EVALUATE = """
 import torch
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import evaluate
-from semires.stages.train.samples import RefSamples
+from semires.stages.train.reading.samples import RefSamples
 
 torch.manual_seed(0)
 model = config.build_model(pretrained=True)

@@ -23,13 +23,13 @@ from semires.pipeline.planning.meter import Kind, StepMeter
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.precision import Precision, autocast
+from semires.stages.train.labels.pwa import pwa_weights
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.losses import supervised_loss, unsupervised_loss
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LAVT_SIZES
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.pwa import pwa_weights
-from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.views import plain_view
 
 EVALUATED_AT_ONCE = 16

@@ -17,14 +17,14 @@ from semires.pipeline.stage_runs import load_dataset, prepare_candidates
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import resize_image
 from semires.stages.train.evaluation import BATCH_SIZE
-from semires.stages.train.loading import load_batches
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.matching import MatchConfig, match, unpack_bits
 from semires.stages.train.metrics import ious_from_counts
 from semires.stages.train.models.normalization import normalize
 from semires.stages.train.prediction import overlay
+from semires.stages.train.reading.loading import load_batches
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
-from semires.stages.train.teacher import EmaTeacher
 
 HEADINGS = ("image", "SAM's candidates", "teacher's label", "refined label", "truth (hidden)")
 TILE = 192  # pixels a side

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semires.stages.train.metrics import ious_from_counts, scores_from_counts
-from semires.stages.train.samples import Batch
+from semires.stages.train.reading.samples import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,12 +30,12 @@ from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.data.refshapes.shapes import CATEGORIES
 from semires.stages.train.engine.precision import Precision, autocast
 from semires.stages.train.evaluation import BATCH_SIZE
-from semires.stages.train.group_labels import expression_probs
-from semires.stages.train.loading import Loader
+from semires.stages.train.labels.group_labels import expression_probs
+from semires.stages.train.labels.teacher import EmaTeacher
+from semires.stages.train.reading.loading import Loader
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run import check_candidates
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
-from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.views import plain_view
 
 SIZES = ("small", "medium", "large")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.group_labels import Compete, highest_rival, mean_over_expressions
+from semires.stages.train.labels.group_labels import Compete, highest_rival, mean_over_expressions
 from semires.stages.train.matching import MatchConfig, match
-from semires.stages.train.samples import Batch
+from semires.stages.train.reading.samples import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import SPLITS, Text
 from semires.stages.train.engine.precision import Precision, resolve_precision
-from semires.stages.train.group_labels import GroupConfig
+from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.losses import CLASS_WEIGHTS, LossMean
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.models.build import BERT_SOURCE, SWIN_SOURCES, build_model, check_model, image_size_of

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.engine.precision import Precision, autocast
-from semires.stages.train.loading import Loader
 from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores, scores_from_counts
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.samples import RefSamples
-from semires.stages.train.sampling import every_expression
+from semires.stages.train.reading.loading import Loader
+from semires.stages.train.reading.samples import RefSamples
+from semires.stages.train.reading.sampling import every_expression
 from semires.stages.train.views import plain_view
 
 BATCH_SIZE = 16

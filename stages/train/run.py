@@ -15,8 +15,8 @@ from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import OnMetrics, OnProgress, Say, Trainer
 

@@ -22,7 +22,9 @@ from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.precision import autocast
-from semires.stages.train.group_labels import expression_probs, highest_rival, mean_over_expressions
+from semires.stages.train.labels.group_labels import expression_probs, highest_rival, mean_over_expressions
+from semires.stages.train.labels.pwa import pwa_weights
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.losses import (
     mean_of_kinds,
     supervised_sum,
@@ -33,9 +35,7 @@ from semires.stages.train.losses import (
 from semires.stages.train.matching import match
 from semires.stages.train.metrics import ious_from_counts
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.pwa import pwa_weights
-from semires.stages.train.samples import Batch
-from semires.stages.train.teacher import EmaTeacher
+from semires.stages.train.reading.samples import Batch
 from semires.stages.train.views import Jitter, draw_blurred, draw_jitter, strong_view, weak_view
 
 Phase = Callable[[str], AbstractContextManager[None]]

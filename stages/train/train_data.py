@@ -8,9 +8,9 @@ import torch
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.loading import Loader, choose_num_workers
-from semires.stages.train.samples import Batch, RefSamples
-from semires.stages.train.sampling import BatchKeys, even_bounds, image_bounds, image_plan, training_plan
+from semires.stages.train.reading.loading import Loader, choose_num_workers
+from semires.stages.train.reading.samples import Batch, RefSamples
+from semires.stages.train.reading.sampling import BatchKeys, even_bounds, image_bounds, image_plan, training_plan
 
 
 @dataclass(frozen=True, kw_only=True)

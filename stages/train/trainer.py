@@ -28,13 +28,13 @@ from semires.stages.train.engine.rng import rng_state, seed_rank, set_rng_state
 from semires.stages.train.engine.schedule import evenly_spaced, poly_schedule
 from semires.stages.train.engine.sums import StepSums
 from semires.stages.train.evaluation import evaluate
-from semires.stages.train.loading import Loader
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.metrics import SegmentationScores
 from semires.stages.train.models.interface import ResModel
+from semires.stages.train.reading.loading import Loader
+from semires.stages.train.reading.samples import Batch
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch
 from semires.stages.train.step import TrainStep
-from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.train_data import TrainData
 
 OnProgress = Callable[..., None]  # (what is being done, done, total, a note of text)

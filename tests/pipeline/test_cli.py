@@ -24,7 +24,7 @@ from semires.pipeline.recipes import TABLE1_METHODS, train_recipe
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.group_labels import GroupConfig
+from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.trainer import Trainer
 

@@ -13,8 +13,8 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset, ReferProblems
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import evaluate
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
 
 CPU = torch.device("cpu")
 

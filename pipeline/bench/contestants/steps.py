@@ -15,14 +15,14 @@ from semires.pipeline.bench.contestants.plain_step import CLEAN_UP, PlainSamples
 from semires.pipeline.bench.inputs.step_data import StepData
 from semires.stages.processes.timing import PhaseTimer
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.loading import Loader, choose_num_workers
 from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LAVT_SIZES
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.reading.loading import Loader, choose_num_workers
+from semires.stages.train.reading.samples import Batch
+from semires.stages.train.reading.sampling import training_plan
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch
-from semires.stages.train.sampling import training_plan
 from semires.stages.train.step import PHASES
 from semires.stages.train.trainer import Trainer
 

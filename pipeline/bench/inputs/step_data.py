@@ -32,7 +32,7 @@ from semires.stages.data.masks import Segmentation, parse_segmentation
 from semires.stages.data.refer import SPLITS, Ref, ReferDataset, ReferProblems
 from semires.stages.data.refshapes.scene import make_scene
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.samples import RefSamples
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.train_data import TrainData
 
 NUM_SCENES = 48

@@ -24,7 +24,7 @@ from semires.stages.train.engine.precision import Precision
 from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.samples import Batch
+from semires.stages.train.reading.samples import Batch
 from semires.stages.train.step import TrainStep
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

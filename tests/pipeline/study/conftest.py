@@ -10,7 +10,7 @@ from semires.cache.views import CandidateView, build_view
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.samples import RefSamples
+from semires.stages.train.reading.samples import RefSamples
 
 SIZE = 96
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from semires.pipeline.study.label_counts import GroupScores, LabelCounts, label_scores
-from semires.stages.train.samples import Batch
+from semires.stages.train.reading.samples import Batch
 
 SIZE = 4
 

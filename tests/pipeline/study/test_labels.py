@@ -18,9 +18,9 @@ from semires.pipeline.study.refinements import most_expressions, refinements
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import evaluate
+from semires.stages.train.labels.teacher import EmaTeacher
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
-from semires.stages.train.teacher import EmaTeacher
 
 CPU = torch.device("cpu")
 LABELED = [1, 2, 4, 5, 7, 8, 9, 11]  # of 12

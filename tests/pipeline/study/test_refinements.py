@@ -16,10 +16,10 @@ from semires.pipeline.study.refinements import (
     refinements,
 )
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.group_labels import GroupConfig
+from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.matching import MatchConfig, unpack_bits
 from semires.stages.train.matching.reference import match_reference
-from semires.stages.train.samples import Batch, RefSamples
+from semires.stages.train.reading.samples import Batch, RefSamples
 
 CONFIG = TrainConfig(split="refshapes", model="nano", match=MatchConfig(strategy="cpi", inter1=0.6, inter2=0.4))
 

@@ -13,8 +13,8 @@ from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import RefSamples
 from semires.stages.train.train_data import TrainData
 from semires.stages.train.trainer import Trainer
 

@@ -6,7 +6,7 @@ import pytest
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import UNSAID, TrainConfig
-from semires.stages.train.group_labels import GroupConfig
+from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.views import ViewConfig
 

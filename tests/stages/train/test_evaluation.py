@@ -6,8 +6,8 @@ from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import evaluate
 from semires.stages.train.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.samples import RefSamples
-from semires.stages.train.sampling import every_expression
+from semires.stages.train.reading.samples import RefSamples
+from semires.stages.train.reading.sampling import every_expression
 
 SIZE = 32
 CPU = torch.device("cpu")

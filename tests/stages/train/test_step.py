@@ -16,11 +16,11 @@ from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.sums import StepSums
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.matching import dispatch
 from semires.stages.train.matching.torch_ops import match_torch
-from semires.stages.train.samples import Batch
+from semires.stages.train.reading.samples import Batch
 from semires.stages.train.step import StepDraws, TrainStep, _even_parts
-from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.views import Jitter
 
 

@@ -8,9 +8,9 @@ from semires.cache.views import CandidateView
 from semires.stages.data.refer import ReferDataset
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.group_labels import GroupConfig
+from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.samples import RefSamples
+from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.train_data import TrainData
 
 SIZE = 96

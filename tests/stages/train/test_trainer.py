@@ -12,8 +12,8 @@ from semires.stages.train import trainer as trainer_module
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.metrics import SegmentationScores
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.samples import Batch, RefSamples
-from semires.stages.train.sampling import every_expression
+from semires.stages.train.reading.samples import Batch, RefSamples
+from semires.stages.train.reading.sampling import every_expression
 from semires.stages.train.trainer import Trainer
 from semires.stages.train.views import ViewConfig
 

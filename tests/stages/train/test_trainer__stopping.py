@@ -14,8 +14,8 @@ from semires.stages.train.config import UNSAID
 from semires.stages.train.engine.states import StateFiles
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.metrics import SegmentationScores
+from semires.stages.train.reading.samples import Batch
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch
 from semires.stages.train.step import TrainStep
 from semires.stages.train.trainer import Trainer
 

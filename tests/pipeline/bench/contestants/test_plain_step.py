@@ -14,14 +14,14 @@ from semires.pipeline.bench.inputs import step_data
 from semires.pipeline.bench.inputs.step_data import StepData, write_step_data
 from semires.pipeline.recipes import train_recipe
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.matching import MatchConfig
 from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LavtConfig
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.reading.samples import Batch, RefSamples, collate
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.samples import Batch, RefSamples, collate
-from semires.stages.train.teacher import EmaTeacher
 from semires.stages.train.trainer import Trainer
 from semires.stages.train.views import ViewConfig
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from semires.stages.train.labels.pwa import pwa_weights
 from semires.stages.train.losses import supervised_loss, unsupervised_loss
 from semires.stages.train.matching import MatchConfig, MatchResult, match, pack_bits
 from semires.stages.train.matching.dispatch import backend_of
 from semires.stages.train.matching.torch_ops import match_torch
-from semires.stages.train.pwa import pwa_weights
 
 STRATEGIES = ("iom", "cpi", "cpi-u", "cpi-o")
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton, which torch's CUDA build brings")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from semires.stages.data.refer import ReferDataset
-from semires.stages.train.sampling import even_bounds, every_expression, image_bounds, image_plan, training_plan
+from semires.stages.train.reading.sampling import even_bounds, every_expression, image_bounds, image_plan, training_plan
 
 
 @pytest.fixture

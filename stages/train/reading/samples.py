@@ -20,7 +20,7 @@ from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import Ref, ReferDataset, Text
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.sampling import Keys, SampleKey
+from semires.stages.train.reading.sampling import Keys, SampleKey
 
 # Resized images and masks are kept in memory where all of them fit into this many bytes: RefShapes does, RefCOCO not.
 MEMORY_LIMIT = 512 << 20

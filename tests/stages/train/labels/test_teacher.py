@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.teacher import EmaTeacher
+from semires.stages.train.labels.teacher import EmaTeacher
 
 
 class TinySegmenter(nn.Module):

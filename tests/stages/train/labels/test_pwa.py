@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.pwa import pwa_weights
+from semires.stages.train.labels.pwa import pwa_weights
 
 
 def test_pwa_weights__worked_values() -> None:

@@ -11,10 +11,10 @@ from semires.stages.data import annotations as annotations_module
 from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import ReferDataset
-from semires.stages.train import samples as samples_module
 from semires.stages.train.matching import unpack_bits
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.samples import Batch, RefSamples, Sample, collate
+from semires.stages.train.reading import samples as samples_module
+from semires.stages.train.reading.samples import Batch, RefSamples, Sample, collate
 
 SIZE = 96
 BYTES = SIZE * SIZE // 8

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.group_labels import GroupConfig, highest_rival, mean_over_expressions
+from semires.stages.train.labels.group_labels import GroupConfig, highest_rival, mean_over_expressions
 
 SIZE = 3
 

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from semires.cache.errors import StoreError
 from semires.stages.data.errors import InputError
-from semires.stages.train.samples import Batch, RefSamples
-from semires.stages.train.sampling import Keys, Plan
+from semires.stages.train.reading.samples import Batch, RefSamples
+from semires.stages.train.reading.sampling import Keys, Plan
 
 _Read = Batch | InputError | StoreError
 

@@ -14,11 +14,11 @@ from semires.cache.errors import StoreError
 from semires.cache.views import CandidateView
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
-from semires.stages.train import loading as loading_module
-from semires.stages.train.loading import Loader, choose_num_workers, load_batches
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.samples import Batch, RefSamples, collate
-from semires.stages.train.sampling import every_expression
+from semires.stages.train.reading import loading as loading_module
+from semires.stages.train.reading.loading import Loader, choose_num_workers, load_batches
+from semires.stages.train.reading.samples import Batch, RefSamples, collate
+from semires.stages.train.reading.sampling import every_expression
 
 # On a machine of one core, and from Python 3.12 on.
 pytestmark = [

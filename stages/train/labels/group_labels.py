@@ -16,9 +16,9 @@ from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.engine.transfer import moved
+from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.samples import Batch
-from semires.stages.train.teacher import EmaTeacher
+from semires.stages.train.reading.samples import Batch
 
 Compete = Literal["pixels", "none"]
 
