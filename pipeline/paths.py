@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.splits import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)

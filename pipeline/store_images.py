@@ -8,7 +8,7 @@ from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
 from semires.stages.cache_sam.sources import folder_images, image_id_of, train_images
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.splits import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)

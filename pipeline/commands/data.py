@@ -1,6 +1,15 @@
-"""`semires make-refshapes`: data sets that semires writes itself."""
+"""`semires data …`, and `semires make-refshapes`: data sets got, made and checked."""
+
+import typer
 
 from semires.pipeline.commands.options import Data, make_paths
+
+app = typer.Typer(help="Data sets: got, made and checked.", no_args_is_help=True)
+
+
+@app.callback()
+def data() -> None:
+    """Data sets: got, made and checked."""
 
 
 def make_refshapes(data: Data = None) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from semires.pipeline.recipes import TABLE1_METHODS
 from semires.pipeline.reporting.published import published
 from semires.pipeline.scores import RunScores
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.splits import SPLITS
 
 METHODS = {"supervised": "Supervised", "baseline": "Baseline", "semires": "SemiRES", "semires-cc": "SemiRES-CC"}
 NOT_THE_PAPERS = (

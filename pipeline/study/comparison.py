@@ -13,7 +13,7 @@ from semires.pipeline.progress import OnProgress
 from semires.pipeline.reporting.paired_difference import PairedDifference, paired_difference
 from semires.pipeline.scores import pixel_counts
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.splits import SPLITS
 from semires.stages.train.run_folder import RunFolder
 
 

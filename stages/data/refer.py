@@ -10,7 +10,7 @@ named; files that contradict the format are an `InputError`.
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,49 +22,11 @@ from semires.stages.data.images import load_image_of_size
 from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
 from semires.stages.data.masks import Segmentation, decode_segmentation
 from semires.stages.data.pickles import load_refs_pickle
+from semires.stages.data.problems import ReferProblems
+from semires.stages.data.splits import SPLITS, SplitSpec
 
 Text = Literal["raw", "sent"]
 """Which of the two texts of a sentence in REFER's files: as people typed it, or with mild processing."""
-
-_COCO_IMAGES = "images/mscoco/images/train2014"
-_HELP = 'put the files there as in the README, "RefCOCO step by step" (the links in lichengunc/refer are dead)'
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitSpec:
-    """One data set under the name the command line knows it by."""
-
-    name: str
-    """What `--split` takes."""
-    folder: str
-    """Folder of the two files, below the data root."""
-    by: str
-    """Who split it: the part in parentheses of `refs(<by>).p`."""
-    evaluation: tuple[str, ...]
-    """Splits to evaluate on, in the order of the published tables; `train` is in every data set."""
-    images: str = _COCO_IMAGES
-    """Default image folder, below the data root."""
-    hint: str = _HELP
-    """What to do when the files are missing."""
-
-
-SPLITS: dict[str, SplitSpec] = {
-    spec.name: spec
-    for spec in (
-        SplitSpec(name="refcoco", folder="refcoco", by="unc", evaluation=("val", "testA", "testB")),
-        SplitSpec(name="refcoco+", folder="refcoco+", by="unc", evaluation=("val", "testA", "testB")),
-        SplitSpec(name="refcocog", folder="refcocog", by="umd", evaluation=("val", "test")),
-        SplitSpec(name="refcocog-google", folder="refcocog", by="google", evaluation=("val",)),
-        SplitSpec(
-            name="refshapes",
-            folder="refshapes",
-            by="procedural",
-            evaluation=("val", "testA", "testB"),
-            images="refshapes/images",
-            hint='semires writes RefShapes itself: see the README, "RefShapes"',
-        ),
-    )
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,53 +48,6 @@ class Ref:
     def texts(self, text: Text) -> tuple[str, ...]:
         """The expressions as `text` names them; sentence n is the same sentence in both."""
         return self.raw_expressions if text == "raw" else self.expressions
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferProblems:
-    """What was dropped while loading; all tuples of ids in ascending order, each ref under its first problem only."""
-
-    no_image_record: tuple[int, ...] = ()
-    """Refs whose image instances.json does not list."""
-    no_image_file: tuple[int, ...] = ()
-    """Refs whose image file is not in the image folder."""
-    no_annotation: tuple[int, ...] = ()
-    """Refs whose annotation instances.json does not list."""
-    other_image: tuple[int, ...] = ()
-    """Refs whose annotation belongs to another image."""
-    no_mask: tuple[int, ...] = ()
-    """Refs whose annotation has no polygon with three points."""
-    no_expression: tuple[int, ...] = ()
-    """Refs without a single non-empty expression."""
-    empty_expressions: tuple[int, ...] = ()
-    """Refs that lost one or more empty expressions but are kept."""
-    single_text: tuple[int, ...] = ()
-    """Refs kept with a sentence of which only one of `sent` and `raw` is there: it stands for both."""
-
-    @property
-    def num_dropped(self) -> int:
-        """Refs dropped; those of `empty_expressions` and `single_text` are kept."""
-        num_kept = len(self.empty_expressions) + len(self.single_text)
-        return sum(len(getattr(self, field.name)) for field in fields(self)) - num_kept
-
-    def summary(self) -> list[str]:
-        """One line for each kind of problem that occurred, with its count and the first ref ids; [] for a clean set."""
-        what = {
-            "no_image_record": "refs dropped: image not listed in instances.json",
-            "no_image_file": "refs dropped: image file missing",
-            "no_annotation": "refs dropped: annotation not listed in instances.json",
-            "other_image": "refs dropped: annotation of another image",
-            "no_mask": "refs dropped: annotation without a mask",
-            "no_expression": "refs dropped: no expression",
-            "empty_expressions": "refs kept without their empty expressions",
-            "single_text": "refs kept with sentences that lack `raw` or `sent`: one stands for both",
-        }
-        lines = []
-        for name, text in what.items():
-            ids = getattr(self, name)
-            if ids:
-                lines.append(f"{len(ids)} {text} (ref ids {_some(ids)})")
-        return lines
 
 
 class ReferDataset:
@@ -338,7 +253,3 @@ def _list_files(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except OSError as error:
         raise InputError(f"{folder}: expected a readable image folder, found none ({error}); check it") from error
-
-
-def _some(ids: tuple[int, ...]) -> str:
-    return ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import SPLITS, Text
+from semires.stages.data.refer import Text
+from semires.stages.data.splits import SPLITS
 from semires.stages.train.engine.precision import Precision, resolve_precision
 from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.losses import CLASS_WEIGHTS, LossMean

@@ -16,7 +16,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.pipeline import cli, side_by_side
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.splits import SPLITS
 
 HEIGHT, WIDTH = 24, 32
 

@@ -16,7 +16,8 @@ from semires.pipeline.reporting import figure
 from semires.pipeline.side_by_side import Job
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import ReferDataset, ReferProblems
+from semires.stages.data.problems import ReferProblems
+from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run_folder import RunFolder
 

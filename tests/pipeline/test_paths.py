@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from semires.pipeline.paths import Paths
-from semires.stages.data.refer import SPLITS, ReferDataset
+from semires.stages.data.refer import ReferDataset
+from semires.stages.data.splits import SPLITS
 
 
 def test_store__below_the_data_root() -> None:

@@ -7,7 +7,7 @@ from semires.pipeline.reporting.published import TABLE1
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.splits import SPLITS
 from semires.stages.train.config import UNSAID, TrainConfig
 from semires.stages.train.matching import MatchConfig, Strategy
 

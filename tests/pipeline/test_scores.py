@@ -10,7 +10,8 @@ from semires.pipeline import scores as scores_module
 from semires.pipeline.paths import Paths
 from semires.pipeline.scores import evaluate_run, pixel_counts
 from semires.stages.data.errors import InputError
-from semires.stages.data.refer import ReferDataset, ReferProblems
+from semires.stages.data.problems import ReferProblems
+from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import evaluate
 from semires.stages.train.reading.samples import RefSamples

@@ -29,8 +29,10 @@ from semires.pipeline.bench.inputs.manifest import bench_manifest
 from semires.pipeline.bench.inputs.mask_files import RunLengthJson
 from semires.stages.data.instances import ImageRecord
 from semires.stages.data.masks import Segmentation, parse_segmentation
-from semires.stages.data.refer import SPLITS, Ref, ReferDataset, ReferProblems
+from semires.stages.data.problems import ReferProblems
+from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.data.refshapes.scene import make_scene
+from semires.stages.data.splits import SPLITS
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.train_data import TrainData

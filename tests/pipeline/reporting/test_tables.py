@@ -18,7 +18,7 @@ from semires.pipeline.reporting.tables import (
     split_table,
 )
 from semires.pipeline.scores import RunScores
-from semires.stages.data.refer import SPLITS
+from semires.stages.data.splits import SPLITS
 
 
 def scores_of(split: str, method: str, share: float, oiou: float) -> RunScores:

@@ -11,7 +11,8 @@ from pycocotools import mask as coco_mask
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images, split_refs
-from semires.stages.data.refer import SPLITS, Ref, ReferDataset
+from semires.stages.data.refer import Ref, ReferDataset
+from semires.stages.data.splits import SPLITS
 
 HEIGHT, WIDTH = 12, 16
 # image id, annotation id, category, split, expressions; the file's order is not the ref ids' order.
