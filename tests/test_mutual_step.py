@@ -92,11 +92,12 @@ class Transcription:
         label = logits.argmax(dim=1).bool()
         if config.method == "semires-cc":
             prob = self.consensus(image_u_weak, unlabeled, prob)
-            label = prob > 0.5
+            own = prob.clone()
             for b, c in itertools.permutations(range(len(unlabeled)), 2):
                 is_rival = unlabeled.ann_ids[b] != unlabeled.ann_ids[c]
                 if is_rival and unlabeled.image_ids[b] == unlabeled.image_ids[c]:
-                    label[b] &= prob[b] >= prob[c]
+                    own[b] = torch.where(prob[b] >= prob[c], own[b], 0.0)
+            label = torch.stack([of_ref > min(0.5, 0.7 * of_ref.max().item()) for of_ref in own])
         assert not label.all()
         found = match_reference(candidates, unlabeled.offsets, label, config.match)
         gamma, sigma2, mu = 1.3, 0.1, 0.5

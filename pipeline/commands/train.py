@@ -36,6 +36,13 @@ def train(
     compete: Annotated[
         str | None, typer.Option(help="semires-cc: what refs of an image compete for, pixels (default) or none.")
     ] = None,
+    label_floor: Annotated[
+        float | None,
+        typer.Option(
+            help="semires-cc: a label's lowest probability as a share of its ref's highest, where that is below 0.5 "
+            "(default 0.7; 0: always 0.5)."
+        ),
+    ] = None,
     most_refs: Annotated[
         int | None, typer.Option(help="semires-cc: most refs of an image labeled together (default: a batch's).")
     ] = None,
@@ -204,12 +211,12 @@ def train(
         if patience is not None:
             changed["patience"] = patience or None
         matched = dataclasses.replace(start.match, **given(iou_rate=iou_rate, inter1=inter1, inter2=inter2))
-        group = dataclasses.replace(start.group, **given(compete=compete, most_refs=most_refs))
+        group = dataclasses.replace(start.group, **given(compete=compete, label_floor=label_floor, most_refs=most_refs))
         if expressions is not None:
             group = dataclasses.replace(group, expressions=expressions or None)
         config = dataclasses.replace(start, match=matched, group=group, **changed)
         if not config.is_grouped:
-            for name in given(expressions=expressions, compete=compete, most_refs=most_refs):
+            for name in given(expressions=expressions, compete=compete, label_floor=label_floor, most_refs=most_refs):
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option}: expected --method semires-cc, found {config.method!r}; leave it out")
         if config.method == "supervised":

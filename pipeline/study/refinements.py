@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.labels.group_labels import Compete, highest_rival, mean_over_expressions
+from semires.stages.train.labels.group_labels import Compete, GroupConfig, group_labels, mean_over_expressions
 from semires.stages.train.matching import MatchConfig, match
 from semires.stages.train.reading.samples import Batch
 
@@ -19,22 +19,22 @@ from semires.stages.train.reading.samples import Batch
 class Refinement:
     """How a label is made of the teacher's probabilities.
 
-    expressions: how many expressions of a ref the teacher reads, its mean probability being the label's; None: all.
-    compete: whether a pixel is left only to the ref of the image that is most probable there. match: how the label is
-    then matched with candidates; None: not at all. is_oracle: it is the true mask that is matched, the label being what
-    is left where no candidate qualifies: a bound, nothing that could be trained with.
+    expressions, compete, label_floor: as of `GroupConfig`. match: how the label is then matched with candidates; None:
+    not at all. is_oracle: it is the true mask that is matched, the label being what is left where no candidate
+    qualifies: a bound, nothing that could be trained with.
     """
 
     name: str
     expressions: int | None = 1
     compete: Compete = "none"
+    label_floor: float = 0.0
     match: MatchConfig | None = None
     is_oracle: bool = False
 
     @property
-    def settings(self) -> tuple[int | None, Compete, str, bool]:
+    def settings(self) -> tuple[int | None, Compete, float, str, bool]:
         """What is computed: refinements that are equal in it make the same labels."""
-        return self.expressions, self.compete, match_name(self.match), self.is_oracle
+        return self.expressions, self.compete, self.label_floor, match_name(self.match), self.is_oracle
 
 
 TEACHER_ALONE = Refinement(name="teacher alone")
@@ -60,6 +60,16 @@ def refinements(config: TrainConfig, expressions: int | None) -> tuple[Refinemen
             compete="pixels",
             match=cpi_u,
         ),
+        *(
+            Refinement(
+                name=f"consensus + competition + presence{named}",
+                expressions=expressions,
+                compete="pixels",
+                label_floor=GroupConfig.label_floor,
+                match=matched,
+            )
+            for named, matched in (("", None), (f", {match_name(cpi_u)}", cpi_u))
+        ),
     )
     best = Refinement(name="best candidate (oracle)", match=MatchConfig(strategy="iom", iou_rate=0.0), is_oracle=True)
     own = own_refinement(config)
@@ -75,6 +85,7 @@ def own_refinement(config: TrainConfig) -> Refinement:
         name=f"the run's own, {match_name(config.match)}",
         expressions=config.group.expressions if is_grouped else 1,
         compete=config.group.compete if is_grouped else "none",
+        label_floor=config.group.label_floor if is_grouped else 0.0,
         match=config.match,
     )
 
@@ -107,9 +118,9 @@ def refined_labels(
     prob: float [B, S, S], the teacher's probabilities of the expressions that the student reads; other_prob:
     [N, S, S], of the batch's further expressions, of which a refinement takes the first.
     """
-    made: dict[tuple[int | None, Compete], Tensor] = {}
+    made: dict[tuple[int | None, Compete, float], Tensor] = {}
     for refinement in chosen:
-        kind = refinement.expressions, refinement.compete
+        kind = refinement.expressions, refinement.compete, refinement.label_floor
         if kind not in made:
             made[kind] = _label(batch, prob, other_prob, *kind)
         label = made[kind]
@@ -124,14 +135,13 @@ def refined_labels(
             yield found.refined, found.matched
 
 
-def _label(batch: Batch, prob: Tensor, other_prob: Tensor, expressions: int | None, compete: Compete) -> Tensor:
+def _label(
+    batch: Batch, prob: Tensor, other_prob: Tensor, expressions: int | None, compete: Compete, label_floor: float
+) -> Tensor:
     """The labels before matching, bool [B, S, S]."""
     other_of = batch.other_of
     number = torch.arange(len(other_of)) - torch.searchsorted(other_of, other_of)  # among those of its ref
     rows = torch.arange(len(other_of)) if expressions is None else torch.nonzero(number < expressions - 1).flatten()
     if len(rows):
         prob = mean_over_expressions(prob, other_prob[rows.to(prob.device)], other_of[rows])
-    label = prob > 0.5
-    if compete == "pixels":
-        label &= prob >= highest_rival(prob, batch.image_ids, batch.ann_ids)
-    return label
+    return group_labels(prob, batch.image_ids, batch.ann_ids, compete=compete, label_floor=label_floor)

@@ -191,6 +191,8 @@ class TrainConfig:
             for name, published in (("swin", SWIN_SOURCES["base"]), ("bert", BERT_SOURCE)):
                 if values.get(name) == published and values.get("model") in ("base", "nano"):
                     values[name] = None
+            if values.get("method") == "semires-cc" and "group" in values:
+                values["group"] = {"label_floor": 0.0} | dict(values["group"])  # runs from before there was one
             for name, kind in (("match", MatchConfig), ("views", ViewConfig), ("group", GroupConfig)):
                 if name in values:
                     values[name] = kind(**values[name])

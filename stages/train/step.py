@@ -22,7 +22,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.precision import autocast
-from semires.stages.train.labels.group_labels import expression_probs, highest_rival, mean_over_expressions
+from semires.stages.train.labels.group_labels import expression_probs, group_labels, mean_over_expressions
 from semires.stages.train.labels.pwa import pwa_weights
 from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.losses import (
@@ -152,10 +152,15 @@ class TrainStep:
             label, prob, other_prob = expression_probs(self.teacher, weak, unlabeled, config.micro_batch)
             if len(other_prob):
                 prob = mean_over_expressions(prob, other_prob, unlabeled.other_of)
-                label = prob > 0.5
-        if config.is_grouped and config.group.compete == "pixels":
+        if config.is_grouped:
             with self.phase("match"):
-                label &= prob >= highest_rival(prob, unlabeled.image_ids, unlabeled.ann_ids)
+                label = group_labels(
+                    prob,
+                    unlabeled.image_ids,
+                    unlabeled.ann_ids,
+                    compete=config.group.compete,
+                    label_floor=config.group.label_floor,
+                )
         refined, weights = label, None
         matched = torch.zeros(len(unlabeled), dtype=torch.bool, device=self.device)
         with self.phase("match"):

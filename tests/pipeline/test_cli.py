@@ -350,12 +350,12 @@ def test_train__recipe_and_options_that_win_over_it(
     assert (config.blur_labeled, config.text_dropout_burn_in) == (True, True)
     assert RunFolder(run / "burn-in").read_config() == config.burn_in()
     # Typed, 0 is no patience, also where the recipe has some.
-    group = ("--expressions", 0, "--compete", "none", "--most-refs", 3)
+    group = ("--expressions", 0, "--compete", "none", "--label-floor", 0.4, "--most-refs", 3)
     two = ("--recipe", "public-code", "--patience", 0, "--name", "two", "--method", "semires-cc")
     assert semires(*arguments, *two, *group).code == 0
     config = RunFolder(tmp_path / "runs" / "two").read_config()
     assert config.patience is None
-    assert config.group == GroupConfig(expressions=None, compete="none", most_refs=3)
+    assert config.group == GroupConfig(expressions=None, compete="none", label_floor=0.4, most_refs=3)
     assert_refused(semires(*arguments, *group), "--expressions: expected --method semires-cc, found 'semires'")
     # An early stop is said, also by a run that stopped earlier.
     result = RunFolder(run).read_result()

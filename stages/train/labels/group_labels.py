@@ -1,7 +1,8 @@
 """What a ref's expressions and an image's refs say about each other's pseudo-labels, without any mask.
 
 Consensus: the expressions of a ref mean one object, so their probabilities are averaged. Competition: the refs of an
-image mean different objects, so a pixel is left to the ref that is most probable there. Neither is in the paper.
+image mean different objects, so a pixel is left to the ref that is most probable there. Presence: a ref means
+something, so where nothing is probable its most probable pixels are its label. None of them is in the paper.
 
 Axes: B samples, N further expressions of their refs, S side of the images.
 """
@@ -28,14 +29,17 @@ class GroupConfig:
     """How the refs of an image are labeled together.
 
     expressions: how many expressions of a ref the teacher reads, its mean probability being the label's; None: all. A
-    teacher's forward pass each. compete: whether the refs of an image compete for its "pixels" or "none" do. most_refs:
-    of an image with more refs so many at most are labeled together; None: as many as a batch holds.
+    teacher's forward pass each. compete: whether the refs of an image compete for its "pixels" or "none" do.
+    label_floor: a pixel is labeled above this share of the ref's highest probability where that is below 0.5, so that
+    a ref does not lose its label; 0: only above 0.5, as in the paper. most_refs: of an image with more refs so many at
+    most are labeled together; None: as many as a batch holds.
 
     InputError for values that mean nothing.
     """
 
     expressions: int | None = 2
     compete: Compete = "pixels"
+    label_floor: float = 0.7
     most_refs: int | None = None
 
     def __post_init__(self) -> None:
@@ -45,6 +49,8 @@ class GroupConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{option}: expected 1 or more, found {value}")
+        if not 0 <= self.label_floor < 1:
+            raise InputError(f"--label-floor: expected a share from 0 to below 1, found {self.label_floor}")
 
 
 def expression_probs(
@@ -86,6 +92,21 @@ def mean_over_expressions(prob: Tensor, other_prob: Tensor, other_of: Tensor) ->
     for sample, num_others in Counter(samples).items():
         total[sample] /= 1 + num_others
     return total
+
+
+def group_labels(prob: Tensor, image_ids: Tensor, ann_ids: Tensor, *, compete: Compete, label_floor: float) -> Tensor:
+    """The labels of the refs of whole images, bool [B, S, S].
+
+    prob: float [B, S, S], of each ref. image_ids, ann_ids: int64 [B] on the CPU. Where refs compete, a pixel counts for
+    the most probable ref of the image alone, for several where they are equal. It is labeled where its probability is
+    above 0.5, or above `label_floor` times the ref's highest where that is less: a ref keeps a label unless another is
+    more probable everywhere. Worked: the highest is 0.4, the floor 0.7; pixels above 0.28 are labeled.
+    """
+    if compete == "pixels":
+        prob = prob.masked_fill(prob < highest_rival(prob, image_ids, ann_ids), 0.0)
+    if not label_floor:
+        return prob > 0.5
+    return prob > (prob.amax(dim=(1, 2), keepdim=True) * label_floor).clamp(max=0.5)
 
 
 def highest_rival(prob: Tensor, image_ids: Tensor, ann_ids: Tensor) -> Tensor:

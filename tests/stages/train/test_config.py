@@ -14,7 +14,7 @@ from semires.stages.train.views import ViewConfig
 MUTUAL: dict[str, Any] = {
     "match": MatchConfig(strategy="iom"),
     "pwa": False,
-    "group": GroupConfig(expressions=None, compete="none", most_refs=4),
+    "group": GroupConfig(expressions=None, compete="none", label_floor=0.4, most_refs=4),
     "mutual_epochs": 7,
     "batch_labeled": 5,
     "batch_unlabeled": 9,
@@ -86,6 +86,15 @@ def test_from_dict__a_run_from_before_there_were_sizes() -> None:
     named = {"swin": "microsoft/swin-base-patch4-window12-384-in22k", "bert": "google-bert/bert-base-uncased"}
     assert TrainConfig.from_dict({"model": "base", **named}) == TrainConfig(model="base", **UNSAID)
     assert TrainConfig.from_dict({"model": "nano", **named}) == TrainConfig(model="nano", **UNSAID)
+
+
+def test_from_dict__a_semires_cc_run_from_before_labels_had_a_floor() -> None:
+    written = TrainConfig(method="semires-cc", group=GroupConfig(expressions=3)).to_dict()
+    assert TrainConfig.from_dict(written).group == GroupConfig(expressions=3)
+    del written["group"]["label_floor"]
+    assert TrainConfig.from_dict(written).group == GroupConfig(expressions=3, label_floor=0.0)
+    # Of the other methods none reads it: they are what they were.
+    assert TrainConfig.from_dict(written | {"method": "semires"}).group == GroupConfig(expressions=3)
 
 
 def test_from_dict__what_an_older_run_does_not_say_it_did_as_it_was_done_then() -> None:

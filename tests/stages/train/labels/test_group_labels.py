@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.labels.group_labels import GroupConfig, highest_rival, mean_over_expressions
+from semires.stages.train.labels.group_labels import GroupConfig, group_labels, highest_rival, mean_over_expressions
 
 SIZE = 3
 
@@ -65,11 +65,52 @@ def test_highest_rival__refs_of_one_annotation_leave_each_other_their_pixels() -
     assert (rival == 0).all()
 
 
+def test_group_labels__a_ref_keeps_a_label_unless_another_is_more_probable_everywhere() -> None:
+    prob = torch.tensor([[0.9, 0.6, 0.1], [0.3, 0.8, 0.4], [0.2, 0.2, 0.39], [0.1, 0.4, 0.28]])[:, None]
+    image_ids, ann_ids = torch.tensor([1, 1, 1, 2]), torch.tensor([1, 2, 3, 1])
+
+    def labels(**settings: Any) -> list[list[int]]:
+        return group_labels(prob, image_ids, ann_ids, **settings)[:, 0].int().tolist()
+
+    assert labels(compete="none", label_floor=0.0) == [[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert labels(compete="pixels", label_floor=0.0) == [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert labels(compete="none", label_floor=0.7) == [[1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]]
+    assert labels(compete="pixels", label_floor=0.7) == [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 0]]
+    assert labels(compete="none", label_floor=0.5) == [[1, 1, 0], [0, 1, 0], [1, 1, 1], [0, 1, 1]]
+
+
+@given(
+    ids=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=7),
+    seed=st.integers(0, 9),
+    values=st.sampled_from([2, 4, 1000]),
+    compete=st.sampled_from(["pixels", "none"]),
+    label_floor=st.sampled_from([0.0, 0.3, 0.7]),
+)
+def test_group_labels__pixel_by_pixel(
+    ids: list[tuple[int, int]], seed: int, values: int, compete: Any, label_floor: float
+) -> None:
+    prob = probs(len(ids), seed, values)
+    image_ids, ann_ids = (torch.tensor([pair[n] for pair in ids], dtype=torch.int64) for n in (0, 1))
+    given_prob = prob.clone()
+    label = group_labels(prob, image_ids, ann_ids, compete=compete, label_floor=label_floor)
+    assert torch.equal(prob, given_prob)
+    rival = highest_rival(prob, image_ids, ann_ids)
+    for of_ref, own, against in zip(label, prob, rival, strict=True):
+        counted = [
+            p if compete == "none" or p >= r else 0.0
+            for p, r in zip(own.flatten().tolist(), against.flatten().tolist(), strict=True)
+        ]
+        limit = min(0.5, label_floor * max(counted)) if label_floor else 0.5
+        assert of_ref.flatten().tolist() == [p > limit for p in counted]
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"expressions": 0}, "--expressions: expected 1 or more, found 0"),
         ({"most_refs": 0}, "--most-refs: expected 1 or more, found 0"),
+        ({"label_floor": 1.0}, "--label-floor: expected a share from 0 to below 1, found 1.0"),
+        ({"label_floor": -0.1}, "--label-floor: expected a share from 0 to below 1, found -0.1"),
         ({"compete": "boxes"}, "--compete: expected one of pixels, none, found 'boxes'"),
     ],
 )
