@@ -99,6 +99,8 @@ class Transcription:
                     own[b] = torch.where(prob[b] >= prob[c], own[b], 0.0)
             label = torch.stack([of_ref > min(0.5, 0.7 * of_ref.max().item()) for of_ref in own])
         assert not label.all()
+        if config.method == "baseline":
+            candidates = candidates & False  # which match nothing
         found = match_reference(candidates, unlabeled.offsets, label, config.match)
         gamma, sigma2, mu = 1.3, 0.1, 0.5
         pwa = gamma - (-((prob - mu) ** 2) / (2 * sigma2)).exp() / (math.sqrt(2 * math.pi) * math.sqrt(sigma2))
@@ -111,7 +113,11 @@ class Transcription:
         loss_sup = self.class_weighted(list(zip(logits[: len(labeled)], labeled.masks, strict=True)))
         refined, unmatched = [], []
         for b, logits_b in enumerate(logits[len(labeled) :]):
-            if found.matched[b]:
+            if config.method == "baseline":
+                sure = (prob[b] - 0.5).abs()
+                kept = sure >= sure.flatten().sort().values[int(config.confidence_filter * sure.numel())]
+                refined.append((logits_b[:, kept], label[b][kept]))
+            elif found.matched[b]:
                 refined.append((logits_b, found.refined[b]))
             else:
                 unmatched.append((pwa[b] * cross_entropy(logits_b, label[b])).mean())
@@ -178,7 +184,7 @@ def imagenet(images: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Of each pixel: logits [2, S, S], target bool [S, S]."""
+    """Of each pixel: logits [2, ...], target bool [...]."""
     log_sum = (logits[0].exp() + logits[1].exp()).log()
     return log_sum - torch.where(target, logits[1], logits[0])
 
@@ -253,6 +259,8 @@ def make_candidates(is_matched: bool) -> Tensor:
         ("refcoco", "public-code", "semires"),
         ("refshapes", "paper", "semires"),
         ("refcoco", "paper", "semires-cc"),
+        ("refcoco", "paper", "baseline"),
+        ("refcoco", "public-code", "baseline"),
     ],
 )
 def test_train_step__equals_a_plain_transcription(
@@ -262,6 +270,7 @@ def test_train_step__equals_a_plain_transcription(
         train_recipe(split, recipe, strategy=strategy),
         method=method,
         group=GroupConfig(expressions=3),
+        confidence_filter=0.3,
         mutual_epochs=1,
         batch_labeled=2,
         batch_unlabeled=len(matched),
@@ -282,7 +291,7 @@ def test_train_step__equals_a_plain_transcription(
         unlabeled = make_batch(generator, len(matched), candidates, with_others=config.is_grouped)
         torch.manual_seed(step)  # of the dropout
         loss_sup, loss_unsup, found = plain.train_step(labeled, unlabeled, torch.cat(candidates))
-        assert config.is_grouped or found == matched  # what competition leaves of a label may match nothing
+        assert config.method != "semires" or found == matched  # what competition leaves of a label may match nothing
         torch.manual_seed(step)
         trainer._sums.clear()
         trainer.train_step(labeled, unlabeled)
@@ -298,12 +307,14 @@ def test_train_step__equals_a_plain_transcription(
     assert [group["lr"] for group in trainer.optimizer.param_groups] == [pytest.approx(last)] * 2
 
 
-@pytest.mark.parametrize("method", ["semires", "semires-cc"])
+@pytest.mark.parametrize("method", ["semires", "semires-cc", "baseline"])
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("matched", [[True] * 3, [True, False, True]], ids=["all", "some"])
 def test_train_step__parts_of_a_batch_add_up_to_it(matched: list[bool], micro_batch: int, method: Any) -> None:
     # Batch norm sees a part alone and dropout draws for each, so both are in evaluation mode.
-    config = dataclasses.replace(train_recipe("refcoco"), method=method, precision="fp32", mutual_loss_mean="weighted")
+    config = dataclasses.replace(
+        train_recipe("refcoco"), method=method, confidence_filter=0.3, precision="fp32", mutual_loss_mean="weighted"
+    )
     model = make_model().eval()
     generator = torch.Generator().manual_seed(2)
     labeled = make_batch(generator, 2, [torch.zeros(0, SIZE, SIZE, dtype=torch.bool)] * 2)

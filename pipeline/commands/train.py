@@ -1,5 +1,6 @@
 """`semires train`: stage two."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ from semires.pipeline.commands.options import CocoImages, Data, Device, LogTo, S
 
 if TYPE_CHECKING:
     from semires.stages.processes.ranks import Ranks
+    from semires.stages.train.config import TrainConfig
 
 
 def train(
@@ -30,6 +32,12 @@ def train(
     inter1: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |P| (paper: 0.7).")] = None,
     inter2: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |S| (paper: 0.7).")] = None,
     pwa: Annotated[bool | None, typer.Option(help="Pixel-wise weights for unmatched labels (default: yes).")] = None,
+    confidence_filter: Annotated[
+        float | None,
+        typer.Option(
+            help="baseline: share of a label's pixels, the least confident, left out (default 0; Table 4: 0.05)."
+        ),
+    ] = None,
     expressions: Annotated[
         int | None, typer.Option(help="semires-cc: expressions of a ref that the teacher reads (default 2; 0: all).")
     ] = None,
@@ -156,7 +164,6 @@ def train(
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
-    from semires.stages.data.errors import InputError
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
 
@@ -177,6 +184,7 @@ def train(
             labeled_list=None if labeled_list is None else str(labeled_list),
             method=method,
             pwa=pwa,
+            confidence_filter=confidence_filter,
             model=model,
             swin=swin,
             bert=bert,
@@ -215,10 +223,21 @@ def train(
         if expressions is not None:
             group = dataclasses.replace(group, expressions=expressions or None)
         config = dataclasses.replace(start, match=matched, group=group, **changed)
-        if not config.is_grouped:
-            for name in given(expressions=expressions, compete=compete, label_floor=label_floor, most_refs=most_refs):
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(f"{option}: expected --method semires-cc, found {config.method!r}; leave it out")
+        refuse_unread(
+            config,
+            given(
+                matching=matching,
+                iou_rate=iou_rate,
+                inter1=inter1,
+                inter2=inter2,
+                pwa=pwa,
+                confidence_filter=confidence_filter,
+                expressions=expressions,
+                compete=compete,
+                label_floor=label_floor,
+                most_refs=most_refs,
+            ),
+        )
         if config.method == "supervised":
             config = config.burn_in()
         if name is None:
@@ -272,6 +291,31 @@ def train(
                 soft_wrap=True,
             )
         console.print(f"best val oIoU {result['val_oiou']:.2f}%; next: semires evaluate {run}", soft_wrap=True)
+
+
+REFINED, GROUPED = ("semires", "semires-cc"), ("semires-cc",)
+METHODS_THAT_READ = {
+    **dict.fromkeys(("matching", "iou_rate", "inter1", "inter2", "pwa"), REFINED),
+    **dict.fromkeys(("expressions", "compete", "label_floor", "most_refs"), GROUPED),
+    "confidence_filter": ("baseline",),
+}
+MATCHINGS_THAT_READ = {"iou_rate": ("iom",), "inter1": ("cpi", "cpi-u"), "inter2": ("cpi", "cpi-o")}
+
+
+def refuse_unread(config: "TrainConfig", typed: Collection[str]) -> None:
+    """InputError for an option among those `typed` that the run's method or matching does not read."""
+    from semires.stages.data.errors import InputError
+
+    for name in typed:
+        for what, found, readers in (
+            ("method", config.method, METHODS_THAT_READ[name]),
+            ("matching", config.match.strategy, MATCHINGS_THAT_READ.get(name)),
+        ):
+            if readers is not None and found not in readers:
+                raise InputError(
+                    f"--{name.replace('_', '-')}: expected --{what} {' or '.join(readers)}, found {found!r}; "
+                    "leave it out"
+                )
 
 
 def _of_many(ranks: "Ranks") -> str:

@@ -53,6 +53,9 @@ class TrainConfig:
     """How pseudo-labels are refined; read by `semires` and `semires-cc`."""
     pwa: bool = True
     """Weight the pixels of unmatched labels by the teacher's certainty (eq. 9-10); read by both as well."""
+    confidence_filter: float = 0.0
+    """Share of each pseudo-label's pixels, the least confident, without a part in the loss (Table 4: 0.05); read by
+    `baseline` only."""
     group: GroupConfig = field(default_factory=GroupConfig)
     """How the refs of an image are labeled together; read by `semires-cc` only."""
     model: str = "base"
@@ -167,6 +170,8 @@ class TrainConfig:
             raise InputError(f"--micro-batch: expected 1 sample or more, found {self.micro_batch}")
         if self.patience is not None and self.patience < 1:
             raise InputError(f"patience: expected 1 evaluation or more, or none, found {self.patience}")
+        if not 0 <= self.confidence_filter < 1:
+            raise InputError(f"--confidence-filter: expected a share from 0 to below 1, found {self.confidence_filter}")
         if not 1 <= self.mutual_schedule < math.inf:
             raise InputError(f"mutual_schedule: expected 1 or more, found {self.mutual_schedule}")
         for name in ("trunk_rate", "alpha"):
@@ -260,6 +265,7 @@ class TrainConfig:
             method="supervised",
             match=plain.match,
             pwa=plain.pwa,
+            confidence_filter=plain.confidence_filter,
             group=plain.group,
             mutual_epochs=plain.mutual_epochs,
             patience=plain.patience,

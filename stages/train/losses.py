@@ -62,13 +62,17 @@ def unsupervised_loss(
 
 
 def supervised_total(
-    target: Tensor, *, class_weights: tuple[float, float] = CLASS_WEIGHTS, mean: LossMean = "weighted"
+    target: Tensor,
+    *,
+    kept: Tensor | None = None,
+    class_weights: tuple[float, float] = CLASS_WEIGHTS,
+    mean: LossMean = "weighted",
 ) -> Tensor:
     """What `supervised_sum` is divided by, a scalar: the sum of the pixels' weights, or their number.
 
-    target: bool [B, S, S]. float64, on MPS, which has none, float32; so are all totals.
+    target, kept: as of `supervised_sum`. float64, on MPS, which has none, float32; so are all totals.
     """
-    return _weights_of_samples(target, class_weights, mean).sum()
+    return _weights_of_samples(target, kept, class_weights, mean).sum()
 
 
 def unsupervised_totals(
@@ -76,26 +80,36 @@ def unsupervised_totals(
     matched: Tensor,
     *,
     pwa: bool,
+    kept: Tensor | None = None,
     class_weights: tuple[float, float] = CLASS_WEIGHTS,
     mean: LossMean = "weighted",
 ) -> tuple[Tensor, Tensor]:
     """What the two sums of `unsupervised_sums` are divided by, two scalars, 0 for a kind that is absent.
 
-    refined: bool [B, S, S]. matched: bool [B].
+    refined: bool [B, S, S]. matched: bool [B]. kept: as of `unsupervised_sums`, without PWA only.
     """
-    of_samples = _weights_of_samples(refined, class_weights, mean)
+    assert kept is None or not pwa
+    of_samples = _weights_of_samples(refined, kept, class_weights, mean)
     if not pwa:
         return of_samples.sum(), torch.zeros_like(of_samples).sum()
     num_pixels = refined.shape[1] * refined.shape[2]
     return of_samples.masked_fill(~matched, 0.0).sum(), (~matched).sum().to(of_samples.dtype) * num_pixels
 
 
-def supervised_sum(logits: Tensor, target: Tensor, *, class_weights: tuple[float, float] = CLASS_WEIGHTS) -> Tensor:
+def supervised_sum(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    kept: Tensor | None = None,
+    class_weights: tuple[float, float] = CLASS_WEIGHTS,
+) -> Tensor:
     """Sum of the class-weighted cross-entropies of all pixels (eq. 1), a scalar.
 
-    logits: float [B, 2, S, S]. target: bool [B, S, S].
+    logits: float [B, 2, S, S]. target: bool [B, S, S]. kept: bool [B, S, S], the pixels that count; None: all.
     """
     loss_BSS = _pixel_cross_entropy(logits, target)
+    if kept is not None:
+        loss_BSS = loss_BSS.masked_fill(~kept, 0.0)
     return (loss_BSS * _pixel_class_weights(target, class_weights, loss_BSS.dtype)).sum()
 
 
@@ -105,6 +119,7 @@ def unsupervised_sums(
     matched: Tensor,
     weights: Tensor | None,
     *,
+    kept: Tensor | None = None,
     class_weights: tuple[float, float] = CLASS_WEIGHTS,
 ) -> tuple[Tensor, Tensor]:
     """Sums of the cross-entropies of the student's strong view against refined pseudo-labels (eq. 3): of matched
@@ -112,10 +127,11 @@ def unsupervised_sums(
 
     logits: float [B, 2, S, S]. refined: bool [B, S, S]. matched: bool [B], whether a candidate refined the sample.
     weights: PWA's w, float [B, S, S], or None with PWA off: the kinds are then not told apart, and all samples count
-    as matched.
+    as matched. kept: bool [B, S, S], the pixels that count, without PWA only; None: all.
     """
+    assert kept is None or weights is None
     if weights is None:
-        total = supervised_sum(logits, refined, class_weights=class_weights)
+        total = supervised_sum(logits, refined, kept=kept, class_weights=class_weights)
         return total, torch.zeros_like(total)
     loss_BSS = _pixel_cross_entropy(logits, refined)
     matched_B11 = matched[:, None, None]
@@ -136,12 +152,16 @@ def mean_of_kinds(sums: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]) ->
     return (matched + unmatched) / num_kinds
 
 
-def _weights_of_samples(target: Tensor, class_weights: tuple[float, float], mean: LossMean) -> Tensor:
+def _weights_of_samples(
+    target: Tensor, kept: Tensor | None, class_weights: tuple[float, float], mean: LossMean
+) -> Tensor:
     """The sum of the class weights of each sample's pixels, or under the plain mean their number, float64 [B]."""
-    num_pixels = target.shape[1] * target.shape[2]
     dtype = torch.float32 if target.device.type == "mps" else torch.float64
+    num_pixels = torch.full((len(target),), target.shape[1] * target.shape[2], dtype=dtype, device=target.device)
+    if kept is not None:
+        num_pixels, target = kept.sum(dim=(1, 2)).to(dtype), target & kept
     if mean == "plain":
-        return torch.full((len(target),), num_pixels, dtype=dtype, device=target.device)
+        return num_pixels
     background, referent = class_weights
     num_referent = target.sum(dim=(1, 2)).to(dtype)
     return (num_pixels - num_referent) * background + num_referent * referent

@@ -22,6 +22,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.engine.precision import autocast
+from semires.stages.train.labels.confidence import confident_pixels
 from semires.stages.train.labels.group_labels import expression_probs, group_labels, mean_over_expressions
 from semires.stages.train.labels.pwa import pwa_weights
 from semires.stages.train.labels.teacher import EmaTeacher
@@ -55,11 +56,12 @@ class StepDraws:
 @dataclass(frozen=True, kw_only=True)
 class _Labels:
     """The teacher's labels of the unlabeled samples: `refined` bool [B, S, S], `matched` bool [B], `weights` of PWA
-    float32 [B, S, S] or None."""
+    float32 [B, S, S] or None, `kept` by the confidence filter bool [B, S, S] or None."""
 
     refined: Tensor
     matched: Tensor
     weights: Tensor | None
+    kept: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,15 +163,17 @@ class TrainStep:
                     compete=config.group.compete,
                     label_floor=config.group.label_floor,
                 )
-        refined, weights = label, None
+        refined, weights, kept = label, None, None
         matched = torch.zeros(len(unlabeled), dtype=torch.bool, device=self.device)
         with self.phase("match"):
             if config.is_refined:
                 found = match(unlabeled.candidates, unlabeled.offsets, label, config.match)
                 refined, matched = found.refined, found.matched
                 weights = pwa_weights(prob) if config.pwa else None
+            elif config.confidence_filter:
+                kept = confident_pixels(prob, config.confidence_filter)
             _count_labels(sums, label, refined, matched, unlabeled.masks)
-        return _Labels(refined=refined, matched=matched, weights=weights)
+        return _Labels(refined=refined, matched=matched, weights=weights, kept=kept)
 
     def _totals(self, labeled: Batch, labels: _Labels | None) -> _Totals:
         """What the losses are divided by, over the whole batch: the labels of all ranks."""
@@ -182,6 +186,7 @@ class TrainStep:
             labels.refined,
             labels.matched,
             pwa=labels.weights is not None,
+            kept=labels.kept,
             class_weights=config.class_weights,
             mean=mean,
         )
@@ -222,6 +227,7 @@ class TrainStep:
             labels.refined[rows_u],
             labels.matched[rows_u],
             None if labels.weights is None else labels.weights[rows_u],
+            kept=None if labels.kept is None else labels.kept[rows_u],
             class_weights=config.class_weights,
         )
         loss_unsup = mean_of_kinds(of_kinds, totals.labels)

@@ -357,6 +357,21 @@ def test_train__recipe_and_options_that_win_over_it(
     assert config.patience is None
     assert config.group == GroupConfig(expressions=None, compete="none", label_floor=0.4, most_refs=3)
     assert_refused(semires(*arguments, *group), "--expressions: expected --method semires-cc, found 'semires'")
+    assert_refused(
+        semires(*arguments, "--method", "baseline", "--inter1", 0.5),
+        "--inter1: expected --method semires or semires-cc, found 'baseline'; leave it out",
+    )
+    assert_refused(
+        semires(*arguments, "--matching", "iom", "--inter1", 0.5),
+        "--inter1: expected --matching cpi or cpi-u, found 'iom'; leave it out",
+    )
+    assert_refused(
+        semires(*arguments, "--confidence-filter", 0.05),
+        "--confidence-filter: expected --method baseline, found 'semires'; leave it out",
+    )
+    filtered = ("--method", "baseline", "--confidence-filter", 0.05, "--name", "filtered")
+    assert semires(*arguments, *filtered).code == 0
+    assert RunFolder(tmp_path / "runs" / "filtered").read_config().confidence_filter == 0.05
     # An early stop is said, also by a run that stopped earlier.
     result = RunFolder(run).read_result()
     RunFolder(run).finish(result | {"steps": 1, "num_steps": 3, "stopped_early": True})

@@ -14,6 +14,7 @@ from semires.stages.train.views import ViewConfig
 MUTUAL: dict[str, Any] = {
     "match": MatchConfig(strategy="iom"),
     "pwa": False,
+    "confidence_filter": 0.05,
     "group": GroupConfig(expressions=None, compete="none", label_floor=0.4, most_refs=4),
     "mutual_epochs": 7,
     "batch_labeled": 5,

@@ -1,11 +1,19 @@
 """Both losses against torch's own cross-entropy."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semires.stages.train.losses import supervised_loss, unsupervised_loss
+from semires.stages.train.losses import (
+    mean_of_kinds,
+    supervised_loss,
+    unsupervised_loss,
+    unsupervised_sums,
+    unsupervised_totals,
+)
 
 CLASS_WEIGHTS = torch.tensor([0.9, 1.1])
 
@@ -122,3 +130,22 @@ def test_unsupervised_loss__class_weights_reach_matched_samples_only(batch: tupl
     torch.testing.assert_close(mine, pixel_weighted(logits, target, weights))
     mine = unsupervised_loss(logits, target, matched | ~matched, weights, class_weights=(5.0, 0.1))
     torch.testing.assert_close(mine, F.cross_entropy(logits, target.long(), weight=torch.tensor([5.0, 0.1])))
+
+
+@pytest.mark.parametrize("mean", ["weighted", "plain"])
+def test_unsupervised_sums__of_the_pixels_that_are_kept(batch: tuple[Tensor, Tensor, Tensor], mean: Any) -> None:
+    logits, target, weights = batch
+    kept, matched = weights > 0.3, torch.zeros(4, dtype=torch.bool)
+    sums = unsupervised_sums(logits, target, matched, None, kept=kept)
+    totals = unsupervised_totals(target, matched, pwa=False, kept=kept, mean=mean)
+    ignored = target.long().masked_fill(~kept, -100)
+    expected = F.cross_entropy(logits, ignored, weight=CLASS_WEIGHTS, reduction="mean" if mean == "weighted" else "sum")
+    if mean == "plain":
+        expected = expected / kept.sum()
+    found = mean_of_kinds(sums, totals)
+    torch.testing.assert_close(found, expected)
+    (ours,), (theirs,) = torch.autograd.grad(found, logits), torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(ours, theirs)
+    logits = logits.detach().clone()
+    logits.permute(0, 2, 3, 1)[~kept] = torch.inf  # what is left out must not leak
+    assert unsupervised_sums(logits, target, matched, None, kept=kept)[0].isfinite()
