@@ -1,12 +1,17 @@
 """How many samples a run has: counted where the data is here, published where it is not."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
+from semires.stages.data.refer import Ref
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.reading.sampling import image_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +36,20 @@ PUBLISHED = {
 _DRAWN = {("refcoco", 0.01): 432, ("refcoco+", 0.01): 448, ("refcocog", 0.01): 429, ("refshapes", 0.05): 150}
 
 
+ROOM_LEFT = 1.0
+"""Refs by which batches of whole images are short of their size in the mean, where the data is not here: half of what
+the image of a ref has besides it, which is 2.08 in RefCOCO's published 1%."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunCounts:
-    """Labeled and unlabeled train refs and val's expressions of a run, and where the numbers are from."""
+    """Labeled and unlabeled train refs and val's expressions of a run, and where the numbers are from; `mutual_steps`:
+    the steps of mutual learning."""
 
     labeled: int
     unlabeled: int
     val_expressions: int
+    mutual_steps: int
     source: str
 
 
@@ -57,10 +69,18 @@ def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
     if labeled is None:
         labeled = round(num_images * known.refs / known.images)
         source += ", labeled refs as many an image as all have"
+    unlabeled = known.refs - labeled
+    per_step: float = config.batch_unlabeled
+    if config.is_grouped:
+        refs_of_image = known.refs / known.images
+        is_even = refs_of_image.is_integer()  # RefShapes' images have three each
+        per_step -= config.batch_unlabeled % refs_of_image if is_even else ROOM_LEFT
+        per_step = max(per_step, 1.0)
     return RunCounts(
         labeled=labeled,
-        unlabeled=known.refs - labeled,
+        unlabeled=unlabeled,
         val_expressions=known.val_expressions,
+        mutual_steps=max(int(unlabeled * config.mutual_epochs / per_step), 1),
         source=source,
     )
 
@@ -77,6 +97,23 @@ def _counted(config: TrainConfig, paths: Paths) -> RunCounts:
     return RunCounts(
         labeled=len(labeled),
         unlabeled=len(unlabeled),
+        mutual_steps=_mutual_steps(config, unlabeled),
         val_expressions=sum(len(ref.expressions) for ref in dataset.refs_of("val")),
         source=f"counted in {paths.data}",
     )
+
+
+def _mutual_steps(config: TrainConfig, unlabeled: Sequence[Ref]) -> int:
+    """As many as `TrainData.plan` makes."""
+    if not config.is_grouped or not unlabeled:
+        return max(len(unlabeled) * config.mutual_epochs // config.batch_unlabeled, 1)
+    plan = image_plan(
+        np.ones(len(unlabeled), dtype=np.int64),  # how many expressions changes keys, not batches
+        np.array([ref.image_id for ref in unlabeled]),
+        batch_size=config.batch_unlabeled,
+        num_passes=config.mutual_epochs,
+        most_refs=config.group.most_refs,
+        most_expressions=1,
+        seed=config.seed * 2 + 1,
+    )
+    return len(plan)

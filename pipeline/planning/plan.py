@@ -204,10 +204,8 @@ def _phase(
     )
     if counts is None:
         return plan
-    samples, per_step = (
-        (counts.labeled, config.batch_burn_in) if is_burn_in else (counts.unlabeled, config.batch_unlabeled)
-    )
-    steps = max(samples * epochs // per_step, 1)
+    of_burn_in = max(counts.labeled * epochs // config.batch_burn_in, 1)
+    steps = of_burn_in if is_burn_in else counts.mutual_steps
     evaluations = min(config.num_evaluations, steps)
     of_evaluation = evaluations * counts.val_expressions * evaluation_flops
     of_training = steps * flops * batch / share.num_samples

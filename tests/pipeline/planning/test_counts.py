@@ -8,9 +8,12 @@ import pytest
 from semires.pipeline.paths import Paths
 from semires.pipeline.planning.counts import PUBLISHED, count_samples
 from semires.pipeline.recipes import REFSHAPES, train_recipe
+from semires.stages.data.labeled import draw_labeled_images, split_refs
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import REFS_PER_IMAGE
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.reading.samples import RefSamples
+from semires.stages.train.train_data import TrainData
 
 
 @pytest.mark.parametrize(
@@ -70,3 +73,34 @@ def test_count_samples__of_refer_files(write_refer: Callable[..., Any]) -> None:
     counts = count_samples(TrainConfig(labeled=0.5), Paths(data=fake.root))
     assert counts is not None
     assert (counts.labeled, counts.unlabeled, counts.val_expressions) == (4, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("split", "steps"),
+    [("refcoco", 139_906), ("refshapes", 1187)],  # 41,972 x 40 / 12, 2,850 x 5 / 12
+)
+def test_count_samples__steps_where_the_data_is_not_here(tmp_path: Path, split: str, steps: int) -> None:
+    config, paths = train_recipe(split), Paths(data=tmp_path)
+    counts = count_samples(config, paths)
+    assert counts is not None
+    assert counts.mutual_steps == steps
+    whole_images = count_samples(dataclasses.replace(config, method="semires-cc"), paths)
+    assert whole_images is not None
+    # Batches of RefCOCO's images have 11 refs of 12 in the mean, those of RefShapes' always 12.
+    assert whole_images.mutual_steps == (int(41_972 * 40 / 11) if split == "refcoco" else steps)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 5])
+def test_count_samples__steps_of_whole_images_as_a_run_makes_them(
+    refshapes_root: Path, refshapes: ReferDataset, batch: int
+) -> None:
+    config = dataclasses.replace(
+        train_recipe("refshapes"), labeled=0.25, method="semires-cc", batch_unlabeled=batch, mutual_epochs=3, seed=4
+    )
+    counts = count_samples(config, Paths(data=refshapes_root))
+    assert counts is not None
+    labeled, unlabeled = split_refs(refshapes.refs_of("train"), draw_labeled_images(refshapes.refs_of("train"), 0.25))
+    tokenizer = config.build_model(pretrained=False).tokenizer
+    of_refs = [RefSamples(refshapes, refs, tokenizer, 96) for refs in (labeled, unlabeled)]
+    data = TrainData(labeled=of_refs[0], unlabeled=of_refs[1], val=of_refs[0])
+    assert counts.mutual_steps == data.plan(config).num_steps

@@ -10,7 +10,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
 
 DEVICE = PlanDevice(title="one", type="cuda", memory=24 * GIB, peaks={"bf16": 25.0, "fp32": 2.5}, source="a test")
-COUNTS = RunCounts(labeled=100, unlabeled=900, val_expressions=50, source="a test")
+COUNTS = RunCounts(labeled=100, unlabeled=900, val_expressions=50, mutual_steps=225, source="a test")
 # 40 samples a burn-in step make 2 x 40 TFLOP; at 40% of 25 TFLOP/s 8 seconds.
 CONFIG = TrainConfig(
     model="nano",

@@ -13,7 +13,7 @@ from semires.pipeline.planning.report import as_json, headline, memory_line, par
 from semires.stages.train.config import TrainConfig
 
 DEVICE = PlanDevice(title="a card", type="cuda", memory=48 * GIB, peaks={"bf16": 25.0}, source="a test")
-COUNTS = RunCounts(labeled=1234, unlabeled=56_789, val_expressions=50, source="a test")
+COUNTS = RunCounts(labeled=1234, unlabeled=56_789, val_expressions=50, mutual_steps=189_296, source="a test")
 
 
 @pytest.fixture
