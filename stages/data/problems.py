@@ -1,6 +1,25 @@
 """What was dropped of a data set while loading it, and why."""
 
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+MOST_LOST = 0.01
+"""Share of a split's refs that may be lost without anybody having to say so."""
+
+# Kinds of problems, by their fields.
+DROPPED = {
+    "no_image_record": "image not listed in instances.json",
+    "no_image_file": "image file missing",
+    "no_annotation": "annotation not listed in instances.json",
+    "other_image": "annotation of another image",
+    "no_mask": "annotation without a mask",
+    "no_expression": "no expression",
+}
+KEPT = {
+    "empty_expressions": "without their empty expressions",
+    "single_text": "with sentences that lack `raw` or `sent`: one stands for both",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,32 +42,42 @@ class ReferProblems:
     """Refs that lost one or more empty expressions but are kept."""
     single_text: tuple[int, ...] = ()
     """Refs kept with a sentence of which only one of `sent` and `raw` is there: it stands for both."""
+    num_refs: Mapping[str, int] = field(default_factory=dict)
+    """Split -> its refs before any was dropped."""
+    dropped_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Split -> the refs of it that were dropped; splits that lost none are left out."""
 
     @property
     def num_dropped(self) -> int:
         """Refs dropped; those of `empty_expressions` and `single_text` are kept."""
-        num_kept = len(self.empty_expressions) + len(self.single_text)
-        return sum(len(getattr(self, field.name)) for field in fields(self)) - num_kept
+        return sum(len(getattr(self, name)) for name in DROPPED)
+
+    def lost(self, split: str) -> tuple[int, ...]:
+        """The dropped refs of a split, which is understood as by `ReferDataset.refs_of`."""
+        return tuple(sorted(ref_id for name in splits_of(split, self.dropped_of) for ref_id in self.dropped_of[name]))
+
+    def num_refs_of(self, split: str) -> int:
+        """The refs of a split, likewise, before any was dropped."""
+        return sum(self.num_refs[name] for name in splits_of(split, self.num_refs))
+
+    def too_many_lost(self, split: str) -> bool:
+        """Whether a split lost more than `MOST_LOST` of its refs."""
+        return len(self.lost(split)) > math.floor(MOST_LOST * self.num_refs_of(split))
 
     def summary(self) -> list[str]:
         """One line for each kind of problem that occurred, with its count and the first ref ids; [] for a clean set."""
-        what = {
-            "no_image_record": "refs dropped: image not listed in instances.json",
-            "no_image_file": "refs dropped: image file missing",
-            "no_annotation": "refs dropped: annotation not listed in instances.json",
-            "other_image": "refs dropped: annotation of another image",
-            "no_mask": "refs dropped: annotation without a mask",
-            "no_expression": "refs dropped: no expression",
-            "empty_expressions": "refs kept without their empty expressions",
-            "single_text": "refs kept with sentences that lack `raw` or `sent`: one stands for both",
-        }
-        lines = []
-        for name, text in what.items():
-            ids = getattr(self, name)
-            if ids:
-                lines.append(f"{len(ids)} {text} (ref ids {_some(ids)})")
-        return lines
+        texts = {name: f"refs dropped: {why}" for name, why in DROPPED.items()}
+        texts |= {name: f"refs kept {how}" for name, how in KEPT.items()}
+        found = {name: getattr(self, name) for name in texts}
+        return [f"{len(ids)} {texts[name]} (ref ids {some_ids(ids)})" for name, ids in found.items() if ids]
 
 
-def _some(ids: tuple[int, ...]) -> str:
+def splits_of(split: str, names: Collection[str]) -> list[str]:
+    """Which of the split `names` are meant by one: as in refer, `test` takes every one that begins with it (testA and
+    testB of RefCOCO), any other name only itself."""
+    return [name for name in names if name == split or (split == "test" and name.startswith("test"))]
+
+
+def some_ids(ids: tuple[int, ...]) -> str:
+    """The first five ids, for a line."""
     return ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")

@@ -9,7 +9,7 @@ named; files that contradict the format are an `InputError`.
 """
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from semires.stages.data.images import load_image_of_size
 from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
 from semires.stages.data.masks import Segmentation, decode_segmentation
 from semires.stages.data.pickles import load_refs_pickle
-from semires.stages.data.problems import ReferProblems
+from semires.stages.data.problems import ReferProblems, splits_of
 from semires.stages.data.splits import SPLITS, SplitSpec
 
 Text = Literal["raw", "sent"]
@@ -98,6 +98,7 @@ class ReferDataset:
         files = _list_files(image_folder)
 
         dropped: dict[str, list[int]] = defaultdict(list)
+        dropped_of: dict[str, list[int]] = defaultdict(list)
         kept = []
         for ref in refs:
             problem = _problem(ref, instances, files)
@@ -105,11 +106,14 @@ class ReferDataset:
                 kept.append(ref)
             else:
                 dropped[problem].append(ref.ref_id)
+                dropped_of[ref.split].append(ref.ref_id)
         kept_ids = {ref.ref_id for ref in kept}
         problems = ReferProblems(
             **{name: tuple(ids) for name, ids in dropped.items()},
             empty_expressions=tuple(ref_id for ref_id in with_empty if ref_id in kept_ids),
             single_text=tuple(ref_id for ref_id in with_single if ref_id in kept_ids),
+            num_refs=Counter(ref.split for ref in refs),
+            dropped_of={split: tuple(ids) for split, ids in dropped_of.items()},
         )
         if not kept:
             found = "; ".join(problems.summary()) or "the list is empty"
@@ -139,9 +143,11 @@ class ReferDataset:
         As in refer, `test` takes every split whose name begins with it (testA and testB of RefCOCO), any other name
         only itself. Raises `InputError` when no ref is in the split.
         """
-        refs = [ref for ref in self.refs if ref.split == split or (split == "test" and ref.split.startswith("test"))]
+        names = sorted({ref.split for ref in self.refs})
+        meant = splits_of(split, names)
+        refs = [ref for ref in self.refs if ref.split in meant]
         if not refs:
-            found = ", ".join(sorted({ref.split for ref in self.refs}))
+            found = ", ".join(names)
             raise InputError(f"expected a split of {self.spec.name} with refs, found {split!r}; it has {found}")
         return refs
 

@@ -234,6 +234,10 @@ def test_problems__drops_and_names_single_refs(tmp_path: Path) -> None:
     assert problems.empty_expressions == (1,)
     assert problems.single_text == (1,)
     assert problems.num_dropped == 7
+    (split,) = {ref.split for ref in dataset.refs if ref.ref_id == 0}
+    assert problems.lost(split) == (10, 11, 12, 13, 14, 15, 16)
+    assert problems.num_refs_of(split) == len(dataset.refs_of(split)) + 7
+    assert sum(problems.num_refs.values()) == len(dataset.refs) + 7
     assert len(problems.summary()) == 8
     assert "1 refs dropped: image file missing (ref ids 11)" in problems.summary()
     assert "2 refs dropped: no expression (ref ids 15, 16)" in problems.summary()
