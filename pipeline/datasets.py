@@ -1,10 +1,14 @@
-"""Data sets as the commands read them: what a data set has lost on loading is said first."""
+"""Data sets as the commands read them: what a data set has lost on loading is said first, and where that is much, work
+on it begins only for those who say that they know."""
 
 import functools
 import os
+from collections.abc import Iterable
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import console
+from semires.stages.data.errors import InputError
+from semires.stages.data.problems import MOST_LOST, some_ids
 from semires.stages.data.refer import ReferDataset
 
 
@@ -21,17 +25,41 @@ def read_dataset(paths: Paths, split: str) -> ReferDataset:
     return dataset
 
 
+def require_whole(dataset: ReferDataset, paths: Paths, splits: Iterable[str]) -> None:
+    """InputError where more than 1% of the refs of one of the `splits` that a command works on were dropped on loading,
+    unless `paths.allow_missing`."""
+    problems = dataset.problems
+    lossy = [split for split in splits if problems.too_many_lost(split)]
+    if not lossy or paths.allow_missing:
+        return
+    lost = [
+        f"{len(problems.lost(split))} of {problems.num_refs_of(split)} of {split} (ref ids "
+        f"{some_ids(problems.lost(split))})"
+        for split in lossy
+    ]
+    raise InputError(
+        f"{dataset.spec.name}: expected at most {MOST_LOST:.0%} of a split's refs dropped on loading, found "
+        f"{' and '.join(lost)}; {'; '.join(_remedies(dataset, paths))}; or give --allow-missing to go on without them"
+    )
+
+
 def problems_line(dataset: ReferDataset, paths: Paths) -> str | None:
     """What was dropped or changed on loading and what to do about it, in one line; None for a clean data set."""
-    problems, spec = dataset.problems, dataset.spec
+    problems = dataset.problems
     parts = problems.summary()
     if problems.num_dropped:
         parts.append("labeled images and scores are those of what is left")
+    parts += _remedies(dataset, paths)
+    return f"{dataset.spec.name}: {'; '.join(parts)}" if parts else None
+
+
+def _remedies(dataset: ReferDataset, paths: Paths) -> list[str]:
+    problems, parts = dataset.problems, []
     if problems.no_image_file:
         parts.append(f"put the missing images into {dataset.image_folder}")
     if problems.num_dropped > len(problems.no_image_file):
-        parts.append(f"compare the files in {paths.data / spec.folder} with the published ones")
-    return f"{spec.name}: {'; '.join(parts)}" if parts else None
+        parts.append(f"compare the files in {paths.data / dataset.spec.folder} with the published ones")
+    return parts
 
 
 @functools.cache  # a command that trains many runs reads the data set for each

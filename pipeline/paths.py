@@ -19,6 +19,8 @@ class Paths:
     """A folder a training run."""
     reports: Path = Path("reports")
     """Tables and pictures."""
+    allow_missing: bool = False
+    """Whether work may begin on a data set that lost more than 1% of a split's refs (`datasets.require_whole`)."""
 
     def store(self, name: str) -> Path:
         """The candidate store of a split."""

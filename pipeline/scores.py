@@ -1,40 +1,43 @@
-"""Scores of a finished run on every evaluation split of its data set, kept in the run's folder.
+"""Scores of a run on every evaluation split of its data set, or on others, kept in the run's folder.
 
-scores.json   what `semires evaluate` shows
-counts.npz    intersection and union of every expression, from which runs are compared
+scores.json           what `semires evaluate` shows, of all splits that were measured
+counts.npz            what it is computed from (scoring/kept.py), from which runs are compared as well
+...-on-NAME.json/npz  the same of another data set than the run's
 """
 
 import json
-import zipfile
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import OnProgress, console, counting
-from semires.pipeline.reporting.paired_difference import PixelCounts
-from semires.pipeline.stage_runs import load_dataset
+from semires.pipeline.progress import OnProgress, console
+from semires.pipeline.scoring.counts import PixelCounts
+from semires.pipeline.scoring.kept import KeptSplit, kept_file
+from semires.pipeline.scoring.measuring import MeasuredRun, measure_target
+from semires.pipeline.scoring.split_scores import split_scores
+from semires.pipeline.scoring.subsets import subsets
+from semires.pipeline.scoring.targets import choose_target
 from semires.stages.data.errors import InputError
 from semires.stages.data.masks import RESAMPLING
 from semires.stages.data.refer import ReferDataset
-from semires.stages.train.evaluation import evaluate
-from semires.stages.train.reading.loading import Loader
-from semires.stages.train.reading.samples import RefSamples
+from semires.stages.train.models.checkpoints.replacing import replacing_file
 from semires.stages.train.run_folder import RunFolder
-
-SCORES, COUNTS = "scores.json", "counts.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """`by_split`: evaluation split -> oiou, miou, precision and num_samples, as `SegmentationScores` has them.
+    """`split`: the data set that was measured. `by_split`: evaluation split -> the values of `split_scores`; `native`:
+    the same at the images' own sizes, where that was asked for; `data`: the split's fingerprint; `dropped_refs`: its
+    refs that were dropped on loading; `cut_expressions`: those that lost words to the model's most tokens.
+
     `targets`: the rule by which the true masks were resized, `masks.RESAMPLING`. `dropped_refs`: how many refs of the
-    whole data set were dropped on loading; None in scores from before they were counted."""
+    whole data set were dropped on loading. `trained_on`: the run's data set. `weights_sha256`, `text`, `image_size`,
+    `precision`: what else decides the scores. None and missing values in scores from before they were recorded.
+    """
 
     split: str
     method: str
@@ -42,101 +45,71 @@ class RunScores:
     by_split: dict[str, dict[str, Any]]
     targets: str = RESAMPLING
     dropped_refs: int | None = None
-
-
-def has_scores(run: Path) -> bool:
-    """Whether scores of a run were kept, by whatever rule."""
-    return (run / SCORES).is_file()
+    trained_on: str | None = None
+    weights_sha256: str | None = None
+    text: str | None = None
+    image_size: int | None = None
+    precision: str | None = None
 
 
 def evaluate_run(
-    run: Path,
-    paths: Paths,
-    device: torch.device,
-    on_progress: OnProgress,
-    dataset: ReferDataset | None = None,
-    *,
-    again: bool = False,
+    run: Path, paths: Paths, device: torch.device, on_progress: OnProgress, dataset: ReferDataset | None = None
 ) -> RunScores:
-    """Evaluate the best model of `run` and write `scores.json` and `counts.npz` there. dataset: the run's, where it is
-    loaded already. again: also where it has scores.
+    """The scores of `run` on the evaluation splits of its data set, measured where they are not kept. dataset: the
+    run's, where it is loaded already."""
+    return run_scores(measure_target(choose_target(run, paths, on_progress, dataset), device, on_progress))
 
-    A finished run that has its scores is not measured again: its weights no longer change. Scores against targets of
-    another resampling rule, as they were before there was a choice of rule, are measured anew, which is said.
-    """
-    folder = RunFolder(run)
-    config = folder.read_config()
-    cached = run / SCORES
-    if cached.is_file() and folder.is_finished and not again:
+
+def run_scores(measured: MeasuredRun) -> RunScores:
+    """The scores of what was measured. Of a finished run those of all that is kept are written to its folder; one that
+    cannot be written is said, and costs nothing else."""
+    of_all = _scores(measured, measured.kept)
+    if measured.is_finished:
+        path = kept_file(measured.target.run, "scores", ".json", measured.target.on)
+        text = json.dumps(asdict(of_all), indent=1) + "\n"
         try:
-            known = json.loads(cached.read_text())
-            measured = RunScores(**known)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"expected scores that `semires evaluate` wrote, found others in {cached}") from error
-        if "targets" in known and measured.targets == RESAMPLING:
-            return measured
-        console.print(f"{cached}: targets were resized by another rule, measured anew", soft_wrap=True)
-    config, model = folder.load_model()
-    model.to(device)
-    dataset = dataset or load_dataset(paths, config.split, on_progress)
-    by_split, counts = {}, dict[str, PixelCounts]()
-    for name in dataset.spec.evaluation:
-        refs = dataset.refs_of(name)
-        samples = RefSamples(dataset, refs, model.tokenizer, model.image_size, text=config.eval_text)
-        image_ids = np.repeat(samples.image_ids.numpy(), samples.num_expressions)
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                with replacing_file(path) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
+        except (InputError, OSError, UnicodeDecodeError) as error:
+            console.print(f"scores are not written: {error.__cause__ or error}", soft_wrap=True)
+    return replace(of_all, by_split={split: of_all.by_split[split] for split in measured.by_split})
 
-        def keep(
-            intersections: Tensor, unions: Tensor, name: str = name, image_ids: NDArray[np.int64] = image_ids
-        ) -> None:
-            counts[name] = PixelCounts(image_ids=image_ids, intersections=intersections.numpy(), unions=unions.numpy())
 
-        scores = evaluate(
-            model,
-            samples,
-            device,
-            precision=config.precision,
-            loader=Loader(samples, config.num_workers, pin_memory=device.type == "cuda"),
-            on_progress=counting(on_progress, f"expressions of {name}"),
-            on_counts=keep,
-        )
-        by_split[name] = asdict(scores)
-        # JSON has no number keys: "0.5" in the file as in the object, so that both read alike.
-        by_split[name]["precision"] = {f"{at:g}": value for at, value in scores.precision.items()}
-    found = RunScores(
-        split=config.split,
+def pixel_counts(
+    run: Path, paths: Paths, device: torch.device, on_progress: OnProgress, dataset: ReferDataset | None = None
+) -> dict[str, PixelCounts]:
+    """Evaluation split -> the counts of a finished run's best model; measured where they are not kept. dataset: the
+    run's, where it is loaded already. InputError where the run is not finished."""
+    RunFolder(run).read_result()
+    measured = measure_target(choose_target(run, paths, on_progress, dataset), device, on_progress)
+    return {split: of_split.counts.pixels for split, of_split in measured.by_split.items()}
+
+
+def _scores(measured: MeasuredRun, kept: Mapping[str, KeptSplit]) -> RunScores:
+    config, dataset = measured.target.config, measured.target.dataset
+    order: Sequence[str] = [*dataset.spec.evaluation, *sorted(kept)]
+    by = next(iter(kept.values())).measured_by
+    return RunScores(
+        split=dataset.spec.name,
         method=config.method,
         labeled=config.labeled,
-        by_split=by_split,
+        by_split={
+            split: _split_values(measured, split, kept[split]) for split in dict.fromkeys(order) if split in kept
+        },
         dropped_refs=dataset.problems.num_dropped,
+        trained_on=config.split,
+        **{name: by[name] for name in ("targets", "weights_sha256", "text", "image_size", "precision")},
     )
-    if folder.is_finished:
-        _write_counts(run / COUNTS, counts)
-        cached.write_text(json.dumps(asdict(found), indent=1) + "\n")
-    return found
 
 
-def pixel_counts(run: Path, paths: Paths, device: torch.device, on_progress: OnProgress) -> dict[str, PixelCounts]:
-    """Evaluation split -> the counts of a finished run's best model; measured where it has none that are kept.
-
-    InputError where the run is not finished.
-    """
-    RunFolder(run).read_result()
-    path = run / COUNTS
-    if not path.is_file():
-        evaluate_run(run, paths, device, on_progress, again=True)  # its scores may be from before counts were kept
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            of_splits = {key.partition("/")[0] for key in file}
-            names = [field.name for field in fields(PixelCounts)]
-            return {
-                split: PixelCounts(**{name: file[f"{split}/{name}"] for name in names}) for split in sorted(of_splits)
-            }
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"expected counts of `semires evaluate`, found others in {path}: remove it") from error
-
-
-def _write_counts(path: Path, counts: dict[str, PixelCounts]) -> None:
-    arrays = {f"{split}/{name}": array for split, of_split in counts.items() for name, array in vars(of_split).items()}
-    temporary = path.with_name(f"{path.stem}.tmp.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(path)
+def _split_values(measured: MeasuredRun, split: str, kept: KeptSplit) -> dict[str, Any]:
+    of_subsets = subsets(kept.counts.ref_ids, kept.counts.areas, measured.target.texts(split))
+    values = split_scores(kept.counts.pixels, of_subsets)
+    if kept.counts.native_pixels is not None:
+        values["native"] = split_scores(kept.counts.native_pixels, of_subsets)
+    return values | {
+        "data": dict(kept.measured_by["data"]),
+        "dropped_refs": len(measured.target.dataset.problems.lost(split)),
+        "cut_expressions": kept.num_cut,
+    }

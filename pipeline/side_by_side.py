@@ -22,7 +22,7 @@ from semires.cache.errors import StoreError
 from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.scores import evaluate_run, has_scores
+from semires.pipeline.scores import evaluate_run
 from semires.pipeline.stage_runs import prepare_candidates
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
@@ -165,8 +165,7 @@ def _train(job: Job, paths: Paths, dataset: ReferDataset, writer: Connection) ->
             on_metrics=on_metrics,
             say=writer.send,
         )
-    if not has_scores(job.folder):
-        evaluate_run(job.folder, paths, cpu, tell, dataset)
+    evaluate_run(job.folder, paths, cpu, tell, dataset)
 
 
 @contextmanager

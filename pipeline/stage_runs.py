@@ -10,7 +10,7 @@ import torch
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.pipeline.candidate_views import derive_view
-from semires.pipeline.datasets import read_dataset
+from semires.pipeline.datasets import read_dataset, require_whole
 from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console, counting
@@ -133,6 +133,7 @@ def prepare(
     """What the run of `config` in the folder `run` needs, made where it is missing: its data set and, for semires, its
     candidate store. InputError for what `check_run` refuses."""
     dataset = load_dataset(paths, config.split, on_progress)
+    require_whole(dataset, paths, ("train", "val"))
     # Before the candidates, which may take hours.
     check_run(config, dataset, run, burn_in)
     if not RunFolder(run).is_finished:

@@ -7,22 +7,25 @@ interrupted one goes on, so that the command can be stopped and typed again.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
+from semires.pipeline.datasets import require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.recipes import TABLE1_METHODS, TABLE1_SHARES, train_recipe
 from semires.pipeline.reporting.tables import METHODS, Measured, as_json, as_markdown, as_rich, split_table
 from semires.pipeline.scores import evaluate_run
 from semires.pipeline.side_by_side import CandidatesJob, Job, is_worth_it, train_side_by_side
-from semires.pipeline.stage_runs import lacks_candidates, prepare, train
+from semires.pipeline.stage_runs import lacks_candidates, load_dataset, prepare, train
 from semires.stages.data.errors import InputError
+from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import as_begun
 from semires.stages.train.run_folder import RunFolder
@@ -38,15 +41,17 @@ class GridRun:
     burn_in: Path | None
 
 
-def plan_grid(split: str, shares: Sequence[float], num_seeds: int, root: Path) -> list[GridRun]:
-    """All runs of one data set, in the order in which they are done.
+def plan_grid(
+    split: str, shares: Sequence[float], num_seeds: int, root: Path, changes: Mapping[str, Any] | None = None
+) -> list[GridRun]:
+    """All runs of one data set, in the order in which they are done. changes: settings that are not the recipe's.
 
     The labeled images are those of the published split (`labeled_seed` 0) under every seed."""
     runs = []
     for seed in range(num_seeds):
         for share in shares:
             folder = root / split / f"{share:g}" / f"seed{seed}"
-            base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed)
+            base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed, **(changes or {}))
             for method in TABLE1_METHODS:
                 # The burn-in *is* the supervised run: its settings hold nothing that only the other methods read.
                 config = dataclasses.replace(base.burn_in() if method == "supervised" else base, method=method)
@@ -85,42 +90,89 @@ def run_table1(
     splits: Sequence[str] | None = None,
     shares: Sequence[float] | None = None,
     num_seeds: int = 1,
+    swin: str | None = None,
+    bert: str | None = None,
+    num_workers: int | None = None,
     log_to: Sequence[str] = (),
-) -> None:
+) -> bool:
     """Measure, print and write the table to `reports/table1.md` and `reports/table1.json`; each run is told to the
-    loggers `log_to` under its own name.
+    loggers `log_to` under its own name. swin, bert, num_workers: settings of the runs, the former two of those whose
+    model has them.
 
-    InputError for a split that is not in Table 1.
+    Returns whether all was measured of the data sets that are here: what keeps one from it, too few images for a share
+    for instance, is said and noted, and costs the others nothing. InputError for a split that is not in Table 1.
     """
     for split in splits or ():
         if split not in TABLE1_SHARES:
             raise InputError(f"--split: expected one of {', '.join(TABLE1_SHARES)} (Table 1's), found {split!r}")
-    tables, runs, notes = [], [], []
-    for split in splits or TABLE1_SHARES:
+    shares_of = {split: shares or TABLE1_SHARES[split] for split in splits or TABLE1_SHARES}
+    grids = {
+        split: plan_grid(split, of_split, num_seeds, paths.runs / "table1", _changes(split, swin, bert, num_workers))
+        for split, of_split in shares_of.items()
+    }
+    tables, runs, notes, is_whole = [], [], dict[str, None](), True
+
+    def note(text: str) -> None:
+        if text not in notes:  # the same is wrong with every seed
+            console.print(f"not measured: {text}", soft_wrap=True)
+        notes[text] = None
+
+    for split, grid in grids.items():
         missing = what_is_missing(split, paths)
         if missing is not None:
-            notes.append(missing)
-            console.print(f"not measured: {missing}", soft_wrap=True)
+            note(missing)
             continue
-        of_split = shares or TABLE1_SHARES[split]
-        measured = []
-        for first, *others in _groups(plan_grid(split, of_split, num_seeds, paths.runs / "table1")):
-            for together in ([first], others):
-                names = " and ".join(METHODS[run.config.method] for run in together)
-                console.print(f"{split} {first.config.labeled * 100:g}% seed {first.seed}: {names}")
-                candidates_of = others[-1].config if together == [first] else None
-                _train_all(together, paths, device, on_progress, log_to, candidates_of)
-                for run in together:
-                    scores = evaluate_run(run.folder, paths, device, on_progress)
-                    measured.append(Measured(seed=run.seed, scores=scores))
-        tables.append(split_table(split, of_split, measured))
-        runs += measured
+        try:
+            dataset = load_dataset(paths, split, on_progress)
+            require_whole(dataset, paths, ("train", *dataset.spec.evaluation))
+        except (InputError, StoreError) as error:
+            note(f"{split}: {error}")
+            is_whole = False
+            continue
+        measured: list[Measured] = []
+        for group in _groups(grid):
+            try:
+                for of_run in _measure_group(group, dataset, paths, device, on_progress, log_to):
+                    measured.append(of_run)  # one by one: what a later run of the group lacks is no loss of these
+            except (InputError, StoreError) as error:
+                note(f"{split} {group[0].config.labeled * 100:g}%: {error}")
+                is_whole = False
+        if measured:
+            tables.append(split_table(split, shares_of[split], measured))
+            runs += measured
     paths.reports.mkdir(parents=True, exist_ok=True)
-    (paths.reports / "table1.md").write_text(as_markdown(tables, notes))
-    (paths.reports / "table1.json").write_text(json.dumps(as_json(tables, runs, notes), indent=1) + "\n")
+    (paths.reports / "table1.md").write_text(as_markdown(tables, list(notes)))
+    (paths.reports / "table1.json").write_text(json.dumps(as_json(tables, runs, list(notes)), indent=1) + "\n")
     for table in tables:
         console.print(as_rich(table))
     console.print(f"written: {paths.reports / 'table1.md'}, {paths.reports / 'table1.json'}", soft_wrap=True)
+    return is_whole
+
+
+def _changes(split: str, swin: str | None, bert: str | None, num_workers: int | None) -> dict[str, Any]:
+    # The nano model has its own: a run of it is the same whatever the others are made of.
+    names = {} if train_recipe(split).model == "nano" else {"swin": swin, "bert": bert}
+    return {name: value for name, value in {**names, "num_workers": num_workers}.items() if value is not None}
+
+
+def _measure_group(
+    group: Sequence[GridRun],
+    dataset: ReferDataset,
+    paths: Paths,
+    device: torch.device,
+    on_progress: OnProgress,
+    log_to: Sequence[str],
+) -> Iterator[Measured]:
+    """Train and score a burn-in, then the runs that start from it."""
+    first, *others = group
+    for together in ([first], others):
+        names = " and ".join(METHODS[run.config.method] for run in together)
+        console.print(f"{first.config.split} {first.config.labeled * 100:g}% seed {first.seed}: {names}")
+        candidates_of = others[-1].config if together == [first] else None
+        _train_all(together, paths, device, on_progress, log_to, candidates_of)
+        for run in together:
+            scores = evaluate_run(run.folder, paths, device, on_progress, dataset)
+            yield Measured(seed=run.seed, scores=scores)
 
 
 def _groups(runs: Sequence[GridRun]) -> list[Sequence[GridRun]]:

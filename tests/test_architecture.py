@@ -48,15 +48,17 @@ ALLOWED = {
     f"{BENCH}.contestants": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
     BENCH: {*STAGES, PIPELINE, BENCH, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
     f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},
-    f"{PIPELINE}.reporting": {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},
-    f"{PIPELINE}.study": {*STAGES, PIPELINE, f"{PIPELINE}.reporting", f"{PIPELINE}.study"},
+    f"{PIPELINE}.scoring": {*STAGES, PIPELINE, f"{PIPELINE}.scoring"},
+    f"{PIPELINE}.reporting": {*STAGES, PIPELINE, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
+    f"{PIPELINE}.study": {*STAGES, PIPELINE, *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "study"))},
     f"{PIPELINE}.commands": {
         *(*STAGES, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
         # The rooms of the benchmarks are theirs, but for the report that they all give.
-        *(BENCH, f"{BENCH}.measures", f"{PIPELINE}.planning", f"{PIPELINE}.reporting", f"{PIPELINE}.study"),
+        *(BENCH, f"{BENCH}.measures"),
+        *(f"{PIPELINE}.{room}" for room in ("planning", "scoring", "reporting", "study")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
-    PIPELINE: {*STAGES, PIPELINE, f"{PIPELINE}.reporting"},
+    PIPELINE: {*STAGES, PIPELINE, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
 }
 
 

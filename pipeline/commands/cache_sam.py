@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Device, Split, Store, given, make_paths
+from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, Split, Store, given, make_paths
 
 
 def cache_sam(
@@ -25,6 +25,7 @@ def cache_sam(
     store: Store = None,
     data: Data = None,
     coco_images: CocoImages = None,
+    allow_missing: AllowMissing = False,
     device: Device = None,
     points_per_side: Annotated[int | None, typer.Option(help="Prompts in each direction (SAM: 32).")] = None,
     points_per_batch: Annotated[
@@ -65,6 +66,7 @@ def cache_sam(
     """
     import dataclasses
 
+    from semires.pipeline.datasets import require_whole
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import generator_settings
     from semires.pipeline.stage_runs import cache_sam as run_stage_one
@@ -85,7 +87,7 @@ def cache_sam(
 
     if (split is None) == (images is None):
         raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
-    paths = make_paths(data, coco_images)
+    paths = make_paths(data, coco_images, allow_missing=allow_missing)
     group = WorkerGroup.join()
     if group.has_failed():
         raise typer.Exit(1)
@@ -124,6 +126,7 @@ def cache_sam(
             if split == "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
             dataset = load_dataset(paths, split, on_progress)
+            require_whole(dataset, paths, ("train",))
             if split != "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
             name, sources = split, train_images(dataset)

@@ -14,6 +14,13 @@ Data = Annotated[
 CocoImages = Annotated[
     Path | None, typer.Option(help="COCO train2014 images. Default: <data>/images/mscoco/images/train2014.")
 ]
+AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing",
+        help="Go on where more than 1% of a split's refs cannot be used, images missing for instance.",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")]
 Split = Annotated[
     str | None, typer.Option(help="refcoco, refcoco+, refcocog, refcocog-google or refshapes.", show_default=False)
@@ -41,28 +48,35 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def make_paths(data: Path | None, images: Path | None = None, runs: Path | None = None) -> "Paths":
+def make_paths(
+    data: Path | None, images: Path | None = None, runs: Path | None = None, *, allow_missing: bool = False
+) -> "Paths":
     """The `Paths` of the options typed."""
     from semires.pipeline.paths import Paths
 
-    return Paths(**given(data=data, images=images, runs=runs))
+    return Paths(**given(data=data, images=images, runs=runs), allow_missing=allow_missing)
 
 
 def prepare_json(json_file: Path | None) -> None:
-    """Make the folder of `json_file`; InputError where the file cannot be written, before minutes of measuring."""
+    """`prepare_file` of the option --json."""
+    prepare_file(json_file, "--json")
+
+
+def prepare_file(path: Path | None, option: str) -> None:
+    """Make the folder of the file `path` that an option names; InputError where the file cannot be written, before
+    minutes of measuring."""
     from semires.stages.data.errors import InputError
 
-    if json_file is None:
+    if path is None:
         return
     try:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        was_there = json_file.exists()
-        with json_file.open("a"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        was_there = path.exists()
+        with path.open("a"):
             pass
         if not was_there:
-            json_file.unlink()
+            path.unlink()
     except OSError as error:
         raise InputError(
-            f"--json: expected a file that can be written, found {json_file}: {error.strerror or error}; "
-            "give another path"
+            f"{option}: expected a file that can be written, found {path}: {error.strerror or error}; give another path"
         ) from error

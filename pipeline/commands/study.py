@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Device, Store, make_paths, prepare_json
+from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, Store, make_paths, prepare_json
 
 app = typer.Typer(help="Measure ideas on a finished run, without training.", no_args_is_help=True)
 
@@ -21,6 +21,7 @@ def labels_study(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run; a burn-in is one too.")],
     data: Data = None,
     coco_images: CocoImages = None,
+    allow_missing: AllowMissing = False,
     store: Store = None,
     device: Device = None,
     expressions: Annotated[
@@ -36,7 +37,7 @@ def labels_study(
     from semires.pipeline.study.labels import study_labels
     from semires.pipeline.study.report import notes, tables
 
-    paths = make_paths(data, coco_images)
+    paths = make_paths(data, coco_images, allow_missing=allow_missing)
     chosen_device = choose_device(device)
     prepare_json(json_file)
     with progress() as on_progress:
@@ -57,6 +58,7 @@ def compare(
     against: Annotated[list[Path], typer.Option(help="A run to compare with; once for each run, in the same order.")],
     data: Data = None,
     coco_images: CocoImages = None,
+    allow_missing: AllowMissing = False,
     device: Device = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
 ) -> None:
@@ -65,7 +67,7 @@ def compare(
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.study.comparison import compare_runs, comparison_table
 
-    paths = make_paths(data, coco_images)
+    paths = make_paths(data, coco_images, allow_missing=allow_missing)
     prepare_json(json_file)
     with progress() as on_progress:
         found = compare_runs(runs, against, paths, choose_device(device), on_progress)

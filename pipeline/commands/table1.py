@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Device, LogTo, make_paths
+from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, LogTo, make_paths
 
 
 def table1(
@@ -14,11 +14,24 @@ def table1(
     share: Annotated[list[float] | None, typer.Option(help="Only these labeled shares.", show_default=False)] = None,
     data: Data = None,
     coco_images: CocoImages = None,
+    allow_missing: AllowMissing = False,
+    swin: Annotated[
+        str | None, typer.Option(help="Pre-trained Swin of LAVT: folder, .pth file or hub name; not of refshapes.")
+    ] = None,
+    bert: Annotated[
+        str | None, typer.Option(help="Pre-trained BERT of LAVT: local folder or hub name; not of refshapes.")
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(min=0, help="Data-loader processes a GPU (default: by the machine's cores).")
+    ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
     device: Device = None,
     log_to: LogTo = None,
 ) -> None:
-    """Table 1 of the paper, measured on every data set that is here; goes on where it stopped."""
+    """Table 1 of the paper, measured on every data set that is here; goes on where it stopped.
+
+    A data set that is here and cannot be measured whole is named; the exit code is then 1.
+    """
     from semires.pipeline.loggers import choose_loggers
     from semires.pipeline.processes import joined_ranks
     from semires.pipeline.progress import progress
@@ -35,12 +48,17 @@ def table1(
             )
         loggers = choose_loggers(log_to)
         with progress() as on_progress:
-            run_table1(
-                make_paths(data, coco_images, runs),
+            is_whole = run_table1(
+                make_paths(data, coco_images, runs, allow_missing=allow_missing),
                 chosen_device,
                 on_progress,
                 splits=split,
                 shares=share,
                 num_seeds=seeds,
+                swin=swin,
+                bert=bert,
+                num_workers=num_workers,
                 log_to=loggers,
             )
+    if not is_whole:
+        raise typer.Exit(1)

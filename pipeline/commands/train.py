@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Device, LogTo, Split, Store, given, make_paths
+from semires.pipeline.commands.options import (
+    AllowMissing,
+    CocoImages,
+    Data,
+    Device,
+    LogTo,
+    Split,
+    Store,
+    given,
+    make_paths,
+)
 
 if TYPE_CHECKING:
     from semires.stages.processes.ranks import Ranks
@@ -59,6 +69,7 @@ def train(
     runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
     data: Data = None,
     coco_images: CocoImages = None,
+    allow_missing: AllowMissing = False,
     store: Store = None,
     model: Annotated[
         str | None,
@@ -167,7 +178,7 @@ def train(
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
 
-    paths = make_paths(data, coco_images, runs)
+    paths = make_paths(data, coco_images, runs, allow_missing=allow_missing)
     # A plan leaves the GPU alone.
     chosen_device = choose_device("cpu" if plan else device)
     with joined_ranks(chosen_device) as ranks:

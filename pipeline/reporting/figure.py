@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from semires.cache.views import CandidateView
+from semires.pipeline.datasets import require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.reporting.contact_sheet import colored, largest_first, resized_masks
@@ -50,6 +51,7 @@ def refinement_figure(
     config, model = RunFolder(run).load_model()
     size = model.image_size
     dataset = load_dataset(paths, config.split, on_progress)
+    require_whole(dataset, paths, ("train",))
     store = store or paths.store(config.split)
     prepare_candidates(paths, dataset, size, store, on_progress)
     labeled = set(RunFolder(run).read_labeled_images())

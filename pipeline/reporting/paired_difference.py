@@ -1,8 +1,7 @@
 """How much better one method is than another: paired runs, with an interval by bootstrap over seeds and images.
 
 Seeds are few and images are shared by all runs, so both are drawn anew: a resample takes as many seeds and as many
-images, with replacement, and measures both methods on the same. (Efron and Tibshirani, An Introduction to the
-Bootstrap, chapter 13: percentile intervals.)
+images, with replacement, and measures both methods on the same (scoring/bootstrap.py).
 
 Axes: S seeds, E expressions, I images, N resamples.
 """
@@ -13,19 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from semires.pipeline.scoring.bootstrap import NUM_RESAMPLES, PERCENTILES, by_image, image_weights
+from semires.pipeline.scoring.counts import PixelCounts
 from semires.stages.data.errors import InputError
-
-NUM_RESAMPLES = 5000
-_AT_ONCE = 500  # resamples, whose weights lie in memory together
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelCounts:
-    """Of each expression of a split, for one run: image_ids, intersections, unions, int64 [E]."""
-
-    image_ids: NDArray[np.int64]
-    intersections: NDArray[np.int64]
-    unions: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,28 +50,25 @@ def paired_difference(
     for counts in (*ours, *theirs):
         if not np.array_equal(counts.image_ids, image_ids):
             raise InputError("expected runs scored on the same expressions, found others: compare runs of one data set")
-    pixels = np.stack([[_by_image(counts) for counts in runs] for runs in (ours, theirs)])  # [2, S, 2, I]
+    pixels = np.stack([[_pixels(counts) for counts in runs] for runs in (ours, theirs)])  # [2, S, 2, I]
     rng = np.random.default_rng(seed)
     num_seeds, num_images = pixels.shape[1], pixels.shape[3]
     differences = []
-    for start in range(0, num_resamples, _AT_ONCE):
-        num = min(_AT_ONCE, num_resamples - start)
-        weights_NI = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=num)
-        of_seeds = rng.integers(num_seeds, size=(num, num_seeds))
+    for weights_NI in image_weights(num_images, num_resamples, rng):
+        of_seeds = rng.integers(num_seeds, size=(len(weights_NI), num_seeds))
         oiou = _oiou(pixels @ weights_NI.T)  # [2, S, N]
         by_seed_NS = (oiou[0] - oiou[1]).T
         differences.append(np.take_along_axis(by_seed_NS, of_seeds, axis=1).mean(axis=1))
-    low, high = np.percentile(np.concatenate(differences), [2.5, 97.5])
+    low, high = np.percentile(np.concatenate(differences), PERCENTILES)
     measured = _oiou(pixels.sum(axis=3, keepdims=True))[..., 0]
     return PairedDifference(
         ours=tuple(measured[0].tolist()), theirs=tuple(measured[1].tolist()), low=float(low), high=float(high)
     )
 
 
-def _by_image(counts: PixelCounts) -> NDArray[np.float64]:
+def _pixels(counts: PixelCounts) -> NDArray[np.float64]:
     """Intersections and unions of each image's expressions together, [2, I]."""
-    _, image_of = np.unique(counts.image_ids, return_inverse=True)
-    return np.stack([np.bincount(image_of, pixels) for pixels in (counts.intersections, counts.unions)])
+    return by_image(counts.image_ids, np.stack([counts.intersections, counts.unions]))
 
 
 def _oiou(pixels: NDArray[np.float64]) -> NDArray[np.float64]:

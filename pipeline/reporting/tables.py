@@ -1,4 +1,4 @@
-"""Tables of measured scores: on the terminal, as Markdown and as JSON."""
+"""Table 1, measured: on the terminal, as Markdown and as JSON."""
 
 import statistics
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -
                 values = tuple(
                     run.scores.by_split[name]["oiou"]
                     for run in sorted(runs, key=lambda run: run.seed)
-                    if run.scores.method == method and run.scores.labeled == share
+                    if run.scores.method == method and run.scores.labeled == share and name in run.scores.by_split
                 )
                 cells.append(Cell(measured=values, published=published(split, method, share, number)))
         rows[method] = tuple(cells)
@@ -121,23 +121,6 @@ def as_json(tables: Sequence[SplitTable], runs: Sequence[Measured], notes: Seque
         "runs": [asdict(run) for run in runs],
         "not_measured": list(notes),
     }
-
-
-def scores_table(scores: RunScores) -> Table:
-    """The scores of one run for a terminal."""
-    drawn = Table(
-        title=f"{TITLES[scores.split]}: {METHODS[scores.method]}, per cent",
-        title_justify="left",
-        caption=_without(scores.dropped_refs or 0),
-        caption_justify="left",
-    )
-    thresholds = list(next(iter(scores.by_split.values()))["precision"])
-    for column in ("split", "expressions", "oIoU", "mIoU", *(f"P@{at}" for at in thresholds)):
-        drawn.add_column(column, justify="left" if column == "split" else "right")
-    for name, found in scores.by_split.items():
-        values = [found["oiou"], found["miou"], *found["precision"].values()]
-        drawn.add_row(name, str(found["num_samples"]), *(f"{value:.2f}" for value in values))
-    return drawn
 
 
 def _remarks(table: SplitTable) -> list[str]:

@@ -12,8 +12,8 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.reporting.paired_difference import PairedDifference, paired_difference
 from semires.pipeline.scores import pixel_counts
+from semires.pipeline.stage_runs import load_dataset
 from semires.stages.data.errors import InputError
-from semires.stages.data.splits import SPLITS
 from semires.stages.train.run_folder import RunFolder
 
 
@@ -40,7 +40,7 @@ def compare_runs(
     """Compare finished runs, the nth with the nth; runs that were not scored are scored first.
 
     InputError, before anything is measured, where they are no pairs: of other numbers, or a pair of different data,
-    labeled images or seeds.
+    labeled images or seeds; and where the data is not here, or has lost too many refs (`require_whole`).
     """
     if not runs or len(runs) != len(against):
         raise InputError(
@@ -52,15 +52,18 @@ def compare_runs(
     splits = {RunFolder(run).read_config().split for run in runs}
     if len(splits) > 1:
         raise InputError(f"expected runs on one data set, found {' and '.join(sorted(splits))}: compare one at a time")
-    ours, theirs = ([pixel_counts(run, paths, device, on_progress) for run in group] for group in (runs, against))
     (split,) = splits
+    dataset = load_dataset(paths, split, on_progress)
+    ours, theirs = (
+        [pixel_counts(run, paths, device, on_progress, dataset) for run in group] for group in (runs, against)
+    )
     return Comparison(
         runs=tuple(map(str, runs)),
         against=tuple(map(str, against)),
         split=split,
         by_split={
             name: paired_difference([counts[name] for counts in ours], [counts[name] for counts in theirs])
-            for name in SPLITS[split].evaluation
+            for name in ours[0]
         },
     )
 

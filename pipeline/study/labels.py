@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semires.cache.views import CandidateView
+from semires.pipeline.datasets import require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.stage_runs import lacks_candidates, load_dataset, prepare_candidates
@@ -105,6 +106,7 @@ def study_labels(
         raise InputError(f"expected a finished run, found one in {run} that is not: type its `semires train` again")
     size = model.image_size
     dataset = load_dataset(paths, config.split, on_progress)
+    require_whole(dataset, paths, ("train",))
     _, refs = split_refs(dataset.refs_of("train"), folder.read_labeled_images())
     if not refs:
         raise InputError(f"expected a run with unlabeled train refs, found that every image of {run} is labeled")

@@ -1,7 +1,13 @@
-"""Scores of a model on a split: every expression, at the training size, as LAVT and the paper measure."""
+"""Scores of a model on a split: every expression, at the training size, as LAVT and the paper measure.
 
+Images are read one after another, each once, in processes beside this one where that pays (loading.py); what stays in
+memory of an expression is its pixel counts.
+"""
+
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,8 +16,9 @@ from torch import Tensor, nn
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.engine.precision import Precision, autocast
-from semires.stages.train.metrics import SegmentationMetrics, SegmentationScores, scores_from_counts
+from semires.stages.train.metrics import ExpressionCounts, SegmentationMetrics, SegmentationScores
 from semires.stages.train.models.normalization import normalize
+from semires.stages.train.prediction import scaled_masks
 from semires.stages.train.reading.loading import Loader
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.reading.sampling import every_expression
@@ -23,7 +30,16 @@ MAX_BATCH_SIZE = 128
 MEMORY_SHARE = 0.5
 
 
-@torch.inference_mode()
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What an evaluation found, in the order of `every_expression`: the counts at the training size, and at the images'
+    own where that was asked for; and the share of its time that this process waited for data."""
+
+    counts: ExpressionCounts
+    native: ExpressionCounts | None
+    data_wait: float
+
+
 def evaluate(
     model: nn.Module,
     samples: RefSamples,
@@ -34,45 +50,94 @@ def evaluate(
     loader: Loader | None = None,
     ranks: Ranks | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-    on_counts: Callable[[Tensor, Tensor], None] | None = None,
 ) -> SegmentationScores:
-    """oIoU, mIoU and precisions of `model` over every expression of `samples`; leaves each module's mode as it was.
+    """oIoU, mIoU and precisions of `model` over every expression of `samples`; arguments as `measure` has them, but
+    that `on_progress` is told no note."""
+    found = measure(
+        model,
+        samples,
+        device,
+        batch_size=batch_size,
+        precision=precision,
+        loader=loader,
+        ranks=ranks,
+        on_progress=None if on_progress is None else lambda done, total, note: on_progress(done, total),
+    )
+    return found.counts.scores()
 
-    The prediction is the argmax of the two channels, the truth the mask resized nearest-neighbour. `on_progress(done,
-    total)` counts expressions. batch_size: None for 16, on CUDA what half of the free memory holds. ranks: each takes a
-    part of the expressions, and all return the same exact scores of the whole; `on_progress` is of rank 0's part.
-    loader: one of `samples` that stays for the next evaluation; None for one that ends with this. on_counts: told the
-    intersection and the union in pixels of every expression, int64 [E] each, in the order of `every_expression`.
+
+@torch.inference_mode()
+def measure(
+    model: nn.Module,
+    samples: RefSamples,
+    device: torch.device,
+    *,
+    batch_size: int | None = None,
+    precision: Precision = "fp32",
+    loader: Loader | None = None,
+    ranks: Ranks | None = None,
+    native: bool = False,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> Measurement:
+    """Count the pixels of prediction and truth for every expression of `samples`; leaves each module's mode as it was.
+
+    The prediction is the argmax of the two channels, the truth the mask resized nearest-neighbour. native: also at each
+    image's own size, with the logits scaled bilinearly as `predict_mask` does and the truth as it is. batch_size: None
+    for 16, on CUDA what half of the free memory holds. ranks: each takes a part of the expressions, and all return the
+    same exact counts of the whole; the wait for data is each one's own, and `on_progress(done, total, note)`, which
+    counts expressions, is of rank 0's part. loader: one of `samples` that stays for the next evaluation; None for one
+    that ends with this.
     """
     ranks = ranks or Ranks()
     loader = loader or Loader(samples, pin_memory=device.type == "cuda")
-    keys = every_expression(samples.num_expressions)
-    rows = ranks.rows(len(keys))
-    keys = keys[rows]
-    metrics = SegmentationMetrics()
+    every = every_expression(samples.num_expressions)
+    # The expressions of an image in a row: it is read once, whatever is kept in memory.
+    order = np.argsort(samples.image_ids.numpy()[every[:, 0]], kind="stable")
+    rows = ranks.rows(len(every))
+    keys_of_rank = every[order[rows]]
+    counts, native_counts = SegmentationMetrics(), SegmentationMetrics()
+    started, waited, done = time.perf_counter(), 0.0, 0
+
+    def count(keys: NDArray[np.int64], at_once: int) -> None:
+        nonlocal waited, done
+        batches = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
+        loaded = loader.read(batches)
+        for of_batch in batches:
+            asked = time.perf_counter()
+            batch = next(loaded)
+            waited += time.perf_counter() - asked
+            moved = batch.to(device)
+            with autocast(precision, device):
+                logits = model(normalize(plain_view(moved.images)), moved.input_ids, moved.attention_mask)
+            counts.update(logits[:, 1] > logits[:, 0], moved.masks)
+            if native:
+                _count_native(native_counts, samples, of_batch, logits)
+            done += len(batch)
+            if on_progress is not None:
+                share = waited / (time.perf_counter() - started)
+                on_progress(done, len(keys_of_rank), f"data wait {100 * share:.1f}%")
+
     with _evaluation_mode(model):
-
-        def measure(keys: NDArray[np.int64], at_once: int, done: int) -> None:
-            batches = [keys[start : start + at_once] for start in range(0, len(keys), at_once)]
-            for batch in loader.read(batches):
-                moved = batch.to(device)
-                with autocast(precision, device):
-                    logits = model(normalize(plain_view(moved.images)), moved.input_ids, moved.attention_mask)
-                metrics.update(logits[:, 1] > logits[:, 0], moved.masks)
-                done += len(batch)
-                if on_progress is not None:
-                    on_progress(done, rows.stop - rows.start)
-
         first = 0
         if batch_size is None and device.type == "cuda":
-            first = min(BATCH_SIZE, len(keys))
-            batch_size = _fitting_batch_size(lambda: measure(keys[:first], BATCH_SIZE, 0), device)
-        measure(keys[first:], batch_size or BATCH_SIZE, first)
-    parts = ranks.gather(metrics.counts())
-    intersections, unions = (torch.cat(counts) for counts in zip(*parts, strict=True))
-    if on_counts is not None:
-        on_counts(intersections, unions)
-    return scores_from_counts(intersections, unions)
+            first = min(BATCH_SIZE, len(keys_of_rank))
+            batch_size = _fitting_batch_size(lambda: count(keys_of_rank[:first], BATCH_SIZE), device)
+        count(keys_of_rank[first:], batch_size or BATCH_SIZE)
+    data_wait = waited / max(time.perf_counter() - started, 1e-9)
+    parts = ranks.gather((counts.counts(), native_counts.counts()))
+    back = torch.from_numpy(np.argsort(order))
+    whole, whole_native = (ExpressionCounts.joined(of_ranks) for of_ranks in zip(*parts, strict=True))
+    return Measurement(counts=whole.rows(back), native=whole_native.rows(back) if native else None, data_wait=data_wait)
+
+
+def _count_native(metrics: SegmentationMetrics, samples: RefSamples, keys: NDArray[np.int64], logits: Tensor) -> None:
+    """Add a batch's expressions at their images' own sizes."""
+    index, truth = -1, torch.empty(0)
+    for number, (of_ref, _) in enumerate(keys.tolist()):
+        if of_ref != index:  # a ref's expressions come in a row
+            index, truth = of_ref, torch.from_numpy(samples.full_mask(of_ref)).to(logits.device)
+        height, width = truth.shape
+        metrics.update(scaled_masks(logits[number : number + 1], height, width), truth[None])
 
 
 def _fitting_batch_size(measure_first: Callable[[], None], device: torch.device) -> int:

@@ -1,5 +1,6 @@
 """Overall IoU, mean IoU and precision at IoU thresholds, as LAVT and the paper measure them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,37 @@ class SegmentationScores:
     num_samples: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExpressionCounts:
+    """Pixels of each of N expressions, int64 [N] each, on the CPU: of prediction and truth together, and of the truth.
+
+    They are exact: processes exchange them to score together.
+    """
+
+    intersections: Tensor
+    unions: Tensor
+    areas: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["ExpressionCounts"]) -> "ExpressionCounts":
+        """The counts of several, one after another."""
+        return cls(
+            intersections=torch.cat([part.intersections for part in parts]),
+            unions=torch.cat([part.unions for part in parts]),
+            areas=torch.cat([part.areas for part in parts]),
+        )
+
+    def rows(self, order: Tensor) -> "ExpressionCounts":
+        """The counts of some expressions, int64 [n], in this order."""
+        return ExpressionCounts(
+            intersections=self.intersections[order], unions=self.unions[order], areas=self.areas[order]
+        )
+
+    def scores(self) -> SegmentationScores:
+        """The scores of all of them. Raises InputError where there are none."""
+        return scores_from_counts(self.intersections, self.unions)
+
+
 class SegmentationMetrics:
     """Collects intersection and union of every expression, in the order of the updates.
 
@@ -33,6 +65,7 @@ class SegmentationMetrics:
     def __init__(self) -> None:
         self._intersections: list[Tensor] = []
         self._unions: list[Tensor] = []
+        self._areas: list[Tensor] = []
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add B expressions. pred, target: bool [B, S, S]; sizes may differ between updates.
@@ -46,20 +79,24 @@ class SegmentationMetrics:
             )
         self._intersections.append((pred & target).sum(dim=(1, 2)))
         self._unions.append((pred | target).sum(dim=(1, 2)))
+        self._areas.append(target.sum(dim=(1, 2)))
 
-    def counts(self) -> tuple[Tensor, Tensor]:
-        """Intersections and unions in pixels, int64 [N] each, on the CPU: what processes exchange to score together."""
-        if not self._intersections:
-            return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-        return torch.cat(self._intersections).cpu(), torch.cat(self._unions).cpu()
+    def counts(self) -> ExpressionCounts:
+        """The counts of everything added."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        intersections, unions, areas = (
+            torch.cat(parts).cpu() if parts else nothing for parts in (self._intersections, self._unions, self._areas)
+        )
+        return ExpressionCounts(intersections=intersections, unions=unions, areas=areas)
 
     def ious(self) -> Tensor:
         """IoU of each expression, float64 [N] in [0, 1], in the order of the updates."""
-        return ious_from_counts(*self.counts())
+        counts = self.counts()
+        return ious_from_counts(counts.intersections, counts.unions)
 
     def compute(self) -> SegmentationScores:
         """The scores of everything added. Raises InputError where nothing was."""
-        return scores_from_counts(*self.counts())
+        return self.counts().scores()
 
 
 def ious_from_counts(intersections: Tensor, unions: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 
 from semires.stages.data.errors import InputError
@@ -27,9 +28,15 @@ def predict_mask(model: ResModel, image: NDArray[np.uint8], expression: str, dev
     input_ids, attention_mask = model.tokenizer([expression])
     logits = model(normalize(pixels.to(device).float() / 255), input_ids.to(device), attention_mask.to(device))
     height, width = image.shape[:2]
-    logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-    mask: NDArray[np.bool_] = (logits[0, 1] > logits[0, 0]).cpu().numpy()
+    mask: NDArray[np.bool_] = scaled_masks(logits, height, width)[0].cpu().numpy()
     return mask
+
+
+def scaled_masks(logits: Tensor, height: int, width: int) -> Tensor:
+    """What logits float [B, 2, S, S] mean at another size, bool [B, height, width]: they are scaled bilinearly, then
+    the referent is where its channel is the higher one."""
+    scaled = F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
+    return scaled[:, 1] > scaled[:, 0]
 
 
 def overlay(

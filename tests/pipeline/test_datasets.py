@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from semires.pipeline import datasets, scores, side_by_side, stage_runs
-from semires.pipeline.datasets import problems_line, read_dataset
+from semires.pipeline import datasets, side_by_side, stage_runs
+from semires.pipeline.datasets import problems_line, read_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.reporting import figure
+from semires.pipeline.scoring import measuring
 from semires.pipeline.side_by_side import Job
+from semires.pipeline.study import labels
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import ReferProblems
@@ -49,15 +51,17 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command ends where its work begins."""
     monkeypatch.setattr(stage_runs, "check_run", stop)
     monkeypatch.setattr(stage_runs, "cache_images", stop)
-    monkeypatch.setattr(scores, "evaluate", stop)
+    monkeypatch.setattr(measuring, "measure", stop)
+    monkeypatch.setattr(labels, "prepare_candidates", stop)
     monkeypatch.setattr(figure, "prepare_candidates", stop)
 
 
 def write_run(path: Path) -> Path:
     config = TrainConfig(split="refcoco", model="nano", method="supervised", labeled=0.25)
     folder = RunFolder(path)
-    folder.start(config, [1])
+    folder.start(config, [1037])
     folder.save_best(config.build_model(pretrained=False).state_dict())
+    folder.finish({})
     return path
 
 
@@ -66,26 +70,86 @@ def write_sam(path: Path) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("no_work")
-@pytest.mark.parametrize(
+COMMANDS = pytest.mark.parametrize(
     "command",
     [
         ("train", "--split", "refcoco", "--model", "nano", "--labeled", 0.25),
         ("table1", "--split", "refcoco"),
-        ("evaluate", "RUN"),
+        ("evaluate", "RUN", "--split", "train"),
         ("figure", "RUN"),
+        ("study", "labels", "RUN"),
         ("cache-sam", "--split", "refcoco", "--sam", "tiny", "--sam-checkpoint", "sam.safetensors"),
     ],
-    ids=lambda command: command[0],
+    ids=lambda command: " ".join(command[:2]) if command[0] == "study" else command[0],
 )
-def test_command__says_what_the_data_set_lost_before_it_works(
-    semires: Semires, tmp_path: Path, lossy: Path, command: tuple[object, ...]
-) -> None:
+
+
+@pytest.fixture
+def finished(semires: Semires, tmp_path: Path, lossy: Path) -> Callable[..., Any]:
+    """What a command left that reads the lossy data set."""
     files = {"RUN": write_run, "sam.safetensors": write_sam}
-    made = [files[given](tmp_path / given) if isinstance(given, str) and given in files else given for given in command]
-    finished = semires(*made, "--data", lossy, "--device", "cpu")
-    assert (finished.code, finished.err) == (2, "error: the work begins\n")
-    assert finished.out.splitlines().count(line_of(lossy)) == 1
+
+    def run(command: tuple[object, ...], *options: object) -> Any:
+        made = [files[of](tmp_path / of) if isinstance(of, str) and of in files else of for of in command]
+        return semires(*made, "--data", lossy, "--device", "cpu", *options)
+
+    return run
+
+
+@pytest.mark.usefixtures("no_work")
+@COMMANDS
+def test_command__says_what_the_data_set_lost_before_it_works(
+    finished: Callable[..., Any], lossy: Path, command: tuple[object, ...]
+) -> None:
+    code, out, err = finished(command, "--allow-missing")
+    if command[0] == "table1":  # goes on with other data sets
+        assert (code, err) == (1, "")
+        assert "not measured: refcoco 0.5%: the work begins" in out.splitlines()
+    else:
+        assert (code, err) == (2, "error: the work begins\n")
+    assert out.splitlines().count(line_of(lossy)) == 1
+
+
+@COMMANDS
+def test_command__needs_to_be_told_that_more_than_one_per_cent_may_be_lost(
+    finished: Callable[..., Any], lossy: Path, command: tuple[object, ...]
+) -> None:
+    """Two of three val images were gone, and the scores were those of the third, without a word."""
+    code, out, err = finished(command)
+    text = (
+        "refcoco: expected at most 1% of a split's refs dropped on loading, found 2 of 16 of train (ref ids 0, 1); put "
+        f"the missing images into {lossy / 'images/mscoco/images/train2014'}; or give --allow-missing to go on without "
+        "them"
+    )
+    if command[0] == "table1":
+        assert code == 1
+        assert f"not measured: refcoco: {text}" in out.splitlines()
+    else:
+        assert (code, err) == (2, f"error: {text}\n")
+
+
+def test_evaluate__other_splits_are_whole(finished: Callable[..., Any]) -> None:
+    code, out, _ = finished(("evaluate", "RUN", "--split", "val"))
+    assert code == 0
+    assert "val: 4 refs of 2 images" in out
+
+
+@pytest.mark.parametrize(("num_lost", "num_refs", "is_refused"), [(1, 100, False), (2, 100, True), (1, 99, True)])
+def test_require_whole__one_per_cent(
+    write_refer: Callable[..., Any], num_lost: int, num_refs: int, is_refused: bool
+) -> None:
+    paths = Paths(data=write_refer("refcoco").root)
+    dataset = ReferDataset.load(paths.data, "refcoco")
+    ids = tuple(range(num_lost))
+    dataset.problems = ReferProblems(no_mask=ids, num_refs={"testA": num_refs}, dropped_of={"testA": ids})
+    require_whole(dataset, paths, ["val", "testB"])
+    require_whole(dataset, dataclasses.replace(paths, allow_missing=True), ["testA"])
+    if is_refused:
+        for names in (["val", "testA"], ["test"]):
+            with pytest.raises(InputError, match=f"found {num_lost} of {num_refs} of test.*compare the files in"):
+                require_whole(dataset, paths, names)
+    else:
+        require_whole(dataset, paths, ["testA"])
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ SHARED_MEMORY_NEEDED = 1 << 30
 def choose_num_workers(samples: RefSamples, *, num_loaders: int = 1) -> int:
     """How many processes to read `samples` in: as many as this machine has cores to spare for it, at most 8.
 
-    0 where the samples are kept in memory, which each process would do for itself; where there is one core; where there
-    is too little shared memory; and in a daemonic process, which may start none. `LOCAL_WORLD_SIZE`, which torchrun
+    0 where the samples are kept in memory, which each process would do for itself; where there is one core; and where
+    there is too little shared memory. `LOCAL_WORLD_SIZE`, which torchrun
     sets, is the number of trainings that share the machine's cores, `num_loaders` that of the loaders that are at work
     at once in each.
     """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if samples.keeps or num_cores == 1 or not _has_shared_memory() or multiprocessing.current_process().daemon:
+    if samples.keeps or num_cores == 1 or not _has_shared_memory():
         return 0
     num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(MAX_WORKERS, num_cores // num_ranks - 1) // num_loaders)
@@ -75,7 +75,9 @@ class Loader:
 
     @property
     def num_workers(self) -> int:
-        """The processes beside this one."""
+        """The processes beside this one; none beside a daemonic one, which may start none."""
+        if multiprocessing.current_process().daemon:
+            return 0
         return choose_num_workers(self.samples) if self._num_workers is None else self._num_workers
 
     def read(self, plan: Plan) -> Iterator[Batch]:

@@ -104,7 +104,8 @@ class RefSamples(Dataset[Sample]):
     num_expressions: NDArray[np.int64]
     """int64 [R], of each ref."""
     keeps: bool
-    """Whether what was read once is kept resized in this process: where all of it fits into `MEMORY_LIMIT` bytes."""
+    """Whether what was read once is kept resized in this process: where all of it fits into `MEMORY_LIMIT` bytes. Where
+    not, the last image and mask are all that is kept, so that samples of one image in a row read it once."""
 
     def __init__(
         self,
@@ -157,31 +158,36 @@ class RefSamples(Dataset[Sample]):
         nothing = one._map(lambda name, tensor: tensor[:0])
         return replace(nothing, offsets=one.offsets[:1])
 
+    def full_mask(self, index: int) -> NDArray[np.bool_]:
+        """The true mask of ref `index` at its image's own size, bool [H, W]."""
+        return self._annotations.mask(self._annotations[index])
+
     def _image(self, annotation: Annotation) -> Tensor:
-        found = self._images.get(annotation.image_id)
-        if found is None:
+        def read() -> Tensor:
             resized = resize_image(self._annotations.image(annotation), self._size)
-            found = torch.from_numpy(resized).permute(2, 0, 1).contiguous()
-            if self.keeps:
-                self._images[annotation.image_id] = found
-        return found
+            return torch.from_numpy(resized).permute(2, 0, 1).contiguous()
+
+        return self._kept(self._images, annotation.image_id, read)
 
     def _mask(self, annotation: Annotation) -> Tensor:
-        found = self._masks.get(annotation.ref_id)
-        if found is None:
-            found = torch.from_numpy(resize_mask(self._annotations.mask(annotation), self._size))
-            if self.keeps:
-                self._masks[annotation.ref_id] = found
-        return found
+        def read() -> Tensor:
+            return torch.from_numpy(resize_mask(self._annotations.mask(annotation), self._size))
+
+        return self._kept(self._masks, annotation.ref_id, read)
 
     def _candidates_of(self, annotation: Annotation) -> Tensor:
         if self._view is None:
             return torch.empty(0, (self._size**2 + 7) // 8, dtype=torch.uint8)
-        found = self._candidates.get(annotation.image_id)
+        view = self._view
+        return self._kept(self._candidates, annotation.image_id, lambda: torch.from_numpy(view[annotation.image_id]))
+
+    def _kept(self, of_ids: dict[int, Tensor], number: int, read: Callable[[], Tensor]) -> Tensor:
+        found = of_ids.get(number)
         if found is None:
-            found = torch.from_numpy(self._view[annotation.image_id])
-            if self.keeps:
-                self._candidates[annotation.image_id] = found
+            found = read()
+            if not self.keeps:
+                of_ids.clear()
+            of_ids[number] = found
         return found
 
 

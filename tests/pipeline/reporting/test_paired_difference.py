@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from semires.pipeline.reporting.paired_difference import PixelCounts, paired_difference
+from semires.pipeline.reporting.paired_difference import paired_difference
+from semires.pipeline.scoring.counts import PixelCounts
 from semires.stages.data.errors import InputError
 
 

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.reporting.paired_difference import PixelCounts
+from semires.pipeline.scoring.counts import PixelCounts
 from semires.pipeline.study import comparison
 from semires.pipeline.study.comparison import compare_runs, comparison_table
 from semires.stages.data.errors import InputError
@@ -33,7 +33,7 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
     def counts(run: Path, *rest: Any) -> dict[str, PixelCounts]:
         unions = np.array([100, 200, 300])
         of_split = PixelCounts(image_ids=np.arange(3), intersections=(unions * ious[run]).astype(int), unions=unions)
-        return dict.fromkeys(("testA", "testB", "val"), of_split)
+        return dict.fromkeys(("val", "testA", "testB"), of_split)
 
     def make(name: str, iou: float = 0.5, *, labeled: list[int] | None = None, **changes: Any) -> Path:
         folder = RunFolder(tmp_path / name)
@@ -43,6 +43,7 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
         return folder.path
 
     monkeypatch.setattr(comparison, "pixel_counts", counts)
+    monkeypatch.setattr(comparison, "load_dataset", lambda *rest: None)
     return make
 
 

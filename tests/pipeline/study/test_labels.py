@@ -17,7 +17,7 @@ from semires.pipeline.study.labels import LabelStudy, count_labels, study_labels
 from semires.pipeline.study.refinements import most_expressions, refinements
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.evaluation import evaluate
+from semires.stages.train.evaluation import measure
 from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
@@ -121,11 +121,9 @@ def test_study_labels__the_teachers_own_are_what_evaluation_measures(
     refs = [ref for ref in refshapes.refs_of("train") if ref.image_id not in LABELED]
     _, model = RunFolder(run).load_model()
     samples = RefSamples(refshapes, refs, model.tokenizer, model.image_size)
-    kept: list[tuple[Tensor, Tensor]] = []
-    evaluate(model, samples, CPU, on_counts=lambda *counts: kept.append(counts))
-    [(intersections, unions)] = kept
+    counts = measure(model, samples, CPU).counts
     firsts = torch.from_numpy(np.cumsum(samples.num_expressions) - samples.num_expressions)
-    intersections, unions = intersections[firsts].double(), unions[firsts].double()
+    intersections, unions = counts.intersections[firsts].double(), counts.unions[firsts].double()
     own = found.rows[0].scores
     assert found.rows[0].refinement.name == "teacher alone"
     assert own.by_group["all"].miou == pytest.approx(100 * float((intersections / unions).mean()), rel=1e-4)

@@ -1,11 +1,18 @@
+import re
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from semires.stages.data.annotations import SharedAnnotations
 from semires.stages.data.refer import ReferDataset
-from semires.stages.train.evaluation import evaluate
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.evaluation import evaluate, measure
 from semires.stages.train.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.prediction import predict_mask
+from semires.stages.train.reading.loading import Loader
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.reading.sampling import every_expression
 
@@ -82,6 +89,48 @@ def test_evaluate__counts_expressions(val: RefSamples) -> None:
     seen: list[tuple[int, int]] = []
     evaluate(LeftOfWords(), val, CPU, batch_size=4, on_progress=lambda *args: seen.append(args))
     assert seen == [(min(done, total), total) for done in range(4, total + 4, 4)]
+    noted: list[tuple[int, int, str]] = []
+    found = measure(LeftOfWords(), val, CPU, batch_size=total, on_progress=lambda *args: noted.append(args))
+    assert 0 < found.data_wait < 1
+    assert [re.sub(r"\d+\.\d", "0.0", note) for _, _, note in noted] == ["data wait 0.0%"]
+
+
+def test_measure__an_image_is_read_once_and_counts_keep_their_order(
+    refshapes: ReferDataset, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = refshapes.refs_of("train")
+    refs = refs[::2] + refs[1::2]  # those of an image apart
+    read: list[int] = []
+    samples = RefSamples(refshapes, refs, tokenizer, SIZE)
+    samples.keeps = False
+    image = SharedAnnotations.image
+    monkeypatch.setattr(SharedAnnotations, "image", lambda self, of: read.append(of.image_id) or image(self, of))
+    found = measure(LeftOfWords(), samples, CPU, batch_size=3, loader=Loader(samples, num_workers=0))
+    assert len(read) == len(set(read)) == len({ref.image_id for ref in refs})
+    areas = [int(samples[index, 0].mask.sum()) for index in range(len(refs))]
+    assert found.counts.areas.tolist() == np.repeat(areas, samples.num_expressions).tolist()
+    assert (found.counts.unions >= found.counts.areas).all()
+    assert found.native is None
+
+
+def test_measure__native_is_what_predict_says_against_the_whole_mask(refshapes: ReferDataset) -> None:
+    torch.manual_seed(0)
+    model = TrainConfig(split="refshapes", model="nano").build_model(pretrained=True).eval()
+    assert model.decoder.classify.bias is not None
+    with torch.no_grad():
+        model.decoder.classify.bias.zero_()  # so that it says something
+    refs = refshapes.refs_of("val")[:3]
+    samples = RefSamples(refshapes, refs, model.tokenizer, model.image_size)
+    # One at a time, as predict has them: a batch of another size may round otherwise.
+    found = measure(model, samples, CPU, native=True, batch_size=1)
+    assert found.native is not None
+    pairs = [(ref, text) for ref in refs for text in ref.raw_expressions]
+    for number, (ref, text) in enumerate(pairs):
+        predicted, truth = predict_mask(model, refshapes.image(ref.image_id), text, CPU), refshapes.mask(ref)
+        assert found.native.intersections[number] == (predicted & truth).sum()
+        assert found.native.unions[number] == (predicted | truth).sum()
+        assert found.native.areas[number] == truth.sum() != found.counts.areas[number]
+    assert found.native.intersections.sum() > 0
 
 
 def test_evaluate__empty_predictions_score_nothing(val: RefSamples) -> None:

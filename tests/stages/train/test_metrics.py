@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.metrics import SegmentationMetrics, scores_from_counts
+from semires.stages.train.metrics import ExpressionCounts, SegmentationMetrics, scores_from_counts
 
 
 def masks(*counts: int, num_pixels: int = 16) -> Tensor:
@@ -49,9 +49,10 @@ def test_counts__gathered_from_two_processes_score_as_one() -> None:
     for index, (pred, target) in enumerate([(3, 5), (16, 2), (7, 7)]):
         whole.update(masks(pred), masks(target))
         parts[index % 2].update(masks(pred), masks(target))
-    intersections, unions = (torch.cat(column) for column in zip(*(part.counts() for part in parts), strict=True))
-    assert intersections.dtype == unions.dtype == torch.int64
-    assert scores_from_counts(intersections, unions) == whole.compute()
+    joined = ExpressionCounts.joined([part.counts() for part in parts])
+    assert joined.intersections.dtype == joined.unions.dtype == joined.areas.dtype == torch.int64
+    assert joined.scores() == whole.compute()
+    assert joined.rows(torch.tensor([2, 0])).areas.tolist() == [2, 5]
 
 
 def test_scores_from_counts__sums_are_exact_beyond_float32() -> None:

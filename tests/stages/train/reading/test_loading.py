@@ -240,7 +240,8 @@ def test_choose_num_workers__without_affinity_or_shared_memory(
     monkeypatch.setattr(loading_module, "SHARED_MEMORY", tmp_path / "no Linux")
     assert choose_num_workers(samples) == 3
     monkeypatch.setattr(multiprocessing, "current_process", lambda: Process(daemon=True))
-    assert choose_num_workers(samples) == 0  # of Table 1's runs side by side, for instance
+    assert [Loader(samples, number).num_workers for number in (None, 2)] == [0, 0]  # Table 1's runs side by side
     monkeypatch.setattr(multiprocessing, "current_process", lambda: Process(daemon=False))
+    assert [Loader(samples, number).num_workers for number in (None, 2)] == [3, 2]
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert choose_num_workers(samples) == 0

@@ -3,6 +3,7 @@ from collections import Counter
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -138,10 +139,21 @@ def test_ref_samples__kept_in_memory_or_not_are_the_same(
     again = [kept[index, 0] for index in range(len(refs))]
     assert set(reads.values()) == {1}
     read = [not_kept[index, 0] for index in range(len(refs))]
-    assert sum(reads.values()) == len(reads) + len(refs)
+    assert set(reads.values()) == {2}  # those of an image come in a row
+    assert [len(not_kept._images), len(not_kept._masks), len(not_kept._candidates)] == [1, 1, 1]
+    backwards = [not_kept[index, 0] for index in (-1 % len(refs), 0, -1 % len(refs))]
+    assert_same(backwards[0], backwards[2])
+    assert sum(reads.values()) == 3 * len(reads)
     for found in (again, read):
         for one, other in zip(found, first, strict=True):
             assert_same(one, other)
+
+
+def test_ref_samples__full_masks(refshapes: ReferDataset, tokenizer: Tokenizer) -> None:
+    refs = refshapes.refs_of("train")[:3]
+    samples = RefSamples(refshapes, refs, tokenizer, SIZE)
+    for index, ref in enumerate(refs):
+        assert np.array_equal(samples.full_mask(index), refshapes.mask(ref))
 
 
 def test_ref_samples__know_their_refs(refshapes: ReferDataset, with_candidates: RefSamples) -> None:
