@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import console
+from semires.stages.data.datasets import open_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import MOST_LOST, some_ids
 from semires.stages.data.refer import ReferDataset
@@ -18,7 +19,7 @@ def read_dataset(paths: Paths, split: str) -> ReferDataset:
     Refs that were dropped or changed on loading are said in one line, once a process; of torchrun's workers, the first
     says it.
     """
-    dataset = ReferDataset.load(paths.data, split, paths.images_of(split))
+    dataset = open_dataset(paths.data, split, paths.images_of(split))
     line = problems_line(dataset, paths)
     if line is not None and os.environ.get("RANK", "0") == "0":
         _say(line)
@@ -44,9 +45,10 @@ def require_whole(dataset: ReferDataset, paths: Paths, splits: Iterable[str]) ->
 
 
 def problems_line(dataset: ReferDataset, paths: Paths) -> str | None:
-    """What was dropped or changed on loading and what to do about it, in one line; None for a clean data set."""
+    """What was dropped or changed on loading and what to do about it, and of own data what a user should know, in one
+    line; None for a clean data set."""
     problems = dataset.problems
-    parts = problems.summary()
+    parts = [*problems.summary(), *dataset.notes]
     if problems.num_dropped:
         parts.append("labeled images and scores are those of what is left")
     parts += _remedies(dataset, paths)

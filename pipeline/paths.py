@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from semires.stages.data.splits import SPLITS
+from semires.stages.data.splits import is_own_data, own_path, short_name, spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +23,19 @@ class Paths:
     """Whether work may begin on a data set that lost more than 1% of a split's refs (`datasets.require_whole`)."""
 
     def store(self, name: str) -> Path:
-        """The candidate store of a split."""
-        return self.data / "cache" / f"{name}.zarr"
+        """The candidate store of a split; that of own data lies beside its file, as one name may be many files'."""
+        folder = own_path(name).parent if is_own_data(name) else self.data / "cache"
+        return folder / f"{short_name(name)}.zarr"
 
     def images_of(self, split: str) -> Path | None:
-        """The image folder to hand to `ReferDataset.load`; None for the data set's own default."""
+        """The image folder to hand to `open_dataset`; None for the data set's own default."""
         return None if split == "refshapes" else self.images
 
     def missing_files(self, split: str) -> list[Path]:
-        """What a split needs and lacks: annotation files, image folder."""
-        spec = SPLITS[split]
+        """What a split needs and lacks: annotation files, image folder; of own data its file."""
+        if is_own_data(split):
+            return [] if own_path(split).is_file() else [own_path(split)]
+        spec = spec_of(split)
         folder = self.data / spec.folder
         needed = [folder / f"refs({spec.by}).p", folder / "instances.json"]
         missing = [path for path in needed if not path.is_file()]

@@ -11,6 +11,7 @@ from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.writer import RefShapesConfig
+from semires.stages.data.splits import is_own_data
 from semires.stages.train.config import Method, TrainConfig
 from semires.stages.train.matching import Strategy
 from semires.stages.train.views import ViewConfig
@@ -48,6 +49,8 @@ TABLE1_SHARES: dict[str, tuple[float, ...]] = {
 def train_recipe(split: str, name: str = "paper", *, strategy: Strategy | None = None) -> TrainConfig:
     """Settings that `semires train` starts from: the paper's, or those measured for RefShapes on two CPU cores.
 
+    Own data is trained with the paper's, and all its masks: it says itself what is labeled.
+
     name: a `RecipeName`; `public-code` is what differs in the public code on top of the former. RefShapes keeps its
     alpha, which like its epochs and rates belongs to its few steps: 0.9996 averages over more than it has. strategy:
     how labels are matched, None for the paper's CPI-U; the public code has a script for IOM and one for the others.
@@ -56,6 +59,8 @@ def train_recipe(split: str, name: str = "paper", *, strategy: Strategy | None =
     if name not in get_args(RecipeName):
         raise InputError(f"--recipe: expected one of {', '.join(get_args(RecipeName))}, found {name!r}")
     config = _refshapes() if split == "refshapes" else TrainConfig(split=split)
+    if is_own_data(split):
+        config = dataclasses.replace(config, labeled=1.0)
     if strategy is not None:
         config = dataclasses.replace(config, match=dataclasses.replace(config.match, strategy=strategy))
     if name == "paper":

@@ -24,6 +24,7 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.scores import evaluate_run
 from semires.pipeline.stage_runs import prepare_candidates
+from semires.stages.data.datasets import open_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.processes.parent import end_with_parent
@@ -138,7 +139,7 @@ def _do(job: Job | CandidatesJob, paths: Paths, num_threads: int, writer: Connec
     console.quiet = True  # the parent has the display
     try:
         # Not `read_dataset`: the parent has said what the data set lost.
-        dataset = ReferDataset.load(paths.data, job.config.split, paths.images_of(job.config.split))
+        dataset = open_dataset(paths.data, job.config.split, paths.images_of(job.config.split))
         if isinstance(job, Job):
             _train(job, paths, dataset, writer)
         else:

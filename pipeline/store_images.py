@@ -6,9 +6,10 @@ from pathlib import Path
 
 from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
-from semires.stages.cache_sam.sources import folder_images, image_id_of, train_images
+from semires.stages.cache_sam.sources import folder_images, train_images
 from semires.stages.data.errors import InputError
-from semires.stages.data.splits import SPLITS
+from semires.stages.data.images import image_id_of
+from semires.stages.data.splits import SPLITS, is_own_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,8 @@ class StoreImages:
     @classmethod
     def of_split_if_here(cls, split: str, paths: Paths) -> "StoreImages | None":
         """Those of a data set, None where `split` is none or its files are missing."""
-        return None if split not in SPLITS or paths.missing_files(split) else cls.of_split(split, paths)
+        is_known = split in SPLITS or is_own_data(split)
+        return cls.of_split(split, paths) if is_known and not paths.missing_files(split) else None
 
     @classmethod
     def of_folder(cls, folder: Path) -> "StoreImages":

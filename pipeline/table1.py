@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from semires.pipeline.side_by_side import CandidatesJob, Job, is_worth_it, train
 from semires.pipeline.stage_runs import lacks_candidates, load_dataset, prepare, train
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
+from semires.stages.data.splits import is_own_data, short_name
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import as_begun
 from semires.stages.train.run_folder import RunFolder
@@ -50,7 +52,7 @@ def plan_grid(
     runs = []
     for seed in range(num_seeds):
         for share in shares:
-            folder = root / split / f"{share:g}" / f"seed{seed}"
+            folder = root / short_name(split) / f"{share:g}" / f"seed{seed}"
             base = dataclasses.replace(train_recipe(split), labeled=share, seed=seed, **(changes or {}))
             for method in TABLE1_METHODS:
                 # The burn-in *is* the supervised run: its settings hold nothing that only the other methods read.
@@ -65,9 +67,11 @@ def what_is_missing(split: str, paths: Paths) -> str | None:
     if split == "refshapes":
         return None
     missing = paths.missing_files(split)
+    if missing and is_own_data(split):
+        return f"{split}: expected a file there, found none; check the path"
     if missing:
         return (
-            f"{split}: put {', '.join(map(str, missing))} there, then run `semires cache-sam --split {split} "
+            f"{split}: put {', '.join(map(str, missing))} there, then run `semires cache-sam --split {quote(split)} "
             "--sam-checkpoint FILE` (README, RefCOCO step by step)"
         )
     try:
@@ -76,7 +80,7 @@ def what_is_missing(split: str, paths: Paths) -> str | None:
         num_images = 0
     if not num_images:
         return (
-            f"{split}: its data is here, its candidates are not: run `semires cache-sam --split {split} "
+            f"{split}: its data is here, its candidates are not: run `semires cache-sam --split {quote(split)} "
             "--sam-checkpoint FILE`"
         )
     return None
@@ -103,9 +107,12 @@ def run_table1(
     for instance, is said and noted, and costs the others nothing. InputError for a split that is not in Table 1.
     """
     for split in splits or ():
-        if split not in TABLE1_SHARES:
-            raise InputError(f"--split: expected one of {', '.join(TABLE1_SHARES)} (Table 1's), found {split!r}")
-    shares_of = {split: shares or TABLE1_SHARES[split] for split in splits or TABLE1_SHARES}
+        if split not in TABLE1_SHARES and not is_own_data(split):
+            raise InputError(
+                f"--split: expected one of {', '.join(TABLE1_SHARES)} (Table 1's) or a .jsonl file of your own, found "
+                f"{split!r}"
+            )
+    shares_of = {split: shares or TABLE1_SHARES.get(split) or (1.0,) for split in splits or TABLE1_SHARES}
     grids = {
         split: plan_grid(split, of_split, num_seeds, paths.runs / "table1", _changes(split, swin, bert, num_workers))
         for split, of_split in shares_of.items()

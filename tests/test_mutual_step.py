@@ -211,6 +211,7 @@ def make_batch(
         other_of=torch.arange(max(num_samples - 3, 0), num_samples).repeat_interleave(num_others),
         images=patches.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3),  # which a blur does not wipe out
         masks=torch.rand(num_samples, SIZE, SIZE, generator=generator) < 0.3,
+        has_mask=torch.ones(num_samples, dtype=torch.bool),
         input_ids=torch.randint(0, 50, (num_samples, NUM_TOKENS), generator=generator),
         attention_mask=(torch.arange(NUM_TOKENS) < num_words).long(),
         candidates=pack_bits(torch.cat(candidates)),

@@ -1,5 +1,6 @@
 """`semires cache …`: what a user does with a candidate store. Work is imported when a command runs, as in cli.py."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -137,7 +138,7 @@ def cache_verify(
 def cache_show(
     store: StoreArgument,
     image_id: Annotated[
-        str, typer.Argument(help="The image's id; with --images also its path below that folder, e.g. dog.jpg.")
+        str, typer.Argument(help="The image's id; with --images, and of own data, also its path below that folder.")
     ],
     image: Annotated[Path | None, typer.Option(help="The image's file; without any the sheet is grey.")] = None,
     split: Split = None,
@@ -153,10 +154,12 @@ def cache_show(
     from semires.pipeline.store_images import parse_image_id
     from semires.stages.data.errors import InputError
     from semires.stages.data.images import load_image
+    from semires.stages.data.splits import is_own_data, own_path
 
     if sum(option is not None for option in (image, split, images)) > 1:
         raise InputError("expected one of --image, --split and --images, found several; give one")
-    number = parse_image_id(image_id, images)
+    named_below = own_path(split).parent if split is not None and is_own_data(split) else images
+    number = parse_image_id(image_id, named_below)
     candidates = CandidateStore(store)[number]
     known = _images_of(split, images, data, coco_images)
     path = image if known is None else known.path(number)
@@ -236,12 +239,13 @@ def cache_import(
     from semires.cache.interchange.run_lengths import import_run_lengths
     from semires.pipeline.progress import console, counting, progress
     from semires.pipeline.store_images import StoreImages
+    from semires.stages.data.splits import plain_name
 
     paths = make_paths(data, coco_images)
     target = store or paths.store(split)
     needs_data = format == "semires"
     known = StoreImages.of_split(split, paths) if needs_data else StoreImages.of_split_if_here(split, paths)
-    manifest = imported_manifest(split, None if known is None else len(known.train_ids))
+    manifest = imported_manifest(plain_name(split), None if known is None else len(known.train_ids))
     with progress() as on_progress:
         on_file = counting(on_progress, "importing")
         if format == "semires":
@@ -251,7 +255,7 @@ def cache_import(
             )
         else:
             report = import_coco(folder, target, manifest, on_progress=on_file, **given(codec=codec))
-    hint = f"semires train --split {split}" + ("" if store is None else f" --store {store}")
+    hint = f"semires train --split {shlex.quote(split)}" + ("" if store is None else f" --store {store}")
     console.print(
         f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, {report.num_present} "
         f"were there; next: {hint}",

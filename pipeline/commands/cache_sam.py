@@ -76,6 +76,7 @@ def cache_sam(
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.workers import WorkerGroup
     from semires.stages.data.errors import InputError
+    from semires.stages.data.splits import is_own_data, plain_name
     from semires.stages.processes.stopping import StopRequested
 
     def warn(source: ImageSource, reason: str) -> None:
@@ -98,7 +99,8 @@ def cache_sam(
     if sam is None:
         is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
         sam = "tiny" if is_tiny else "vit_h"
-    if images is not None and sam == "tiny" and group.reports:
+    is_of_photographs = images is not None or (split is not None and is_own_data(split))
+    if is_of_photographs and sam == "tiny" and group.reports:
         console.print("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
     settings = dataclasses.replace(
         generator_settings(sam).on(chosen_device),
@@ -129,8 +131,8 @@ def cache_sam(
             require_whole(dataset, paths, ("train",))
             if split != "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
-            name, sources = split, train_images(dataset)
-        target = store or paths.store(name)
+            name, sources = plain_name(split), train_images(dataset)
+        target = store or paths.store(name if split is None else split)
         try:
             report = run_stage_one(
                 sources,

@@ -23,13 +23,19 @@ AllowMissing = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: cuda if there is one, else cpu.")]
 Split = Annotated[
-    str | None, typer.Option(help="refcoco, refcoco+, refcocog, refcocog-google or refshapes.", show_default=False)
+    str | None,
+    typer.Option(
+        help="refcoco, refcoco+, refcocog, refcocog-google or refshapes; or a .jsonl file of your own "
+        "(docs/own-data.md).",
+        show_default=False,
+    ),
 ]
 # Text, not Path: a Path would make one slash of a URL's two.
 Store = Annotated[
     str | None,
     typer.Option(
-        help="Candidate store: a path or a URL such as s3://bucket/x.zarr. Default: <data>/cache/<split>.zarr."
+        help="Candidate store: a path or a URL such as s3://bucket/x.zarr. Default: <data>/cache/<split>.zarr; "
+        "x.zarr beside x.jsonl."
     ),
 ]
 

@@ -10,7 +10,7 @@ from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, De
 
 def table1(
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each cell, with seeds 0, 1, ...")] = 1,
-    split: Annotated[list[str] | None, typer.Option(help="Only these data sets.", show_default=False)] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only these; also a .jsonl file.", show_default=False)] = None,
     share: Annotated[list[float] | None, typer.Option(help="Only these labeled shares.", show_default=False)] = None,
     data: Data = None,
     coco_images: CocoImages = None,

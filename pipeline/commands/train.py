@@ -32,7 +32,9 @@ def train(
             "that are typed win over either."
         ),
     ] = None,
-    labeled: Annotated[float | None, typer.Option(help="Share of labeled images (paper: 0.01).")] = None,
+    labeled: Annotated[
+        float | None, typer.Option(help="Share of labeled images (paper: 0.01); of own data, of those with masks (1).")
+    ] = None,
     labeled_list: Annotated[Path | None, typer.Option(help="File of labeled image ids, in place of a draw.")] = None,
     method: Annotated[
         str | None, typer.Option(help="supervised, baseline, semires (default) or semires-cc (README).")
@@ -175,6 +177,7 @@ def train(
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
+    from semires.stages.data.splits import short_name
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
 
@@ -254,7 +257,7 @@ def train(
         if name is None:
             how = f"-{config.match.strategy}" if config.is_refined else ""
             by = "" if recipe in (None, "paper") else f"-{recipe}"
-            name = f"{split}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
+            name = f"{short_name(split)}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
         run = paths.runs / name
         if plan:
             folder = RunFolder(run)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from semires.pipeline.recipes import train_recipe
-from semires.pipeline.reporting.tables import METHODS, TITLES
+from semires.pipeline.reporting.tables import METHODS, TITLES, title_of
 from semires.pipeline.scores import RunScores
 from semires.stages.data.errors import InputError
+from semires.stages.data.splits import is_own_data
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.checkpoints.model_card import CardFacts
 from semires.stages.train.models.lavt.config import LAVT_SIZES
@@ -32,11 +33,14 @@ def run_card(run: Path, options: Collection[str]) -> CardFacts:
     folder = RunFolder(run)
     config, result = folder.read_config(), folder.read_result()
     network = f"LAVT-{config.model}" if config.model in LAVT_SIZES else config.model
-    title = TITLES.get(config.split, config.split).partition(" (")[0]
+    title = TITLES[config.split].partition(" (")[0] if config.split in TITLES else title_of(config.split)
     method = METHODS[config.method]
+    share = f"{100 * config.labeled:g}% of the train images"
+    if is_own_data(config.split):  # whose share is of the images that have masks
+        share = f"{len(folder.read_labeled_images())} train images"
     about = (
         f"{network} for referring expression segmentation: {method} (`semires`, after SemiRES, ICML 2024) with masks "
-        f"for {100 * config.labeled:g}% of the train images of {title}."
+        f"for {share} of {title}."
     )
     if config.split == "refshapes":
         about += " RefShapes is a benchmark of drawn scenes: this model has never seen a photograph."

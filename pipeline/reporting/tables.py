@@ -10,7 +10,7 @@ from rich.table import Table
 from semires.pipeline.recipes import TABLE1_METHODS
 from semires.pipeline.reporting.published import published
 from semires.pipeline.scores import RunScores
-from semires.stages.data.splits import SPLITS
+from semires.stages.data.splits import plain_name, spec_of
 
 METHODS = {"supervised": "Supervised", "baseline": "Baseline", "semires": "SemiRES", "semires-cc": "SemiRES-CC"}
 NOT_THE_PAPERS = (
@@ -24,6 +24,11 @@ TITLES = {
     "refcocog-google": "G-Ref (Google)",
     "refshapes": "RefShapes (embedded benchmark, LAVT-nano; not comparable with the paper)",
 }
+
+
+def title_of(split: str) -> str:
+    """A data set in the words of a heading; own data by its file's name."""
+    return TITLES.get(split) or plain_name(split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,8 @@ class SplitTable:
 
 def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -> SplitTable:
     """Gather the runs of one data set into the paper's layout: methods down, shares and splits across."""
-    evaluation = SPLITS[split].evaluation
+    # The splits of own data are those that were measured.
+    evaluation = spec_of(split).evaluation or tuple(dict.fromkeys(name for run in runs for name in run.scores.by_split))
     rows: dict[str, tuple[Cell, ...]] = {}
     for method in TABLE1_METHODS:
         cells = []
@@ -86,7 +92,7 @@ def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -
 def as_rich(table: SplitTable) -> Table:
     """The table for a terminal."""
     drawn = Table(
-        title=f"{TITLES[table.split]}, oIoU %",
+        title=f"{title_of(table.split)}, oIoU %",
         title_justify="left",
         caption="\n".join(_remarks(table)) or None,
         caption_justify="left",
@@ -103,7 +109,7 @@ def as_markdown(tables: Sequence[SplitTable], notes: Sequence[str]) -> str:
     """All tables with what is missing, as a Markdown page."""
     lines = ["# Table 1, measured", "", "Overall IoU in per cent; in parentheses the paper's number."]
     for table in tables:
-        lines += ["", f"## {TITLES[table.split]}", ""]
+        lines += ["", f"## {title_of(table.split)}", ""]
         lines.append("| method | " + " | ".join(table.columns) + " |")
         lines.append("|---|" + "---:|" * len(table.columns))
         lines += [f"| {METHODS[m]} | " + " | ".join(map(str, cells)) + " |" for m, cells in table.rows.items()]

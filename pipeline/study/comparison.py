@@ -14,6 +14,7 @@ from semires.pipeline.reporting.paired_difference import PairedDifference, paire
 from semires.pipeline.scores import pixel_counts
 from semires.pipeline.stage_runs import load_dataset
 from semires.stages.data.errors import InputError
+from semires.stages.data.splits import is_same_split, plain_name
 from semires.stages.train.run_folder import RunFolder
 
 
@@ -49,10 +50,11 @@ def compare_runs(
         )
     for one, other in zip(runs, against, strict=True):
         _check_pair(one, other)
-    splits = {RunFolder(run).read_config().split for run in runs}
-    if len(splits) > 1:
-        raise InputError(f"expected runs on one data set, found {' and '.join(sorted(splits))}: compare one at a time")
-    (split,) = splits
+    split, *others = [RunFolder(run).read_config().split for run in runs]
+    unlike = [name for name in others if not is_same_split(name, split)]
+    if unlike:
+        found = " and ".join(sorted({split, *unlike}))
+        raise InputError(f"expected runs on one data set, found {found}: compare one at a time")
     dataset = load_dataset(paths, split, on_progress)
     ours, theirs = (
         [pixel_counts(run, paths, device, on_progress, dataset) for run in group] for group in (runs, against)
@@ -75,7 +77,7 @@ def _check_pair(one: Path, other: Path) -> None:
         folder.read_result()
     for name in ("split", "seed"):
         values = [getattr(config, name) for config in configs]
-        if values[0] != values[1]:
+        if not (is_same_split(*values) if name == "split" else values[0] == values[1]):
             raise InputError(
                 f"expected pairs of runs alike in {name}, found {values[0]!r} in {one} and {values[1]!r} in {other}: "
                 "give them in one order"
@@ -87,7 +89,7 @@ def _check_pair(one: Path, other: Path) -> None:
 def comparison_table(found: Comparison) -> Table:
     """The comparison for a terminal."""
     table = Table(
-        title=f"oIoU on {found.split}, per cent, {len(found.runs)} pairs of runs; intervals hold 95%",
+        title=f"oIoU on {plain_name(found.split)}, per cent, {len(found.runs)} pairs of runs; intervals hold 95%",
         title_justify="left",
     )
     for column in ("split", "against", "runs", "difference", "from", "to"):

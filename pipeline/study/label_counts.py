@@ -15,11 +15,11 @@ from semires.stages.train.reading.samples import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """Of each label, on the CPU: pixels that it shares with the true mask and that either has, whether it was matched
-    (all False where nothing is matched), and of how many of the image's objects, and whether of its own, it covers more
-    than half; int64 [R], bool [R].
+    """Of each label whose true mask is known, on the CPU: pixels that it shares with the mask and that either has,
+    whether it was matched (all False where nothing is matched), and of how many of the image's objects, and whether of
+    its own, it covers more than half; int64 [R], bool [R].
 
-    Objects are those that refs of the batch mean: those of the image without a ref are not known.
+    Objects are those that refs of the batch mean and whose masks are known: those of the image without are not known.
     """
 
     intersections: Tensor
@@ -31,13 +31,13 @@ class LabelCounts:
     @classmethod
     def of(cls, labels: Tensor, matched: Tensor | None, batch: Batch) -> "LabelCounts":
         """Those of `labels`, bool [B, S, S], of a batch of whole images. matched: bool [B] or None."""
-        covers = _covers(labels, batch)
+        covers, rows = _covers(labels, batch), batch.has_mask.cpu()
         return cls(
-            intersections=(labels & batch.masks).sum(dim=(1, 2)).cpu(),
-            unions=(labels | batch.masks).sum(dim=(1, 2)).cpu(),
-            matched=torch.zeros(len(labels), dtype=torch.bool) if matched is None else matched.cpu(),
-            num_objects=covers[:, _first_of_objects(batch)].sum(dim=1),
-            covers_own=covers.diagonal().clone(),
+            intersections=(labels & batch.masks).sum(dim=(1, 2)).cpu()[rows],
+            unions=(labels | batch.masks).sum(dim=(1, 2)).cpu()[rows],
+            matched=torch.zeros(int(rows.sum()), dtype=torch.bool) if matched is None else matched.cpu()[rows],
+            num_objects=covers[:, _first_of_objects(batch)].sum(dim=1)[rows],
+            covers_own=covers.diagonal()[rows],
         )
 
     @classmethod

@@ -54,7 +54,9 @@ class StudiedLabels:
 class LabelStudy:
     """All refinements of the labels of one run's teacher.
 
-    expressions: the most that consensus reads of a ref, None for all. num_expressions: those that the teacher read.
+    expressions: the most that consensus reads of a ref, None for all. num_refs, num_images: those measured, of which
+    the masks are known; num_expressions: those that the teacher read. without_mask: unlabeled refs that are not
+    measured, because nobody knows their masks.
     size_limits: the largest share of its image, in per cent, of a small and of a medium object. dropped_refs: of the
     whole data set, on loading. seconds: of the teacher's pass and the refinements.
     """
@@ -73,6 +75,7 @@ class LabelStudy:
     num_images: int
     num_expressions: int
     dropped_refs: int
+    without_mask: int
     size_limits: tuple[float, float]
     seconds: float
     rows: tuple[StudiedLabels, ...]
@@ -97,8 +100,9 @@ def study_labels(
     reads: of each ref the first expression, which stands for the one that the student reads, and for consensus up to
     `expressions` in all, in file order; None: all.
 
-    InputError and StoreError, before the teacher reads anything, where the run is not finished, has no unlabeled refs,
-    or the store lacks an image of one.
+    InputError and StoreError, before the teacher reads anything, where the run is not finished, has no unlabeled refs
+    with masks, or the store lacks an image of one. Refs without a mask are not measured; on images of others they
+    compete with these as in training.
     """
     folder = RunFolder(run)
     config, model = folder.load_model()
@@ -110,6 +114,14 @@ def study_labels(
     _, refs = split_refs(dataset.refs_of("train"), folder.read_labeled_images())
     if not refs:
         raise InputError(f"expected a run with unlabeled train refs, found that every image of {run} is labeled")
+    num_without = sum(not ref.has_mask for ref in refs)
+    measured = {ref.image_id for ref in refs if ref.has_mask}
+    if not measured:
+        raise InputError(
+            f"expected unlabeled train refs whose masks are known, found none of {num_without}: train with a smaller "
+            "--labeled, so that some masks stay hidden"
+        )
+    refs = [ref for ref in refs if ref.image_id in measured]
     store = store or paths.store(config.split)
     if not lacks_candidates(paths, dataset, store):
         check_candidates(store, refs, config)  # before the view, which may take long
@@ -123,7 +135,8 @@ def study_labels(
     started = time.perf_counter()
     counts, areas = count_labels(samples, plan, EmaTeacher(model.to(device)), chosen, precision, device, on_progress)
     limits = np.quantile(areas.numpy(), [1 / 3, 2 / 3])
-    groups = _by_size(areas, limits.tolist()) | _by_kind(dataset, refs)
+    known = [ref for ref in refs if ref.has_mask]
+    groups = _by_size(areas, limits.tolist()) | _by_kind(dataset, known)
     return LabelStudy(
         run=str(run),
         weights_sha256=folder.best_sha256(),
@@ -135,10 +148,11 @@ def study_labels(
         device=str(device),
         image_size=size,
         expressions=expressions,
-        num_refs=len(refs),
+        num_refs=len(known),
         num_images=len(set(samples.image_ids.tolist())),
         num_expressions=sum(int((keys[:, 1:] >= 0).sum()) for keys in plan),
         dropped_refs=dataset.problems.num_dropped,
+        without_mask=num_without,
         size_limits=(float(limits[0]) * 100 / size**2, float(limits[1]) * 100 / size**2),
         seconds=time.perf_counter() - started,
         rows=tuple(
@@ -176,7 +190,8 @@ def count_labels(
     device: torch.device,
     on_progress: OnProgress,
 ) -> tuple[list[LabelCounts], Tensor]:
-    """The counts of each refinement, and the areas of the true masks in pixels at the training size, int64 [R]."""
+    """The counts of each refinement, and the areas of the true masks in pixels at the training size, int64 [R], both
+    of the refs whose masks are known."""
     parts: list[list[LabelCounts]] = [[] for _ in chosen]
     areas, done = [], 0
     for loaded in Loader(samples, pin_memory=device.type == "cuda").read(plan):
@@ -185,7 +200,7 @@ def count_labels(
             _, prob, other_prob = expression_probs(teacher, plain_view(batch.images), batch, BATCH_SIZE)
         for found, (labels, matched) in zip(parts, refined_labels(batch, prob, other_prob, chosen), strict=True):
             found.append(LabelCounts.of(labels, matched, batch))
-        areas.append(batch.masks.sum(dim=(1, 2)).cpu())
+        areas.append(loaded.masks[loaded.has_mask].sum(dim=(1, 2)))
         done += len(batch)
         on_progress("refs labeled", done, len(samples))
     return [LabelCounts.joined(found) for found in parts], torch.cat(areas)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
-from semires.pipeline.reporting.tables import METHODS, TITLES
+from semires.pipeline.reporting.tables import METHODS, title_of
 from semires.pipeline.study.label_counts import LabelScores
 from semires.pipeline.study.labels import SIZES, LabelStudy
 
@@ -34,7 +34,7 @@ def tables(study: LabelStudy) -> list[Table]:
     ]
     method = METHODS[study.method]
     return [
-        _table(study, f"{TITLES[study.split]}: labels of a {method} teacher, per cent", verdict),
+        _table(study, f"{title_of(study.split)}: labels of a {method} teacher, per cent", verdict),
         _table(study, "The same labels, mIoU/oIoU by size and kind of object", [scores_of(name) for name in groups]),
     ]
 
@@ -51,6 +51,8 @@ def notes(study: LabelStudy) -> list[str]:
         "half of two or more refs' objects covered, or of another ref's and not of its own",
         f"small, medium, large: thirds of the refs, up to {low:.1f}%, up to {high:.1f}% of the image, above",
     ]
+    if study.without_mask:
+        lines.append(f"without {study.without_mask} unlabeled refs whose masks nobody knows")
     if study.dropped_refs:
         lines.append(f"without {study.dropped_refs} refs of the data set that were dropped on loading")
     return lines

@@ -1,10 +1,10 @@
 """The images of stage one: the id that the store knows each by, and where its file is."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.images import image_id_of
 from semires.stages.data.refer import ReferDataset
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -46,12 +46,3 @@ def folder_images(folder: Path) -> list[ImageSource]:
     if not paths:
         raise InputError(f"--images: expected files ending in {' '.join(IMAGE_SUFFIXES)}, found none in {folder}")
     return [ImageSource(image_id=image_id_of(path.relative_to(folder)), path=path) for path in paths]
-
-
-def image_id_of(relative_path: Path) -> int:
-    """The store's id of a photograph without one: the first 63 bits of its relative path's sha256.
-
-    It depends on the name alone, so that adding files to a folder renumbers nothing.
-    """
-    digest = hashlib.sha256(relative_path.as_posix().encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

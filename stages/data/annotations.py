@@ -22,13 +22,14 @@ from semires.stages.data.refer import Ref, ReferDataset, Text
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A ref as samples need it: its ids, its image's file and size, its mask not decoded, the texts that are read."""
+    """A ref as samples need it: its ids, its image's file and size, its mask, not decoded, where it is known, the texts
+    that are read."""
 
     ref_id: int
     image_id: int
     ann_id: int
     image: ImageRecord
-    segmentation: Segmentation
+    segmentation: Segmentation | None
     texts: tuple[str, ...]
 
 
@@ -73,6 +74,9 @@ class SharedAnnotations:
         record = annotation.image
         return load_image_of_size(self._image_folder / record.file_name, (record.height, record.width))
 
-    def mask(self, annotation: Annotation) -> NDArray[np.bool_]:
-        """The referent's mask, bool [H, W], at the image's size; decoded anew at each call."""
+    def mask(self, annotation: Annotation) -> NDArray[np.bool_] | None:
+        """The referent's mask, bool [H, W], at the image's size, None where it is not known; decoded anew at each
+        call."""
+        if annotation.segmentation is None:
+            return None
         return decode_segmentation(annotation.segmentation, annotation.image.height, annotation.image.width)

@@ -1,11 +1,14 @@
-"""Image files as RGB pixels.
+"""Image files as RGB pixels, PNG files as masks.
 
 The EXIF orientation is **not** applied: COCO's polygons and run lengths are drawn in the frame of the stored pixels, so
 turning a photograph that carries an orientation would turn it away from its masks. Colour profiles are not applied
 either, as in the public code.
 """
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,10 @@ from semires.stages.data.errors import InputError
 # twice this size; here it is a refusal.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+
+ReadT = TypeVar("ReadT")
+
 
 def load_image(path: Path | str) -> NDArray[np.uint8]:
     """The image at `path`, uint8 [H, W, 3], RGB, in the orientation the file stores.
@@ -26,12 +33,34 @@ def load_image(path: Path | str) -> NDArray[np.uint8]:
     Raises `InputError`, naming the file, when it is missing, not an image, cut off or damaged, of floating-point or of
     more than 16-bit pixels, or larger than `MAX_PIXELS` pixels.
     """
-    path = Path(path)
+    return _read(Path(path), _to_rgb)
+
+
+def load_mask(path: Path | str) -> NDArray[np.bool_]:
+    """The mask in the PNG at `path`, bool [H, W]: what is not black is in it.
+
+    Grey (1, 8 or 16 bits), palette and RGB; beside black there may be one value only: what has several may be a map of
+    many objects, or soft edges, and which of them are meant nobody knows.
+
+    Raises `InputError` as `load_image` does, and for a file that is no PNG (JPEG's black is not black), that has
+    transparency, or more than two values.
+    """
+    return _read(Path(path), _to_mask)
+
+
+def read_header(path: Path | str) -> tuple[tuple[int, int], bool]:
+    """(height, width) in pixels of the image at `path` as stored, and whether its EXIF orientation asks for another
+    one; no pixel is decoded. Raises `InputError` as `load_image` does for what the head of the file tells."""
+    return _read(Path(path), _to_header)
+
+
+def _read(path: Path, convert: Callable[[Image.Image, Path], ReadT]) -> ReadT:
+    """What `convert` makes of an open image file; InputError, naming the file, for all that goes wrong."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(path, f"{image.width} x {image.height}")
-            return _to_rgb(image, path)
+            return convert(image, path)
     except InputError:
         raise
     except FileNotFoundError as error:
@@ -76,6 +105,43 @@ def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about palettes with several transparent colours
     # np.array copies: the view np.asarray gives is read-only, and torch warns about those.
     return np.array(image.convert("RGB"))
+
+
+def _to_mask(image: Image.Image, path: Path) -> NDArray[np.bool_]:
+    if image.format != "PNG":
+        raise InputError(f"{path}: expected a mask as PNG, found {image.format}; save it as PNG")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        raise InputError(f"{path}: expected a mask in black and one other value, found transparency; save it without")
+    if image.mode == "P":  # black is what looks black: writers order palettes as they like
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
+    mask = np.asarray(pixels != 0 if pixels.ndim == 2 else pixels.any(axis=2))
+    values = pixels[mask]
+    if len(values) and (values != values[0]).any():
+        raise InputError(
+            f"{path}: expected a mask in black and one other value, found several; one file an object, without soft "
+            "edges"
+        )
+    return mask
+
+
+def _to_header(image: Image.Image, path: Path) -> tuple[tuple[int, int], bool]:
+    try:
+        # The base class's: that of PNG looks behind the pixels too, for which it decodes them.
+        is_turned = Image.Image.getexif(image).get(_ORIENTATION, 1) not in (0, 1)
+    except Exception:  # on damaged EXIF Pillow raises this and that; the pixels are none the worse
+        is_turned = False
+    return (image.height, image.width), is_turned
+
+
+def image_id_of(relative_path: Path | str) -> int:
+    """The id of an image that nobody has numbered: the first 63 bits of the sha256 of its path below the folder.
+
+    It depends on the name alone, so that images that come later renumber nothing.
+    """
+    # Bytes of a name that are not UTF-8 are surrogates in Python's text.
+    name = Path(relative_path).as_posix().encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 
 def resize_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -17,6 +17,9 @@ class _HasImage(Protocol):
     @property
     def image_id(self) -> int: ...
 
+    @property
+    def has_mask(self) -> bool: ...
+
 
 RefT = TypeVar("RefT", bound=_HasImage)
 
@@ -25,7 +28,8 @@ def draw_labeled_images(refs: Iterable[_HasImage], share: float, seed: int = 0) 
     """Draw the labeled images of a split: image ids in the order drawn.
 
     The protocol of the public code: the distinct image ids of the train `refs` in ref-id order, of which
-    `floor(share * len(ids))` are drawn by Python's generator seeded with `seed`. RefCOCO's 42,404 train refs on 16,994
+    `floor(share * len(ids))` are drawn by Python's generator seeded with `seed`. Images none of whose refs has a mask,
+    which only own data has, are left out. RefCOCO's 42,404 train refs on 16,994
     images give 169 at a share of 0.01. The draw depends on every train ref, so a data set with dropped refs (see
     `ReferDataset.problems`) draws other images; pass a list there (`load_labeled_images`).
 
@@ -33,7 +37,7 @@ def draw_labeled_images(refs: Iterable[_HasImage], share: float, seed: int = 0) 
     """
     if not 0 < share <= 1:
         raise InputError(f"expected a labeled share above 0 and at most 1 (0.01 is 1%), found {share}; change it")
-    image_ids = list(dict.fromkeys(ref.image_id for ref in sorted(refs, key=lambda ref: ref.ref_id)))
+    image_ids = list(dict.fromkeys(ref.image_id for ref in sorted(refs, key=lambda ref: ref.ref_id) if ref.has_mask))
     num_labeled = math.floor(share * len(image_ids))
     if num_labeled < 1:
         raise InputError(
@@ -41,7 +45,7 @@ def draw_labeled_images(refs: Iterable[_HasImage], share: float, seed: int = 0) 
             + (
                 f"use at least {math.ceil(1e6 / len(image_ids)) / 1e6:g}"
                 if image_ids
-                else "the split has no train refs"
+                else "the split has no train refs with masks"
             )
         )
     # A generator of its own: the same numbers as random.seed and random.sample, without touching the global state.
@@ -104,18 +108,19 @@ def split_refs(refs: Sequence[RefT], labeled_ids: Collection[int]) -> tuple[list
     """Part the train `refs` into labeled and unlabeled ones, each in the order given.
 
     Every ref of a labeled image is labeled, every other is unlabeled (so with all images labeled the second list is
-    empty). Raises `InputError` when `labeled_ids` is empty or names an image that no ref is on: the share would
-    silently be another than the one asked for.
+    empty). Refs without a mask, which only own data has, are unlabeled wherever they are: one of a labeled image is
+    learned from as all unlabeled ones are. Raises `InputError` when `labeled_ids` is empty or names an image that no
+    ref with a mask is on: the share would silently be another than the one asked for.
     """
     wanted = frozenset(labeled_ids)
-    unknown = sorted(wanted.difference(ref.image_id for ref in refs))
+    unknown = sorted(wanted.difference(ref.image_id for ref in refs if ref.has_mask))
     if unknown or not wanted:
         shown = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
         found = f"{len(unknown)} of {len(wanted)} that are on none ({shown})" if unknown else "no image at all"
         raise InputError(
-            f"expected labeled images among those of the train refs, found {found}; "
+            f"expected labeled images among those of the train refs with masks, found {found}; "
             "check that the list belongs to this data set and that no image file is missing"
         )
-    labeled = [ref for ref in refs if ref.image_id in wanted]
-    unlabeled = [ref for ref in refs if ref.image_id not in wanted]
+    labeled = [ref for ref in refs if ref.image_id in wanted and ref.has_mask]
+    unlabeled = [ref for ref in refs if ref.image_id not in wanted or not ref.has_mask]
     return labeled, unlabeled

@@ -127,6 +127,21 @@ def decode_segmentation(segmentation: Segmentation, height: int, width: int) -> 
     return np.ascontiguousarray(columns.T)
 
 
+def encode_mask(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """`mask`, bool [H, W], as the run lengths that `decode_segmentation` reads."""
+    pixels = mask.T.ravel()
+    cuts = 1 + np.flatnonzero(pixels[1:] != pixels[:-1])
+    first = [0] if len(pixels) == 0 or not pixels[0] else [0, 0]  # runs begin with zeros
+    return np.diff(np.concatenate([first, cuts, [len(pixels)]])).astype(np.int32)
+
+
+def is_empty(segmentation: Segmentation, height: int, width: int) -> bool:
+    """Whether no pixel is in the mask of what `parse_segmentation` returned for this height and width."""
+    if isinstance(segmentation, tuple):
+        return not coco_mask.area(coco_mask.frPyObjects(list(segmentation), height, width)).any()
+    return not segmentation[1::2].any()
+
+
 @functools.lru_cache(maxsize=1024)  # a data set has some hundred sides; at 480 these are 4 MB
 def nearest_indices(in_size: int, out_size: int) -> NDArray[np.int64]:
     """For each of `out_size` pixels of a row, the source pixel that PIL's NEAREST takes; int64 [out_size], read-only.

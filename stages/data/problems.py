@@ -74,8 +74,9 @@ class ReferProblems:
 
 def splits_of(split: str, names: Collection[str]) -> list[str]:
     """Which of the split `names` are meant by one: as in refer, `test` takes every one that begins with it (testA and
-    testB of RefCOCO), any other name only itself."""
-    return [name for name in names if name == split or (split == "test" and name.startswith("test"))]
+    testB of RefCOCO) where none has just that name, any other name only itself."""
+    meant = [name for name in names if name == split]
+    return meant or [name for name in names if split == "test" and name.startswith("test")]
 
 
 def some_ids(ids: tuple[int, ...]) -> str:

@@ -23,7 +23,7 @@ from semires.stages.data.instances import ImageRecord, Instances, field_of, read
 from semires.stages.data.masks import Segmentation, decode_segmentation
 from semires.stages.data.pickles import load_refs_pickle
 from semires.stages.data.problems import ReferProblems, splits_of
-from semires.stages.data.splits import SPLITS, SplitSpec
+from semires.stages.data.splits import SplitSpec, spec_of
 
 Text = Literal["raw", "sent"]
 """Which of the two texts of a sentence in REFER's files: as people typed it, or with mild processing."""
@@ -44,6 +44,8 @@ class Ref:
     order."""
     raw_expressions: tuple[str, ...]
     """`raw` of the same sentences, as people typed them; as many, none empty."""
+    has_mask: bool = True
+    """Whether its mask is known; only of train refs of own data it may not be."""
 
     def texts(self, text: Text) -> tuple[str, ...]:
         """The expressions as `text` names them; sentence n is the same sentence in both."""
@@ -65,10 +67,12 @@ class ReferDataset:
         images: dict[int, ImageRecord],
         segmentations: dict[int, Segmentation],
         categories: dict[int, str],
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.spec = spec
         self.refs = refs
         self.problems = problems
+        self.notes = notes  # what a user should know of own data, though nothing of it was dropped
         self.image_folder = image_folder
         self._images = images
         self._segmentations = segmentations
@@ -76,7 +80,7 @@ class ReferDataset:
 
     @classmethod
     def load(cls, root: Path | str, split_name: str, images: Path | str | None = None) -> "ReferDataset":
-        """Read the data set `split_name` (a name in `SPLITS`) below the data root.
+        """Read the data set `split_name` (a name in `SPLITS`) below the data root; `open_dataset` reads own data too.
 
         `images` is the image folder where it is not the data set's default. `refs` of the result are in ref-id order.
         Image files are looked for in one listing of the folder; none is opened.
@@ -84,9 +88,7 @@ class ReferDataset:
         Raises `InputError` when the data set's name is unknown, a file or the image folder is missing, a file
         contradicts its format, an image name leads out of the image folder, or no ref at all can be used.
         """
-        spec = SPLITS.get(split_name)
-        if spec is None:
-            raise InputError(f"expected a split of {', '.join(SPLITS)}, found {split_name!r}; choose one of these")
+        spec = spec_of(split_name)
         root = Path(root)
         image_folder = Path(images) if images is not None else root / spec.images
         refs_path = root / spec.folder / f"refs({spec.by}).p"
@@ -140,8 +142,8 @@ class ReferDataset:
     def refs_of(self, split: str) -> list[Ref]:
         """The refs of `train` or an evaluation split, in ref-id order.
 
-        As in refer, `test` takes every split whose name begins with it (testA and testB of RefCOCO), any other name
-        only itself. Raises `InputError` when no ref is in the split.
+        As in refer, `test` takes every split whose name begins with it (testA and testB of RefCOCO) where none has just
+        that name, any other name only itself. Raises `InputError` when no ref is in the split.
         """
         names = sorted({ref.split for ref in self.refs})
         meant = splits_of(split, names)
@@ -152,11 +154,11 @@ class ReferDataset:
         return refs
 
     def image_path(self, image_id: int) -> Path:
-        """Path of the image's file, directly in `image_folder`."""
+        """Path of the image's file, directly in `image_folder`; of own data, below it or wherever its line says."""
         return self.image_folder / self.image_record(image_id).file_name
 
     def image_size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) in pixels, as the image record in instances.json gives it."""
+        """(height, width) in pixels, as the image record in instances.json gives it; of own data, the file itself."""
         image = self.image_record(image_id)
         return image.height, image.width
 
@@ -165,12 +167,16 @@ class ReferDataset:
         return load_image_of_size(self.image_path(image_id), self.image_size(image_id))
 
     def mask(self, ref: Ref) -> NDArray[np.bool_]:
-        """The referent's mask, bool [H, W], at the image's size; decoded anew at each call."""
-        return decode_segmentation(self.segmentation(ref), *self.image_size(ref.image_id))
+        """The referent's mask, bool [H, W], at the image's size; decoded anew at each call. Raises `InputError` for a
+        ref whose mask is not known."""
+        segmentation = self.segmentation(ref)
+        if segmentation is None:
+            raise InputError(f"expected a ref of {self.spec.name} with a mask, found ref {ref.ref_id} without one")
+        return decode_segmentation(segmentation, *self.image_size(ref.image_id))
 
-    def segmentation(self, ref: Ref) -> Segmentation:
-        """The referent's mask as `decode_segmentation` reads it."""
-        return self._segmentations[ref.ann_id]
+    def segmentation(self, ref: Ref) -> Segmentation | None:
+        """The referent's mask as `decode_segmentation` reads it; None where it is not known."""
+        return self._segmentations.get(ref.ann_id)
 
     def category(self, ref: Ref) -> str:
         """COCO name of the referent's category, "person" for instance. Raises `InputError` for one without a record."""

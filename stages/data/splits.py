@@ -1,6 +1,10 @@
-"""The data sets that the command line knows by name: where their files lie below a data root."""
+"""The data sets that the command line takes: those it knows by name, and a JSON-lines file of one's own by its path."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+
+from semires.stages.data.errors import InputError
 
 _COCO_IMAGES = "images/mscoco/images/train2014"
 _HELP = 'put the files there as in the README, "RefCOCO step by step" (the links in lichengunc/refer are dead)'
@@ -13,11 +17,12 @@ class SplitSpec:
     name: str
     """What `--split` takes."""
     folder: str
-    """Folder of the two files, below the data root."""
+    """Folder of the two files, below the data root; of own data the file's own folder."""
     by: str
-    """Who split it: the part in parentheses of `refs(<by>).p`."""
+    """Who split it: the part in parentheses of `refs(<by>).p`; "" for own data, which has no such file."""
     evaluation: tuple[str, ...]
-    """Splits to evaluate on, in the order of the published tables; `train` is in every data set."""
+    """Splits to evaluate on, in the order of the published tables; `train` is in every data set. Of own data they are
+    known when the file is read: those of the spec that `ReferDataset` carries."""
     images: str = _COCO_IMAGES
     """Default image folder, below the data root."""
     hint: str = _HELP
@@ -41,3 +46,51 @@ SPLITS: dict[str, SplitSpec] = {
         ),
     )
 }
+
+JSON_LINES = ".jsonl"
+"""The ending by which a file of own data is told from a name (json_lines/)."""
+
+
+def is_own_data(split: str) -> bool:
+    """Whether what `--split` was given is the path of a JSON-lines file, and no name."""
+    return split.lower().endswith(JSON_LINES)
+
+
+def spec_of(split: str) -> SplitSpec:
+    """The data set of a name in `SPLITS`, or of the path of a JSON-lines file, which need not be there.
+
+    InputError for what is neither.
+    """
+    if is_own_data(split):
+        folder = str(own_path(split).parent)
+        hint = "give the path of your file"
+        return SplitSpec(name=split, folder=folder, by="", evaluation=(), images=folder, hint=hint)
+    spec = SPLITS.get(split)
+    if spec is None:
+        raise InputError(
+            f"--split: expected one of {', '.join(SPLITS)}, or the path of a {JSON_LINES} file of your own, found "
+            f"{split!r}"
+        )
+    return spec
+
+
+def own_path(split: str) -> Path:
+    """The file of own data; `~` is the user's home."""
+    return Path(split).expanduser()
+
+
+def plain_name(split: str) -> str:
+    """A data set's name as titles and stores have it: of own data the file's, without its folders."""
+    return own_path(split).name if is_own_data(split) else split
+
+
+def short_name(split: str) -> str:
+    """A data set's name as folders of runs begin: of own data the file's, without its ending too."""
+    return (plain_name(split)[: -len(JSON_LINES)] or "own") if is_own_data(split) else split
+
+
+def is_same_split(one: str, other: str) -> bool:
+    """Whether two data sets are one: of a file of own data there are many paths."""
+    if is_own_data(one) and is_own_data(other):
+        return os.path.abspath(own_path(one)) == os.path.abspath(own_path(other))
+    return one == other

@@ -10,7 +10,7 @@ import torch
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import Text
-from semires.stages.data.splits import SPLITS
+from semires.stages.data.splits import is_same_split, spec_of
 from semires.stages.train.engine.precision import Precision, resolve_precision
 from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.losses import CLASS_WEIGHTS, LossMean
@@ -39,9 +39,9 @@ class TrainConfig:
     """
 
     split: str = "refcoco"
-    """Data set, a name of `SPLITS`."""
+    """Data set: a name of `SPLITS`, or the path of a JSON-lines file as the user gave it."""
     labeled: float = 0.01
-    """Share of the train images that are labeled, (0, 1]."""
+    """Share of the train images that are labeled, of those with masks, (0, 1]."""
     labeled_seed: int = 0
     """Seed of the draw of labeled images (the published splits: 0)."""
     labeled_list: str | None = None
@@ -129,8 +129,7 @@ class TrainConfig:
     """Seed of weights, order, expressions and views."""
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise InputError(f"--split: expected one of {', '.join(SPLITS)}, found {self.split!r}")
+        spec_of(self.split)
         if not 0 < self.labeled <= 1:
             raise InputError(
                 f"--labeled: expected a share above 0 and at most 1 (0.01 is 1%), found {self.labeled}; change it"
@@ -223,6 +222,8 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> dict[str, tuple[Any, Any]]:
         """In what this config and another compute otherwise: name -> (here, there)."""
         here, there = self.to_dict(), other.to_dict()
+        if is_same_split(self.split, other.split):
+            there["split"] = self.split
         return {name: (here[name], there[name]) for name in here if name not in FREE and here[name] != there[name]}
 
     def resolved(self, device: torch.device) -> "TrainConfig":

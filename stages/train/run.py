@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from semires.cache.views import CandidateView
 from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref, ReferDataset
+from semires.stages.data.splits import is_same_split
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
@@ -131,7 +133,10 @@ def check_run(
     """
     labeled, unlabeled = split_refs(dataset.refs_of("train"), _labeled_images(config, dataset))
     if config.method != "supervised" and not unlabeled:
-        raise InputError(f"--labeled {config.labeled} leaves no unlabeled image: use --method supervised")
+        raise InputError(
+            f"--labeled {config.labeled} leaves no unlabeled image: give a smaller share, or use --method supervised"
+        )
+    dataset.refs_of("val")  # without it no evaluation says which weights are the best
     if burn_in is not None and config.method == "supervised":
         raise InputError(
             "--burn-in: expected a method of mutual learning, found supervised, which is itself the burn-in"
@@ -180,6 +185,8 @@ def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
         raise InputError(f"--burn-in: expected a finished run, found an unfinished one in {folder.path}; finish it")
     for name in ("method", "split", "model", "window", "image_size", "labeled", "labeled_seed", "labeled_list"):
         expected = "supervised" if name == "method" else getattr(config, name)
+        if name == "split" and is_same_split(found.split, config.split):
+            continue
         if getattr(found, name) != expected:
             raise InputError(
                 f"--burn-in: expected a run with {name} {expected!r}, found {getattr(found, name)!r} in {folder.path}"
@@ -203,12 +210,12 @@ def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: Tra
         first = next(iter(failed))
         raise InputError(
             f"expected images that can be decoded, found {len(failed)} that {store} has set aside (first: image "
-            f"{first}, {failed[first]}); replace the files, then run `semires cache-sam --split {config.split}`"
+            f"{first}, {failed[first]}); replace the files, then run `semires cache-sam --split {quote(config.split)}`"
         )
     if missing:
         raise InputError(
             f"expected candidates of every unlabeled image in {store}, found none of {len(missing)} images (first: "
-            f"{missing[0]}): run `semires cache-sam --split {config.split}`, it does only what is missing"
+            f"{missing[0]}): run `semires cache-sam --split {quote(config.split)}`, it does only what is missing"
         )
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.splits import is_same_split
 from semires.stages.train.config import FREE, UNSAID, TrainConfig
 from semires.stages.train.engine.states import StateFiles
 from semires.stages.train.models.interface import ResModel
@@ -67,6 +68,8 @@ class RunFolder:
         if not self.is_started:
             return
         found, asked = self.read_config().to_dict(), config.to_dict()
+        if is_same_split(found["split"], asked["split"]):
+            asked["split"] = found["split"]
         for key in asked:
             if key == "precision" and asked[key] == "auto":
                 continue  # it goes on in its own

@@ -120,7 +120,8 @@ class TrainStep:
         """Gradients of the loss on this rank's samples, which are on the device; `unlabeled` is None in burn-in.
 
         Returns scalars that add up over ranks: loss_sup, loss_unsup, and of the labels num_labels, matched,
-        label_iou_before, label_iou_after, improved, worsened (figure 6).
+        num_measured (those whose hidden mask is known), and of these label_iou_before, label_iou_after, improved,
+        worsened (figure 6).
         """
         config = self.config
         sums: dict[str, Tensor] = {}
@@ -172,7 +173,7 @@ class TrainStep:
                 weights = pwa_weights(prob) if config.pwa else None
             elif config.confidence_filter:
                 kept = confident_pixels(prob, config.confidence_filter)
-            _count_labels(sums, label, refined, matched, unlabeled.masks)
+            _count_labels(sums, label, refined, matched, unlabeled)
         return _Labels(refined=refined, matched=matched, weights=weights, kept=kept)
 
     def _totals(self, labeled: Batch, labels: _Labels | None) -> _Totals:
@@ -317,14 +318,17 @@ def _even_parts(num_labeled: int, num_unlabeled: int, num_parts: int) -> list[tu
     return parts
 
 
-def _count_labels(sums: dict[str, Tensor], label: Tensor, refined: Tensor, matched: Tensor, truth: Tensor) -> None:
-    """How good pseudo-labels are before and after refinement, against the hidden masks (figure 6)."""
+def _count_labels(sums: dict[str, Tensor], label: Tensor, refined: Tensor, matched: Tensor, unlabeled: Batch) -> None:
+    """How good pseudo-labels are before and after refinement, against those hidden masks that are known (figure 6)."""
+    truth, is_measured = unlabeled.masks, unlabeled.has_mask
     before, after = (
         ious_from_counts((found & truth).sum(dim=(1, 2)), (found | truth).sum(dim=(1, 2))) for found in (label, refined)
     )
     sums["num_labels"] = torch.full((), len(label), device=label.device)
+    sums["num_measured"] = is_measured.sum()
     sums["matched"] = matched.sum()
-    sums["label_iou_before"] = before.sum()
-    sums["label_iou_after"] = after.sum()
-    sums["improved"] = (matched & (after > before)).sum()
-    sums["worsened"] = (matched & (after < before)).sum()
+    # Products, as rows that are picked out would make the host wait.
+    sums["label_iou_before"] = (before * is_measured).sum()
+    sums["label_iou_after"] = (after * is_measured).sum()
+    sums["improved"] = (matched & is_measured & (after > before)).sum()
+    sums["worsened"] = (matched & is_measured & (after < before)).sum()

@@ -7,8 +7,8 @@ from PIL import Image
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.store_images import StoreImages, parse_image_id
-from semires.stages.cache_sam.sources import image_id_of
 from semires.stages.data.errors import InputError
+from semires.stages.data.images import image_id_of
 from semires.stages.data.refer import ReferDataset
 
 

@@ -31,15 +31,20 @@ class StepSums:
         self._sums, self.num_steps = {}, 0
 
     def means(self, ranks: Ranks) -> dict[str, float]:
-        """Losses a step and everything else a label, over all ranks; the host waits for the device and the ranks."""
+        """Losses a step, matches a label, and everything else a label that was measured, over all ranks; what was
+        measured of none is left out. The host waits for the device and the ranks."""
         if not self._sums:
             return {}
         totals = ranks.sum(torch.stack(list(self._sums.values()))).tolist()
         sums = dict(zip(self._sums, totals, strict=True))
-        num_labels = sums.pop("num_labels", 0.0)
-        return {
-            name: value / (self.num_steps if name.startswith("loss") else num_labels) for name, value in sums.items()
-        }
+        of_labels = {"matched": sums.pop("num_labels", 0.0)}
+        num_measured = sums.pop("num_measured", 0.0)
+        means = {}
+        for name, value in sums.items():
+            number = self.num_steps if name.startswith("loss") else of_labels.get(name, num_measured)
+            if number:
+                means[name] = value / number
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """What was added so far, this rank's, for a state that is saved between two evaluations."""
@@ -50,7 +55,10 @@ class StepSums:
         self.clear()
         for state in states:
             self.num_steps = max(self.num_steps, state.get("num_steps", 0))
-            for name, value in state.get("sums", {}).items():
+            sums = state.get("sums", {})
+            if "num_labels" in sums:  # of before there were labels that nothing measures
+                sums = {"num_measured": sums["num_labels"], **sums}
+            for name, value in sums.items():
                 value = value.to(self._device)
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
 
@@ -62,7 +70,7 @@ class StepSums:
         texts = [f"loss {means['loss_sup']:.3f}" + (f" + {means['loss_unsup']:.3f}" if "loss_unsup" in means else "")]
         if means.get("matched"):
             texts.append(f"matched {100 * means['matched']:.0f}%")
-            texts.append(f"label IoU {means['label_iou_before']:.2f} → {means['label_iou_after']:.2f}")
-        elif "matched" in means:
-            texts.append(f"label IoU {means['label_iou_before']:.2f}")
+        if "label_iou_before" in means:
+            after = f" → {means['label_iou_after']:.2f}" if means["matched"] else ""
+            texts.append(f"label IoU {means['label_iou_before']:.2f}{after}")
         return " · ".join(texts)

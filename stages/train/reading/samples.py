@@ -29,15 +29,17 @@ ON_CPU = ("offsets", "ref_ids", "image_ids", "ann_ids", "other_of")  # fields of
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One expression with its image: `image` uint8 [3, S, S], `mask` bool [S, S], `input_ids` and `attention_mask`
-    int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are read), the ids of its ref, image and annotation,
-    and further expressions of the ref, `other_input_ids` and `other_attention_mask` int64 [N, T]."""
+    """One expression with its image: `image` uint8 [3, S, S], `mask` bool [S, S], which means nothing unless
+    `has_mask`, `input_ids` and `attention_mask` int64 [T], `candidates` uint8 [M, P] (M = 0 where no candidates are
+    read), the ids of its ref, image and annotation, and further expressions of the ref, `other_input_ids` and
+    `other_attention_mask` int64 [N, T]."""
 
     ref_id: int
     image_id: int
     ann_id: int
     image: Tensor
     mask: Tensor
+    has_mask: bool
     input_ids: Tensor
     attention_mask: Tensor
     other_input_ids: Tensor
@@ -50,7 +52,8 @@ class Batch:
     """B samples.
 
     images: uint8 [B, 3, S, S]. masks: bool [B, S, S], the referents' true masks; those of unlabeled samples only ever
-    measure the pseudo-labels, no loss sees them. input_ids, attention_mask: int64 [B, T]. candidates: uint8 [M, P],
+    measure the pseudo-labels, no loss sees them. has_mask: bool [B], whether the true mask is known; nothing is
+    measured against one that is not, which is empty. input_ids, attention_mask: int64 [B, T]. candidates: uint8 [M, P],
     those of sample b are rows `offsets[b]:offsets[b + 1]`; offsets: int64 [B + 1]. other_input_ids,
     other_attention_mask: int64 [N, T], further expressions of the samples' refs; other_of: int64 [N], rising, the
     sample that each is of. ref_ids, image_ids, ann_ids: int64 [B]. The fields of `ON_CPU` stay there. bounds: where in
@@ -60,6 +63,7 @@ class Batch:
 
     images: Tensor
     masks: Tensor
+    has_mask: Tensor
     input_ids: Tensor
     attention_mask: Tensor
     other_input_ids: Tensor
@@ -128,6 +132,7 @@ class RefSamples(Dataset[Sample]):
         self.keeps = (num_images * 3 + len(refs)) * size * size <= MEMORY_LIMIT
         self._images: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
+        self._no_mask = torch.zeros(size, size, dtype=torch.bool)  # of all refs whose mask is not known
         self._candidates: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -143,6 +148,7 @@ class RefSamples(Dataset[Sample]):
             ann_id=annotation.ann_id,
             image=self._image(annotation),
             mask=self._mask(annotation),
+            has_mask=annotation.segmentation is not None,
             input_ids=input_ids[0],
             attention_mask=attention_mask[0],
             other_input_ids=input_ids[1:],
@@ -159,8 +165,10 @@ class RefSamples(Dataset[Sample]):
         return replace(nothing, offsets=one.offsets[:1])
 
     def full_mask(self, index: int) -> NDArray[np.bool_]:
-        """The true mask of ref `index` at its image's own size, bool [H, W]."""
-        return self._annotations.mask(self._annotations[index])
+        """The true mask of ref `index` at its image's own size, bool [H, W]; the ref has one."""
+        mask = self._annotations.mask(self._annotations[index])
+        assert mask is not None
+        return mask
 
     def _image(self, annotation: Annotation) -> Tensor:
         def read() -> Tensor:
@@ -170,8 +178,13 @@ class RefSamples(Dataset[Sample]):
         return self._kept(self._images, annotation.image_id, read)
 
     def _mask(self, annotation: Annotation) -> Tensor:
+        if annotation.segmentation is None:
+            return self._no_mask
+
         def read() -> Tensor:
-            return torch.from_numpy(resize_mask(self._annotations.mask(annotation), self._size))
+            mask = self._annotations.mask(annotation)
+            assert mask is not None
+            return torch.from_numpy(resize_mask(mask, self._size))
 
         return self._kept(self._masks, annotation.ref_id, read)
 
@@ -198,6 +211,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(
         images=torch.stack([sample.image for sample in samples]),
         masks=torch.stack([sample.mask for sample in samples]),
+        has_mask=torch.tensor([sample.has_mask for sample in samples]),
         input_ids=torch.stack([sample.input_ids for sample in samples]),
         attention_mask=torch.stack([sample.attention_mask for sample in samples]),
         other_input_ids=torch.cat([sample.other_input_ids for sample in samples]),

@@ -14,7 +14,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
-from semires.stages.cache_sam.sources import image_id_of
+from semires.stages.data.images import image_id_of
 
 Semires = Callable[..., Any]
 Refused = Callable[..., str]

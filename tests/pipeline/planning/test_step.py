@@ -43,6 +43,7 @@ def batch_of(model: ResModel, num_samples: int, num_others: int = 0) -> Batch:
         other_of=torch.arange(num_others),
         candidates=torch.zeros(0, (model.image_size**2 + 7) // 8, dtype=torch.uint8),
         offsets=torch.zeros(num_samples + 1, dtype=torch.int64),
+        has_mask=torch.ones(num_samples, dtype=torch.bool),
         **vars(make_batch(model, num_samples, CPU)),
     )
 

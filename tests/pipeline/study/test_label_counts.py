@@ -21,6 +21,7 @@ def batch_of(masks: list[Tensor], image_ids: list[int], ann_ids: list[int]) -> B
     return Batch(
         images=torch.zeros(num, 3, SIZE, SIZE, dtype=torch.uint8),
         masks=torch.stack(masks),
+        has_mask=torch.tensor([bool(mask.any()) for mask in masks]),
         input_ids=torch.zeros(num, 2, dtype=torch.int64),
         attention_mask=torch.zeros(num, 2, dtype=torch.int64),
         other_input_ids=nothing,

@@ -18,9 +18,9 @@ from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.run import cache_images, images_at_once
-from semires.stages.cache_sam.sources import ImageSource, folder_images, image_id_of, train_images
+from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
 from semires.stages.data.errors import InputError
-from semires.stages.data.images import load_image
+from semires.stages.data.images import image_id_of, load_image
 from semires.stages.data.refer import ReferDataset
 
 

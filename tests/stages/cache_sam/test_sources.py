@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from semires.stages.cache_sam.sources import folder_images, image_id_of, train_images
+from semires.stages.cache_sam.sources import folder_images, train_images
 from semires.stages.data.errors import InputError
+from semires.stages.data.images import image_id_of
 from semires.stages.data.refer import ReferDataset
 
 
@@ -62,12 +63,3 @@ def test_folder_images__opens_no_file(tmp_path: Path) -> None:
     save_photograph(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_text("not a photograph")
     assert [image.path.name for image in folder_images(tmp_path)] == ["a.jpg", "b.jpg"]
-
-
-def test_image_id_of__stable() -> None:
-    # First 63 bits of sha256: these numbers are in stores that people have.
-    assert image_id_of(Path("a.jpg")) == int("509b0d4641a7c3ba", 16) >> 1
-    assert image_id_of(Path("sub") / "a.jpg") == int("3d2cde3d8f808146", 16) >> 1
-    ids = [image_id_of(Path(f"{number}.jpg")) for number in range(1000)]
-    assert len(set(ids)) == 1000
-    assert all(0 <= image_id < 2**63 for image_id in ids)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.images import MAX_PIXELS, load_image, resize_image
+from semires.stages.data.images import MAX_PIXELS, image_id_of, load_image, resize_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -134,3 +134,16 @@ def test_resize_image__is_antialiased() -> None:
     stripes[:, ::2] = 255
     small = resize_image(stripes, 8)
     assert np.abs(small[:, 1:-1].astype(int) - 128).max() < 8
+
+
+def test_image_id_of__stable() -> None:
+    # First 63 bits of sha256: these numbers are in stores that people have.
+    assert image_id_of(Path("a.jpg")) == int("509b0d4641a7c3ba", 16) >> 1
+    assert image_id_of(Path("sub") / "a.jpg") == int("3d2cde3d8f808146", 16) >> 1
+    ids = [image_id_of(Path(f"{number}.jpg")) for number in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(0 <= image_id < 2**63 for image_id in ids)
+
+
+def test_image_id_of__names_of_any_bytes() -> None:
+    assert image_id_of("bl\udcfcte.jpg") != image_id_of("blüte.jpg")

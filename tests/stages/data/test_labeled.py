@@ -15,6 +15,7 @@ from semires.stages.data.labeled import draw_labeled_images, load_labeled_images
 class FakeRef:
     ref_id: int
     image_id: int
+    has_mask: bool = True
 
 
 # Two or three refs an image, image ids falling as in RefCOCO.

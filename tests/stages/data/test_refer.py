@@ -304,7 +304,7 @@ def test_load__empty_list_of_refs(tmp_path: Path) -> None:
 
 
 def test_load__unknown_split(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a split of refcoco, refcoco\+.*found 'refclef'"):
+    with pytest.raises(InputError, match=r"expected one of refcoco, refcoco\+.*found 'refclef'"):
         ReferDataset.load(tmp_path, "refclef")
 
 

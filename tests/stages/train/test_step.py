@@ -86,6 +86,7 @@ def fake_batch(num_samples: int, size: int, offsets: Tensor) -> Batch:
     return Batch(
         images=torch.zeros(num_samples, 3, size, size, dtype=torch.uint8, device=CUDA),
         masks=torch.zeros(num_samples, size, size, dtype=torch.bool, device=CUDA),
+        has_mask=torch.ones(num_samples, dtype=torch.bool, device=CUDA),
         input_ids=torch.zeros(num_samples, 20, dtype=torch.int64, device=CUDA),
         attention_mask=torch.ones(num_samples, 20, dtype=torch.int64, device=CUDA),
         candidates=torch.zeros(40, size * size // 8, dtype=torch.uint8, device=CUDA),

@@ -28,6 +28,7 @@ def sample_of(num_candidates: int, value: int = 0) -> Sample:
         ann_id=30 * value,
         image=torch.full((3, 4, 4), value, dtype=torch.uint8),
         mask=torch.full((4, 4), bool(value)),
+        has_mask=value != 1,
         input_ids=torch.full((5,), value),
         attention_mask=torch.ones(5, dtype=torch.int64),
         other_input_ids=torch.full((value, 5), value),
