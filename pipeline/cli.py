@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from semires.pipeline.commands import bench, cache, study
+from semires.pipeline.commands import bench, cache, data, study
 from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.data import make_refshapes
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.command("make-refshapes")(make_refshapes)
 app.command("cache-sam")(cache_sam)

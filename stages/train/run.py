@@ -1,5 +1,6 @@
 """A training run from its config to its result: data, candidates, burn-in, mutual learning."""
 
+import hashlib
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,7 @@ from semires.cache.views import CandidateView
 from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref, ReferDataset
-from semires.stages.data.splits import is_same_split
+from semires.stages.data.splits import is_own_data, is_same_split, own_path
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
@@ -151,13 +152,17 @@ def run_sources(
     config: TrainConfig, store: str | Path | None, burn_in: Path | None
 ) -> dict[str, dict[str, Any]] | None:
     """What the run reads beside the data set, for its folder: the store's location and what its masks were made with,
-    the burn-in's folder and its weights' sha256 (none of either where the run makes its own in `burn-in`).
+    the burn-in's folder and its weights' sha256 (none of either where the run makes its own in `burn-in`); of own data
+    the file's sha256 as well, for it is edited as one goes.
 
-    None for a supervised run, which reads neither.
+    None for a supervised run of no own data, which reads none of these.
     """
-    if config.method == "supervised":
-        return None
     sources: dict[str, dict[str, Any]] = {}
+    if is_own_data(config.split):
+        sha256 = hashlib.sha256(own_path(config.split).read_bytes()).hexdigest()
+        sources["data"] = {"location": config.split, "sha256": sha256}
+    if config.method == "supervised":
+        return sources or None
     if config.is_refined:
         assert store is not None
         manifest = CandidateStore(store).manifest

@@ -2,7 +2,7 @@
 
 config.json         the resolved settings
 labeled_images.json the labeled image ids
-sources.json        the candidate store and the burn-in that the run reads; not of a supervised run
+sources.json        the candidate store and the burn-in that the run reads, not of a supervised run; own data's file
 metrics.jsonl       a line an evaluation
 state-<step>.pt     what is needed to go on after an interruption, with its sha256; gone once the run is finished
 best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
@@ -49,7 +49,7 @@ class RunFolder:
     ) -> None:
         """Begin a run, or go on with the one that is here; InputError if that one has other settings.
 
-        sources: what the run reads beside the data set, by kind ("store", "burn_in"): its location, which may change
+        sources: what the run reads beside the data set, by kind ("store", "burn_in", "data"): its location, which may change
         (a run goes on on another machine), and what it is made of (SAM, settings, sha256), which may not.
         """
         if self.is_started:

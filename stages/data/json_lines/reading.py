@@ -7,7 +7,7 @@ and PNG masks, which become run lengths. So nothing downstream knows where a dat
 import codecs
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,9 @@ class BadLine:
     reason: str
 
     def __str__(self) -> str:
-        return f"line {self.number}: {self.reason}"
+        # Names in the reason may hold anything, line breaks too.
+        shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in self.reason)
+        return f"line {self.number}: {shown}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def load_json_lines(split: str) -> ReferDataset:
         {ref.image.image_id: ref.image.record for ref in lines.refs},
         {ref.row.ref_id: ref.mask for ref in lines.refs if ref.mask is not None},
         {number: name for name, number in categories.items()},
-        notes=notes_of(lines),
+        notes=tuple(notes_of(lines.refs)),
     )
 
 
@@ -137,7 +139,7 @@ class _Images:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._base = os.path.abspath(folder)
-        self._found: dict[str, OwnImage | InputError] = {}
+        self._found: dict[str, OwnImage | str] = {}  # the image, or what is wrong with it
         self._path_of: dict[int, str] = {}
 
     def __getitem__(self, name: str) -> OwnImage:
@@ -146,10 +148,10 @@ class _Images:
             try:
                 self._found[name] = self._look_at(name)
             except InputError as error:
-                self._found[name] = error
+                self._found[name] = str(error)
         found = self._found[name]
-        if isinstance(found, InputError):
-            raise InputError(str(found))
+        if isinstance(found, str):
+            raise InputError(found)
         return found
 
     def _look_at(self, name: str) -> OwnImage:
@@ -198,12 +200,8 @@ def _refusal(lines: JsonLines) -> InputError:
     )
 
 
-def notes_of(lines: JsonLines) -> tuple[str, ...]:
+def notes_of(refs: Sequence[OwnRef]) -> Iterator[str]:
     """What a user should know of usable lines, a sentence each."""
-    return tuple(_notes(lines.refs))
-
-
-def _notes(refs: tuple[OwnRef, ...]) -> Iterator[str]:
     names: dict[int, str] = {ref.image.image_id: ref.image.record.file_name for ref in refs}
     splits, with_mask = defaultdict[int, set[str]](set), defaultdict[int, set[bool]](set)
     for ref in refs:

@@ -46,8 +46,11 @@ def parse_row(number: int, line: bytes) -> Row:
         raise InputError(f"expected UTF-8, found {error.reason} at byte {error.start + 1}; save it as UTF-8") from error
     except InputError:
         raise
+    except json.JSONDecodeError as error:
+        # Its own text counts lines too, from this one.
+        raise InputError(f"expected a JSON object, found an error at column {error.colno}: {error.msg}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"expected a JSON object, found other text ({error})") from error
+        raise InputError(f"expected a JSON object, found one that cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"expected a JSON object, found {_shown(content)}")
     for key in content:
@@ -98,10 +101,15 @@ def _category(value: Any) -> str | None:
 
 
 def _text(value: Any, key: str) -> str:
-    """A text without blanks around it; one half of a surrogate pair is none, as no file or terminal takes it."""
-    if not isinstance(value, str) or not value.strip() or any("\ud800" <= letter <= "\udfff" for letter in value):
+    """A text without blanks around it."""
+    text = value.strip() if isinstance(value, str) else ""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file or terminal takes
+        text = ""
+    if not text:
         raise InputError(f"expected `{key}` to hold text, found {_shown(value)}")
-    return value.strip()
+    return text
 
 
 def _ref(value: Any) -> int | None:

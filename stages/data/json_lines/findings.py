@@ -1,0 +1,88 @@
+"""What is in a JSON-lines file and what is wrong with it, for `semires data check`."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from semires.stages.data.json_lines.reading import BadLine, OwnRef, notes_of, read_json_lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitCounts:
+    """Usable lines of a split: refs, those of them with a mask, the images they are on, their expressions."""
+
+    refs: int
+    with_mask: int
+    images: int
+    expressions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """`splits`: counts of the usable lines by split, train first; `bad`: all others; `notes`: what a user should know,
+    which is no fault."""
+
+    path: Path
+    splits: dict[str, SplitCounts]
+    bad: tuple[BadLine, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether commands take the file: it has lines, and every one can be used."""
+        return bool(self.splits) and not self.bad
+
+    def report(self) -> list[str]:
+        """Everything in lines of text, every bad line named."""
+        lines = []
+        for name, found in self.splits.items():
+            of_train = f", {found.with_mask} with a mask (labeled), {found.refs - found.with_mask} without (unlabeled)"
+            lines.append(
+                f"{name}: {found.refs} refs of {found.images} images, {found.expressions} expressions"
+                + (of_train if name == "train" else "")
+            )
+        lines += [f"note: {note}" for note in self.notes]
+        lines += map(str, self.bad)
+        num_refs = sum(found.refs for found in self.splits.values())
+        if self.bad:
+            end = f"{len(self.bad)} of {num_refs + len(self.bad)} lines cannot be used: mend them"
+        else:
+            end = f"{num_refs} lines, every one can be used" if num_refs else "no lines"
+        return [*lines, f"{self.path}: {end}"]
+
+
+def check_json_lines(path: Path) -> Findings:
+    """Read the file as commands do, and go on where they stop. InputError where there is none that can be read."""
+    lines = read_json_lines(path)
+    of_splits = defaultdict[str, list[OwnRef]](list)
+    for ref in lines.refs:
+        of_splits[ref.row.split].append(ref)
+    splits = {name: _counts(of_splits[name]) for name in sorted(of_splits, key=_place)}
+    notes = [*notes_of(lines.refs), *([] if lines.bad else _lacks(splits))]  # a bad line may be what seems to lack
+    return Findings(path=path, splits=splits, bad=lines.bad, notes=tuple(notes))
+
+
+def _place(split: str) -> tuple[bool, bool, str]:
+    return split != "train", split != "val", split
+
+
+def _counts(refs: list[OwnRef]) -> SplitCounts:
+    return SplitCounts(
+        refs=len(refs),
+        with_mask=sum(ref.mask is not None for ref in refs),
+        images=len({ref.image.image_id for ref in refs}),
+        expressions=sum(len(ref.row.expressions) for ref in refs),
+    )
+
+
+def _lacks(splits: dict[str, SplitCounts]) -> list[str]:
+    """What `semires train` would miss."""
+    train = splits.get("train")
+    found = []
+    if train is None or train.with_mask == 0:
+        found.append("no ref of train has a mask: there is nothing to train from, only to evaluate")
+    elif train.with_mask == train.refs:
+        found.append("every ref of train has a mask: `semires train` needs --labeled SHARE, or --method supervised")
+    if "val" not in splits:
+        found.append("no ref is of val: `semires train`, which chooses its best weights on val, needs some")
+    return found
