@@ -49,8 +49,9 @@ class RunFolder:
     ) -> None:
         """Begin a run, or go on with the one that is here; InputError if that one has other settings.
 
-        sources: what the run reads beside the data set, by kind ("store", "burn_in", "data"): its location, which may change
-        (a run goes on on another machine), and what it is made of (SAM, settings, sha256), which may not.
+        sources: what the run reads beside the data set, by kind ("store", "burn_in"; of own data "data"): its location,
+        which may change (a run goes on on another machine), and what it is made of (SAM, settings, sha256), which may
+        not.
         """
         if self.is_started:
             self.check(config, labeled_images, sources)

@@ -38,7 +38,8 @@ def test_docs__ten_lines_through_both_stages_to_predict(
     assert "train: 7 refs of 6 images, 12 expressions, 3 with a mask (labeled), 4 without (unlabeled)" in checked
     assert "10 lines, every one can be used" in checked
     assert "data/refshapes/ten.zarr: 6 images added" in cached
-    assert "1 train images have refs with a mask and refs without one ('images/train_000000.png')" in trained
+    assert "1 train images have refs with a mask and refs without one ('images/train_000000.png')" in cached
+    assert "best val oIoU" in trained
     assert "ten.jsonl: SemiRES, per cent" in evaluated
     assert re.search(r"val │ 3 │.*testA │ 1 │", evaluated)
     run = RunFolder(tmp_path / "runs" / "ten")
