@@ -29,7 +29,7 @@ class Paths:
 
     def images_of(self, split: str) -> Path | None:
         """The image folder to hand to `open_dataset`; None for the data set's own default."""
-        return None if split == "refshapes" else self.images
+        return None if is_own_data(split) or spec_of(split).brings_images else self.images
 
     def missing_files(self, split: str) -> list[Path]:
         """What a split needs and lacks: annotation files, image folder; of own data its file."""

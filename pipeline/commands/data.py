@@ -1,10 +1,11 @@
 """`semires data …`, and `semires make-refshapes`: data sets got, made and checked."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import Data, make_paths
+from semires.pipeline.commands.options import Data, given, make_paths
 
 app = typer.Typer(help="Data sets: got, made and checked.", no_args_is_help=True)
 
@@ -31,6 +32,54 @@ def data_check(
         console.print(line, soft_wrap=True)
     if not found.is_usable:
         raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A zip or folder of lichengunc/refer, a parquet file or a folder of such, or a name on the Hugging "
+            "Face hub: jxu124/refcoco, lmms-lab/RefCOCO, moondream/refcoco-m, …",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(help="The data set that it is: refcoco, refcoco+, refcocog, refcocog-google, refcoco-m, …"),
+    ],
+    data: Data = None,
+    clean_list: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A reviewed list of Ref-L4, repeatable: its wrong expressions (caption_quality 0) are left out, and "
+            "the data set is called <split>-clean. Default: none.",
+            metavar="<file>",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool | None, typer.Option("--overwrite", help="Replace files that differ. Default: they are named, and stay.")
+    ] = None,
+) -> None:
+    """Write a copy of a data set, in whatever format it is, in the REFER layout below the data root."""
+    from semires.pipeline.progress import console, counting, progress
+    from semires.stages.data.importing.run import import_data
+
+    with progress() as on_progress:
+        report = import_data(
+            source,
+            split,
+            make_paths(data).data,
+            on_progress=counting(on_progress, "rows"),
+            **given(clean_lists=clean_list, overwrite=overwrite),
+        )
+    for name, count in report.counts.items():
+        console.print(f"{name}: {count.refs:,} refs, {count.images:,} images, {count.expressions:,} expressions")
+    for line in report.lines:
+        console.print(line, soft_wrap=True)
+    what = f"{report.num_files:,} files written" if report.num_files else "all of it was here already"
+    console.print(f"{report.name}: {what} in {report.folder}", soft_wrap=True)
 
 
 def make_refshapes(data: Data = None) -> None:

@@ -23,6 +23,13 @@ TITLES = {
     "refcocog": "G-Ref (UMD)",
     "refcocog-google": "G-Ref (Google)",
     "refshapes": "RefShapes (embedded benchmark, LAVT-nano; not comparable with the paper)",
+    "refcoco-clean": "RefCOCO without the expressions that Ref-L4's reviewers call wrong",
+    "refcoco+-clean": "RefCOCO+ without the expressions that Ref-L4's reviewers call wrong",
+    "refcocog-clean": "G-Ref (UMD) without the expressions that Ref-L4's reviewers call wrong",
+    "refcoco-lmms": "RefCOCO as lmms-lab copied it (one outline an object; val mixed with Google's)",
+    "refcoco+-lmms": "RefCOCO+ as lmms-lab copied it (one outline an object)",
+    "refcocog-lmms": "G-Ref as lmms-lab copied it (one outline an object; val mixed with Google's)",
+    "refcoco-m": "RefCOCO-M (RefCOCO's val with new masks)",
 }
 
 

@@ -69,7 +69,7 @@ def read_instances(path: Path, annotation_ids: set[int], image_ids: set[int]) ->
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
             raise InputError(f"{where}: expected sides of 1 to {MAX_SIDE} pixels, found {height}x{width}; fix it")
         file_name = field_of(record, "file_name", str, where)
-        if not _is_plain_name(file_name):
+        if not is_plain_name(file_name):
             raise InputError(
                 f"{where}: expected a plain file name in the image folder, found {file_name!r}; remove its folders"
             )
@@ -117,7 +117,7 @@ def field_of(record: Any, key: str, kind: type[FieldT], where: str) -> FieldT:
     return value
 
 
-def _is_plain_name(name: str) -> bool:
-    """Whether a file name stays in its folder, on any system."""
+def is_plain_name(name: str) -> bool:
+    """Whether a file name stays in the folder it is looked for in, on any system."""
     parts = (PurePosixPath(name).name, PureWindowsPath(name).name)
     return parts == (name, name) and name not in ("", ".", "..") and "\0" not in name

@@ -95,7 +95,7 @@ class ReferDataset:
         instances_path = root / spec.folder / "instances.json"
         _require_files(spec, refs_path, instances_path, image_folder)
 
-        refs, with_empty, with_single = _read_refs(refs_path)
+        refs, with_empty, with_single = read_refs(refs_path)
         instances = read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
         files = _list_files(image_folder)
 
@@ -103,7 +103,7 @@ class ReferDataset:
         dropped_of: dict[str, list[int]] = defaultdict(list)
         kept = []
         for ref in refs:
-            problem = _problem(ref, instances, files)
+            problem = problem_of(ref, instances, files)
             if problem is None:
                 kept.append(ref)
             else:
@@ -207,9 +207,10 @@ def _require_files(spec: SplitSpec, refs_path: Path, instances_path: Path, image
         raise InputError(f"no images for {spec.name}: expected the folder {image_folder}, found none; {spec.hint}")
 
 
-def _read_refs(path: Path) -> tuple[list[Ref], list[int], list[int]]:
-    """All refs in ref-id order, those without expressions too; the ids of refs that lost empty expressions; the ids of
-    refs with a sentence that has only one of its two texts."""
+def read_refs(path: Path) -> tuple[list[Ref], list[int], list[int]]:
+    """All refs of a `refs(<by>).p` in ref-id order, those without expressions too; the ids of refs that lost empty
+    expressions; the ids of refs with a sentence that has only one of its two texts. InputError as `ReferDataset.load`.
+    """
     refs: dict[int, Ref] = {}
     with_empty, with_single = [], []
     for index, record in enumerate(load_refs_pickle(path)):
@@ -241,7 +242,7 @@ def _texts(sentence: Any, where: str) -> tuple[str, str]:
     return sent, "" if sentence.get("raw") is None else field_of(sentence, "raw", str, where).strip()
 
 
-def _problem(ref: Ref, instances: Instances, files: set[str]) -> str | None:
+def problem_of(ref: Ref, instances: Instances, files: set[str]) -> str | None:
     """The field of `ReferProblems` that a ref belongs under; None for a usable one."""
     image = instances.images.get(ref.image_id)
     if image is None:

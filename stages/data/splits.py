@@ -8,6 +8,7 @@ from semires.stages.data.errors import InputError
 
 _COCO_IMAGES = "images/mscoco/images/train2014"
 _HELP = 'put the files there as in the README, "RefCOCO step by step" (the links in lichengunc/refer are dead)'
+_IMPORT = 'get it with `semires data import` (docs/data.md, "Importing")'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,11 @@ class SplitSpec:
     hint: str = _HELP
     """What to do when the files are missing."""
 
+    @property
+    def brings_images(self) -> bool:
+        """Whether its images lie in a folder of its own, so that a folder of COCO's has nothing to do with it."""
+        return self.images != _COCO_IMAGES
+
 
 SPLITS: dict[str, SplitSpec] = {
     spec.name: spec
@@ -43,6 +49,38 @@ SPLITS: dict[str, SplitSpec] = {
             evaluation=("val", "testA", "testB"),
             images="refshapes/images",
             hint='semires writes RefShapes itself: see the README, "RefShapes"',
+        ),
+        # What `semires data import` writes under names of its own: it must not pass for what is published.
+        *(
+            SplitSpec(name=f"{name}-clean", folder=f"{name}-clean", by=by, evaluation=evaluation, hint=_IMPORT)
+            for name, by, evaluation in (
+                ("refcoco", "unc", ("val", "testA", "testB")),
+                ("refcoco+", "unc", ("val", "testA", "testB")),
+                ("refcocog", "umd", ("val", "test")),
+            )
+        ),
+        *(
+            SplitSpec(
+                name=f"{name}-lmms",
+                folder=f"{name}-lmms",
+                by="lmms",
+                evaluation=evaluation,
+                images=f"{name}-lmms/images",
+                hint=_IMPORT,
+            )
+            for name, evaluation in (
+                ("refcoco", ("val", "testA", "testB")),
+                ("refcoco+", ("val", "testA", "testB")),
+                ("refcocog", ("val", "test")),
+            )
+        ),
+        SplitSpec(
+            name="refcoco-m",
+            folder="refcoco-m",
+            by="moondream",
+            evaluation=("val",),
+            images="refcoco-m/images",
+            hint=_IMPORT,
         ),
     )
 }

@@ -104,6 +104,13 @@ def test_splits__names_and_files() -> None:
         "refcocog": ("refcocog", "umd", ("val", "test")),
         "refcocog-google": ("refcocog", "google", ("val",)),
         "refshapes": ("refshapes", "procedural", ("val", "testA", "testB")),
+        "refcoco-clean": ("refcoco-clean", "unc", ("val", "testA", "testB")),
+        "refcoco+-clean": ("refcoco+-clean", "unc", ("val", "testA", "testB")),
+        "refcocog-clean": ("refcocog-clean", "umd", ("val", "test")),
+        "refcoco-lmms": ("refcoco-lmms", "lmms", ("val", "testA", "testB")),
+        "refcoco+-lmms": ("refcoco+-lmms", "lmms", ("val", "testA", "testB")),
+        "refcocog-lmms": ("refcocog-lmms", "lmms", ("val", "test")),
+        "refcoco-m": ("refcoco-m", "moondream", ("val",)),
     }
     assert all(name == spec.name for name, spec in SPLITS.items())
 

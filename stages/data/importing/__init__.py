@@ -1,0 +1,1 @@
+"""Copies of data sets in other formats than REFER's, written into its layout; a module a source."""

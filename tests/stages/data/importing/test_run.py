@@ -1,0 +1,93 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semires.stages.data.errors import InputError
+from semires.stages.data.importing.run import import_data
+from semires.stages.data.pickles import load_refs_pickle
+
+
+def test_import_data__twice_and_from_another_source(
+    tmp_path: Path, small: Any, write_zip: Callable[..., Path], write_parquet: Callable[..., Path]
+) -> None:
+    root = tmp_path / "data"
+    source = str(write_zip(small))
+    assert import_data(source, "refcoco", root).num_files == 2
+    assert import_data(source, "refcoco", root).num_files == 0
+    other = str(write_parquet(small.hub_rows()[:4], "refcoco.parquet"))
+    with pytest.raises(InputError, match=r"refcoco/instances.json and 1 more: expected no such file"):
+        import_data(other, "refcoco", root)
+    assert len(load_refs_pickle(root / "refcoco/refs(unc).p")) == 5
+    assert import_data(other, "refcoco", root, overwrite=True).num_files == 2
+    assert len(load_refs_pickle(root / "refcoco/refs(unc).p")) == 4
+
+
+def test_import_data__the_data_root_itself_is_a_source(
+    tmp_path: Path, small: Any, write_zip: Callable[..., Path]
+) -> None:
+    root = tmp_path / "data"
+    import_data(str(write_zip(small)), "refcoco", root)
+    assert import_data(str(root / "refcoco"), "refcoco", root).num_files == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("refshapes", "--split: expected one of refcoco, refcoco"),
+        ("nonsense", "found 'nonsense'"),
+        ("refcoco-m", "expected refcoco, refcoco., refcocog, refcocog-google for this source, found 'refcoco-m'"),
+    ],
+)
+def test_import_data__not_the_data_set_named(
+    tmp_path: Path, small: Any, write_zip: Callable[..., Path], split: str, expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        import_data(str(write_zip(small)), split, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "split", "expected"),
+    [
+        ("m_rows", "refcoco", "--split: expected refcoco-m for this source, found 'refcoco'"),
+        ("hub_rows", "refcoco-lmms", "--split: expected refcoco, refcoco.*found 'refcoco-lmms'"),
+        (
+            "other",
+            "refcoco",
+            "expected the columns of jxu124/refcoco, lmms-lab/RefCOCO or moondream/refcoco-m, found a",
+        ),
+    ],
+)
+def test_import_data__parquet_of_another_kind(
+    tmp_path: Path, small: Any, write_parquet: Callable[..., Path], rows: str, split: str, expected: str
+) -> None:
+    source = write_parquet([{"a": 1}] if rows == "other" else getattr(small, rows)(), "x.parquet")
+    with pytest.raises(InputError, match=expected):
+        import_data(str(source), split, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_import_data__no_such_source(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a zip, a folder, a parquet file or a name on the Hugging Face hub"):
+        import_data(str(tmp_path / "none.zip"), "refcoco", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "expected"),
+    [
+        ("jxu124/refcocoplus", "refcoco", r"--split: expected refcoco\+ for jxu124/refcocoplus, found 'refcoco'"),
+        ("moondream/refcoco-m", "refcoco", "--split: expected refcoco-m"),
+        ("nobody/nothing", "refcoco", r"found none of them at nobody/nothing .*check the name or the network"),
+    ],
+)
+def test_import_data__hub_names(tmp_path: Path, name: str, split: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected) as caught:
+        import_data(name, split, tmp_path / "data")
+    assert "\n" not in str(caught.value)
+
+
+def test_import_data__clean_list_that_is_not_there(tmp_path: Path, small: Any, write_zip: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="--clean-list: expected a file, found none at"):
+        import_data(str(write_zip(small)), "refcoco", tmp_path / "data", clean_lists=[tmp_path / "no.json"])
