@@ -4,13 +4,13 @@ The file lists every object of COCO's train set, some hundred thousand; only the
 and kept, so that a damaged one nobody refers to does no harm.
 """
 
-import json
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.json_records import load_records
 from semires.stages.data.masks import Segmentation, parse_segmentation
 
 # A JPEG side has 16 bits; this also keeps a mask's pixel count within what pycocotools can count.
@@ -52,52 +52,76 @@ def read_instances(path: Path, annotation_ids: set[int], image_ids: set[int]) ->
     for. Raises `InputError` when the file is no JSON, or a record that is asked for contradicts COCO's format, leads
     out of the image folder or has a mask that does not fit its image.
     """
+    images: dict[int, ImageRecord] = {}
+    annotations: dict[int, AnnotationRecord] = {}
+    early: list[tuple[int, Any]] = []  # annotations that the file lists before its images
+
+    def see_image(index: int, record: Any) -> None:
+        image_id = _id_of(path, "images", index, record)
+        if image_id in image_ids:
+            images[image_id] = _image(record, f"{path}: images[{index}]")
+
+    def see_annotation(index: int, record: Any) -> None:
+        ann_id = _id_of(path, "annotations", index, record)
+        if ann_id not in annotation_ids:
+            return
+        if not images:
+            early.append((index, record))
+            return
+        where = f"{path}: annotations[{index}]"
+        if ann_id in annotations:
+            raise InputError(f"{where}: expected an id of its own, found {ann_id} a second time; fix the file")
+        annotations[ann_id] = _annotation(record, images, where)
+
     try:
-        content = json.loads(path.read_bytes())
+        content = load_records(path, {"images": see_image, "annotations": see_annotation})
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected COCO's JSON, found a damaged file ({error}); download it again") from error
     except OSError as error:
         raise InputError(f"{path}: expected COCO's JSON, could not read it ({error}); check the path") from error
-
-    images: dict[int, ImageRecord] = {}
-    for index, record in enumerate(field_of(content, "images", list, str(path))):
-        where = f"{path}: images[{index}]"
-        image_id = field_of(record, "id", int, where)
-        if image_id not in image_ids:
-            continue
-        height, width = field_of(record, "height", int, where), field_of(record, "width", int, where)
-        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-            raise InputError(f"{where}: expected sides of 1 to {MAX_SIDE} pixels, found {height}x{width}; fix it")
-        file_name = field_of(record, "file_name", str, where)
-        if not is_plain_name(file_name):
-            raise InputError(
-                f"{where}: expected a plain file name in the image folder, found {file_name!r}; remove its folders"
-            )
-        images[image_id] = ImageRecord(file_name, height, width)
-
-    annotations: dict[int, AnnotationRecord] = {}
-    for index, record in enumerate(field_of(content, "annotations", list, str(path))):
-        where = f"{path}: annotations[{index}]"
-        ann_id = field_of(record, "id", int, where)
-        if ann_id not in annotation_ids:
-            continue
-        if ann_id in annotations:
-            raise InputError(f"{where}: expected an id of its own, found {ann_id} a second time; fix the file")
-        image_id = field_of(record, "image_id", int, where)
-        image = images.get(image_id)
-        mask = None
-        if image is not None:
-            try:
-                mask = parse_segmentation(record.get("segmentation"), image.height, image.width)
-            except InputError as error:
-                raise InputError(f"{where} (id {ann_id}): {error}") from error
-        annotations[ann_id] = AnnotationRecord(image_id, mask)
+    for name in ("images", "annotations"):
+        field_of(content, name, list, str(path))
+    if images:
+        for index, record in early:
+            see_annotation(index, record)
 
     categories = {}
     for index, record in enumerate(field_of(content, "categories", list, str(path))):
         where = f"{path}: categories[{index}]"
         categories[field_of(record, "id", int, where)] = field_of(record, "name", str, where)
     return Instances(images, annotations, categories)
+
+
+def _image(record: Any, where: str) -> ImageRecord:
+    height, width = field_of(record, "height", int, where), field_of(record, "width", int, where)
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise InputError(f"{where}: expected sides of 1 to {MAX_SIDE} pixels, found {height}x{width}; fix it")
+    file_name = field_of(record, "file_name", str, where)
+    if not is_plain_name(file_name):
+        raise InputError(
+            f"{where}: expected a plain file name in the image folder, found {file_name!r}; remove its folders"
+        )
+    return ImageRecord(file_name, height, width)
+
+
+def _annotation(record: Any, images: dict[int, ImageRecord], where: str) -> AnnotationRecord:
+    image_id = field_of(record, "image_id", int, where)
+    image = images.get(image_id)
+    if image is None:
+        return AnnotationRecord(image_id, None)
+    try:
+        return AnnotationRecord(image_id, parse_segmentation(record.get("segmentation"), image.height, image.width))
+    except InputError as error:
+        raise InputError(f"{where} (id {record['id']}): {error}") from error
+
+
+def _id_of(path: Path, name: str, index: int, record: Any) -> int:
+    # The usual case first: to name the place of each of some hundred thousand records takes longer than to read them.
+    if type(record) is dict and type(record.get("id")) is int:
+        return int(record["id"])
+    return field_of(record, "id", int, f"{path}: {name}[{index}]")
 
 
 def field_of(record: Any, key: str, kind: type[FieldT], where: str) -> FieldT:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.garbage import paused_garbage_collection
 from semires.stages.data.images import load_image_of_size
 from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
 from semires.stages.data.masks import Segmentation, decode_segmentation
@@ -95,8 +96,9 @@ class ReferDataset:
         instances_path = root / spec.folder / "instances.json"
         _require_files(spec, refs_path, instances_path, image_folder)
 
-        refs, with_empty, with_single = read_refs(refs_path)
-        instances = read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
+        with paused_garbage_collection():
+            refs, with_empty, with_single = read_refs(refs_path)
+            instances = read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
         files = _list_files(image_folder)
 
         dropped: dict[str, list[int]] = defaultdict(list)

@@ -38,22 +38,25 @@ class Collected:
         self._ref_ids.add(record["ref_id"])
         self.refs.append(record)
 
-    def add_image(self, record: dict[str, Any], where: str) -> None:
-        """Add an image, or find it added with the same file name and size."""
+    def add_image(self, record: dict[str, Any], where: str) -> bool:
+        """Add an image, or find it added with the same file name and size; whether it is new."""
         known = self.images.setdefault(record["id"], record)
+        if known is record:
+            return True
         for key in ("file_name", "height", "width"):
-            if known[key] != record[key]:
+            if known[key] != record.get(key):
                 raise InputError(
                     f"{where}: expected image {record['id']} with the {key} of an earlier row, {known[key]!r}, found "
-                    f"{record[key]!r}; get the file again"
+                    f"{record.get(key)!r}; get the file again"
                 )
+        return False
 
     def add_annotation(self, record: dict[str, Any], where: str) -> bool:
         """Add an annotation, or find it added with the same image and mask; whether it is new."""
         known = self.annotations.setdefault(record["id"], record)
         if known is record:
             return True
-        if any(known[key] != record[key] for key in ("image_id", "segmentation")):
+        if any(known[key] != record.get(key) for key in ("image_id", "segmentation")):
             raise InputError(
                 f"{where}: expected annotation {record['id']} as in an earlier row, found another image or mask; get "
                 "the file again"

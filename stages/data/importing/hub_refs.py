@@ -39,12 +39,12 @@ def _add(found: Collected, row: Row, spec: SplitSpec) -> None:
     same_field(image, "id", image_id, where, "raw_image_info")
     same_field(annotation, "id", ann_id, where, "raw_anns")
     same_field(annotation, "image_id", image_id, where, "raw_anns")
-    height, width = size_field(image, where)
-    name_field(image, "file_name", where)
-    found.add_image(image, where)
+    if found.add_image(image, where):
+        size_field(image, where)
+        name_field(image, "file_name", where)
     if found.add_annotation(annotation, where):
         try:
-            parse_segmentation(annotation.get("segmentation"), height, width)
+            parse_segmentation(annotation.get("segmentation"), image["height"], image["width"])
         except InputError as error:
             raise InputError(f"{where}, raw_anns: {error}") from error
         _check_box(values, annotation, where)

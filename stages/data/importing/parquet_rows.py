@@ -59,12 +59,12 @@ def read_rows(
         if missing:
             raise InputError(f"{path}: expected the columns {', '.join(sorted(needed))}, missing {', '.join(missing)}")
         columns = [*needed, *(name for name in optional if name in names)]
-        split, number = split_named(path), 0
+        name, split, number = str(path), split_named(path), 0
         batches = file.iter_batches(ROWS_WITH_PICTURES if has_pictures else ROWS, columns=columns)
         while (batch := _next(batches, path)) is not None:
             for values in batch:
                 number += 1
-                yield Row(values, f"{path}: row {number}", split)
+                yield Row(values, f"{name}: row {number}", split)
             done += len(batch)
             if on_progress is not None:
                 on_progress(done, total)

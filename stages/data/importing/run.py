@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.garbage import paused_garbage_collection
 from semires.stages.data.hub import download_dataset, is_hub_name
 from semires.stages.data.importing import hub_refs, picture_refs, refcoco_m
 from semires.stages.data.importing.archive import copy_refer_files, open_archive
@@ -91,7 +92,7 @@ def import_data(
     files = parquet_files(place)
     kind = _kind_of(files[0]) if files else "archive"
     spec = _target(kind, split, is_clean=bool(clean_lists))
-    with staging_folder(root, spec.name) as staging:
+    with staging_folder(root, spec.name) as staging, paused_garbage_collection():
         refs_path, instances_path = refs_file(staging, spec), instances_file(staging, spec)
         lines: list[str] = []
         if kind == "archive":

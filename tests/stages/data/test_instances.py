@@ -48,6 +48,18 @@ def test_read_instances__only_what_is_asked_for(tmp_path: Path) -> None:
     assert instances.categories == {1: "dog", 90: "cat"}
 
 
+def test_read_instances__annotations_listed_before_their_images(tmp_path: Path) -> None:
+    path = write_instances(tmp_path)
+    content = json.loads(path.read_text())
+    expected = read_instances(path, {71, 80}, {7})
+    path.write_text(json.dumps(dict(reversed(content.items()))))
+    found = read_instances(path, {71, 80}, {7})
+    assert list(content) != list(json.loads(path.read_text()))
+    assert (found.images, found.categories) == (expected.images, expected.categories)
+    assert np.array_equal(found.annotations[71].mask, expected.annotations[71].mask)  # type: ignore[arg-type]
+    assert found.annotations[80] == expected.annotations[80]
+
+
 def test_read_instances__annotation_without_a_mask(tmp_path: Path) -> None:
     def edit(content: dict[str, Any]) -> None:
         content["annotations"][0]["segmentation"] = [[1, 1, 2, 2]]
