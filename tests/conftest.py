@@ -2,9 +2,13 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before it is imported: a hub that cannot be reached is asked again for 20 s
 
@@ -84,6 +88,74 @@ def heard_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@dataclass
+class Served:
+    """A web server on loopback with `files` by path, which misbehaves as it is told."""
+
+    files: dict[str, bytes]
+    url: str = ""
+    knows_ranges: bool = True
+    etag: str | None = '"1"'
+    tells_length: bool = True
+    cuts: list[int] = field(default_factory=list)
+    """After how many bytes the next answers end; then they are whole."""
+    statuses: list[int] = field(default_factory=list)
+    """What the next answers are in place of 200."""
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    """Path and Range of every request."""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path, asked_range = unquote(request.path), request.headers.get("Range")
+        self.asked.append((path, asked_range))
+        content = self.files.get(path.lstrip("/"))
+        if content is None or self.statuses:
+            request.send_error(self.statuses.pop(0) if self.statuses else 404)
+            return
+        start, is_part = 0, False
+        if asked_range is not None and self.knows_ranges and request.headers.get("If-Range") in (None, self.etag):
+            start, is_part = int(asked_range.removeprefix("bytes=").rstrip("-")), True
+            if start >= len(content):
+                request.send_error(416)
+                return
+        body = content[start:]
+        request.send_response(206 if is_part else 200)
+        if is_part:
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if self.tells_length:
+            request.send_header("Content-Length", str(len(body)))
+        if self.etag is not None:
+            request.send_header("ETag", self.etag)
+        request.end_headers()
+        request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Serve files over HTTP on loopback, each call on a server of its own."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(files: dict[str, bytes], **how: Any) -> Served:
+        served = Served(files, **how)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                served.answer(self)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        served.url = f"http://127.0.0.1:{server.server_port}"
+        return served
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 def _swin_shapes(*, embed_dim: int, depths: Sequence[int], heads: Sequence[int], window: int) -> dict[str, list[int]]:

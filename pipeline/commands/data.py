@@ -1,11 +1,14 @@
 """`semires data …`, and `semires make-refshapes`: data sets got, made and checked."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from semires.pipeline.commands.options import Data, given, make_paths
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 app = typer.Typer(help="Data sets: got, made and checked.", no_args_is_help=True)
 
@@ -80,6 +83,73 @@ def import_(
         console.print(line, soft_wrap=True)
     what = f"{report.num_files:,} files written" if report.num_files else "all of it was here already"
     console.print(f"{report.name}: {what} in {report.folder}", soft_wrap=True)
+
+
+@app.command("download")
+def data_download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="refcoco, refcoco+, refcocog, coco-train2014, sam-vit-h, sam-vit-b, swin-base, bert; several at once. "
+            "None: list what there is, how large, and what is here.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Data = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            envvar="SEMIRES_MIRROR",
+            help="Address of a folder with the files, in place of the published ones; they must be the same to the "
+            "byte. Default: $SEMIRES_MIRROR, else the published addresses.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_archive: Annotated[
+        bool | None, typer.Option("--keep-archive", help="Keep archives after unpacking (default: no).")
+    ] = None,
+) -> None:
+    """Fetch data sets and weights from where they are published, check them, and put them where commands look.
+
+    Typed again after an interruption it goes on with what has come; what is here and right is not fetched. A file of
+    another size or checksum than the published one is kept as FILE.differs and never used.
+    """
+    from semires.pipeline.progress import console, progress
+    from semires.stages.data.download.run import check_mirror, download, find_sources
+    from semires.stages.data.download.sources import DOWNLOADS
+    from semires.stages.data.download.telling import Tell
+    from semires.stages.data.errors import InputError
+    from semires.stages.processes.lock import folder_lock
+
+    root = make_paths(data).data
+    if not names:
+        console.print(_sources_table(root))
+        return
+    sources, mirror = find_sources(names), check_mirror(mirror)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--data: expected a folder that can be made, found {root}: {error.strerror}") from error
+    with progress() as on_progress, folder_lock(root / DOWNLOADS, what="download", or_else="give another --data"):
+        tell = Tell(say=lambda line: console.print(line, soft_wrap=True), on_progress=on_progress)
+        for source in sources:
+            download(source, root, tell, mirror=mirror, **given(keep_archive=keep_archive))
+
+
+def _sources_table(root: Path) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from semires.stages.data.download.run import is_here
+    from semires.stages.data.download.sources import SOURCES
+
+    table = Table("name", "what", "MB", "here", "where", title="semires data download NAME", title_justify="left")
+    table.columns[2].justify = "right"
+    for source in SOURCES.values():
+        here = "yes" if is_here(source, root) else "no"
+        table.add_row(source.name, source.what, f"{source.size / 1e6:,.0f}", here, Text(str(source.target(root))))
+    return table
 
 
 def make_refshapes(data: Data = None) -> None:

@@ -17,11 +17,12 @@ NAME = ".lock"
 
 
 @contextmanager
-def folder_lock(folder: Path, *, what: str) -> Iterator[None]:
+def folder_lock(folder: Path, *, what: str, or_else: str = "choose another --name") -> Iterator[None]:
     """Hold `folder`, which is made if it is missing; InputError where another process holds it.
 
-    what: what is done there, for the error's text, such as "training". The lock is the operating system's (flock): it
-    ends with the process, however that ends, and no dead process holds one. The file stays.
+    what, or_else: what is done there, such as "training", and what to do about another one, for the error's text. The
+    lock is the operating system's (flock): it ends with the process, however that ends, and no dead process holds one.
+    The file stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / NAME).open("a+") as file:
@@ -33,7 +34,7 @@ def folder_lock(folder: Path, *, what: str) -> Iterator[None]:
                 holder = " ".join(file.read().split()) or "another process"
                 raise InputError(
                     f"{folder}: expected to be the only {what} there, found another at work ({holder}): wait for it, "
-                    "stop it, or choose another --name"
+                    f"stop it, or {or_else}"
                 ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
