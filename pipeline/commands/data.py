@@ -1,11 +1,12 @@
 """`semires data …`, and `semires make-refshapes`: data sets got, made and checked."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from semires.pipeline.commands.options import Data, given, make_paths
+from semires.pipeline.commands.options import CocoImages, Data, given, make_paths, prepare_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -135,6 +136,69 @@ def data_download(
         tell = Tell(say=lambda line: console.print(line, soft_wrap=True), on_progress=on_progress)
         for source in sources:
             download(source, root, tell, mirror=mirror, **given(keep_archive=keep_archive))
+
+
+@app.command("check")
+def data_check(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A data set (refcoco, refcoco+, refcocog, refcocog-google, refshapes), or a folder with "
+            "instances.json and refs(<by>).p."
+        ),
+    ],
+    data: Data = None,
+    coco_images: CocoImages = None,
+    open_images: Annotated[
+        bool | None, typer.Option("--open-images", help="Decode every image and mask too: minutes (default: no).")
+    ] = None,
+    bert: Annotated[
+        str | None,
+        typer.Option(
+            help="BERT whose vocabulary reads the expressions: folder or hub name. Default: BERT-base where it is "
+            "here, else the nano model's."
+        ),
+    ] = None,
+    text: Annotated[
+        Literal["raw", "sent"] | None, typer.Option(help="Text of the expressions: raw (default) or sent.")
+    ] = None,
+    every: Annotated[bool | None, typer.Option("--all", help="Name all ids, not the first of a list.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write, all ids in it.")] = None,
+) -> None:
+    """Compare a data set with what is published of it, and say all that is wrong or worth knowing.
+
+    Wrong (exit code 1): other counts than published, refs that cannot be used, images that cannot be decoded, images or
+    annotations in train and evaluation that should be in one of them. Information (exit code 0): refs of one image or
+    annotation, repeated expressions, expressions that the model does not read whole, empty masks.
+    """
+    from semires.pipeline.progress import console, progress
+    from semires.pipeline.reporting.data_check import counts_table, finding_lines
+    from semires.stages.data.checking.check import check_dataset, find_specs
+    from semires.stages.data.download.sources import SOURCES
+    from semires.stages.data.refer import ReferDataset
+    from semires.stages.train.models.vocabularies import find_tokenizer
+
+    paths = make_paths(data, coco_images)
+    specs = find_specs(name, paths.data, paths.images_of(name))
+    prepare_json(json_file)
+    checks = []
+    for root, spec, images in specs:
+        dataset = ReferDataset.load_spec(root, spec, images)
+        folder = SOURCES["bert"].target(paths.data)
+        tokenizer, whose = find_tokenizer(bert, folder, is_nano=spec.name == "refshapes")
+        with progress() as on_progress:
+            options = given(text=text, open_images=open_images)
+            check = check_dataset(dataset, tokenizer, on_progress=on_progress, **options)
+        console.print(counts_table(check))
+        console.print(f"expressions are read by the tokenizer {whose}", soft_wrap=True)
+        for line in finding_lines(check, every=bool(every)):
+            console.print(line, soft_wrap=True)
+        checks.append(check.to_dict() | {"tokenizer": whose})
+    if json_file is not None:
+        json_file.write_text(json.dumps({"checked": checks}, indent=1) + "\n", encoding="utf-8")
+        console.print(f"written: {json_file}", soft_wrap=True)
+    if any(check["is_wrong"] for check in checks):
+        raise typer.Exit(1)
 
 
 def _sources_table(root: Path) -> "Table":

@@ -8,29 +8,11 @@ import numpy as np
 
 from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
+from semires.stages.data.checking.counts import PUBLISHED
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.reading.sampling import image_plan
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitCounts:
-    """Train refs and images, and the expressions of val."""
-
-    refs: int
-    images: int
-    val_expressions: int
-
-
-PUBLISHED = {
-    "refcoco": SplitCounts(refs=42_404, images=16_994, val_expressions=10_834),
-    "refcoco+": SplitCounts(refs=42_278, images=16_992, val_expressions=10_758),
-    "refcocog": SplitCounts(refs=42_226, images=21_899, val_expressions=4_896),
-    # As its seed draws it.
-    "refshapes": SplitCounts(refs=3_000, images=1_000, val_expressions=1_813),
-}
-"""Of the data sets as REFER has them; of G-Ref the UMD split."""
 
 # Refs on the images that seed 0 draws, by split and share: the paper's figure 6 has what is left of all.
 _DRAWN = {("refcoco", 0.01): 432, ("refcoco+", 0.01): 448, ("refcocog", 0.01): 429, ("refshapes", 0.05): 150}
@@ -57,9 +39,10 @@ def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
     """The counts of a run; None where the data is not here and nothing is published about it."""
     if not paths.missing_files(config.split):
         return _counted(config, paths)
-    known = PUBLISHED.get(config.split)
-    if known is None:
+    published = PUBLISHED.get(config.split)
+    if published is None:
         return None
+    known = published["train"]
     source = f"published counts: the data is not in {paths.data}"
     if config.labeled_list is None:
         num_images = max(math.floor(config.labeled * known.images), 1)
@@ -79,7 +62,7 @@ def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
     return RunCounts(
         labeled=labeled,
         unlabeled=unlabeled,
-        val_expressions=known.val_expressions,
+        val_expressions=published["val"].expressions,
         mutual_steps=max(int(unlabeled * config.mutual_epochs / per_step), 1),
         source=source,
     )

@@ -21,6 +21,12 @@ KEPT = {
     "single_text": "with sentences that lack `raw` or `sent`: one stands for both",
 }
 
+DESCRIPTIONS = {
+    **{name: f"refs dropped: {why}" for name, why in DROPPED.items()},
+    **{name: f"refs kept {how}" for name, how in KEPT.items()},
+}
+"""What each field of `ReferProblems` means, after its count."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReferProblems:
@@ -49,7 +55,7 @@ class ReferProblems:
 
     @property
     def num_dropped(self) -> int:
-        """Refs dropped; those of `empty_expressions` and `single_text` are kept."""
+        """Refs dropped; those of `KEPT` are kept."""
         return sum(len(getattr(self, name)) for name in DROPPED)
 
     def lost(self, split: str) -> tuple[int, ...]:
@@ -66,10 +72,8 @@ class ReferProblems:
 
     def summary(self) -> list[str]:
         """One line for each kind of problem that occurred, with its count and the first ref ids; [] for a clean set."""
-        texts = {name: f"refs dropped: {why}" for name, why in DROPPED.items()}
-        texts |= {name: f"refs kept {how}" for name, how in KEPT.items()}
-        found = {name: getattr(self, name) for name in texts}
-        return [f"{len(ids)} {texts[name]} (ref ids {some_ids(ids)})" for name, ids in found.items() if ids]
+        found = {name: getattr(self, name) for name in DESCRIPTIONS}
+        return [f"{len(ids)} {DESCRIPTIONS[name]} (ref ids {some_ids(ids)})" for name, ids in found.items() if ids]
 
 
 def splits_of(split: str, names: Collection[str]) -> list[str]:

@@ -89,7 +89,11 @@ class ReferDataset:
         Raises `InputError` when the data set's name is unknown, a file or the image folder is missing, a file
         contradicts its format, an image name leads out of the image folder, or no ref at all can be used.
         """
-        spec = spec_of(split_name)
+        return cls.load_spec(root, spec_of(split_name), images)
+
+    @classmethod
+    def load_spec(cls, root: Path | str, spec: SplitSpec, images: Path | str | None = None) -> "ReferDataset":
+        """As `load`, of a data set that has no name in `SPLITS`."""
         root = Path(root)
         image_folder = Path(images) if images is not None else root / spec.images
         refs_path = root / spec.folder / f"refs({spec.by}).p"

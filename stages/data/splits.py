@@ -24,6 +24,8 @@ class SplitSpec:
     evaluation: tuple[str, ...]
     """Splits to evaluate on, in the order of the published tables; `train` is in every data set. Of own data they are
     known when the file is read: those of the spec that `ReferDataset` carries."""
+    shares_images: bool = False
+    """Whether train and evaluation have images in common: objects were split, not images."""
     images: str = _COCO_IMAGES
     """Default image folder, below the data root."""
     hint: str = _HELP
@@ -41,7 +43,7 @@ SPLITS: dict[str, SplitSpec] = {
         SplitSpec(name="refcoco", folder="refcoco", by="unc", evaluation=("val", "testA", "testB")),
         SplitSpec(name="refcoco+", folder="refcoco+", by="unc", evaluation=("val", "testA", "testB")),
         SplitSpec(name="refcocog", folder="refcocog", by="umd", evaluation=("val", "test")),
-        SplitSpec(name="refcocog-google", folder="refcocog", by="google", evaluation=("val",)),
+        SplitSpec(name="refcocog-google", folder="refcocog", by="google", evaluation=("val",), shares_images=True),
         SplitSpec(
             name="refshapes",
             folder="refshapes",

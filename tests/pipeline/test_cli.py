@@ -73,7 +73,7 @@ COMMANDS = dict(commands(typer.main.get_command(cli.app)))
 
 def test_commands__all_of_them() -> None:
     expected = {"make-refshapes", "cache-sam", "train", "evaluate", "predict", "table1", "figure"}
-    expected |= {"convert", "export", "study labels", "study compare"}
+    expected |= {"convert", "export", "study labels", "study compare", "data download", "data check"}
     expected |= {f"cache {name}" for name in ("info", "verify", "show", "view", "export", "import")}
     assert {f"semires {name}" for name in expected} <= set(COMMANDS)
 

@@ -218,7 +218,8 @@ def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[
     for ref in refs:
         dropped[problem_of(ref, instances, names)].append(ref.ref_id)
     dropped.pop(None, None)
-    problems = ReferProblems(**{str(name): tuple(ids) for name, ids in dropped.items()})
+    kinds: dict[str, Any] = {str(name): tuple(ids) for name, ids in dropped.items()}
+    problems = ReferProblems(**kinds)
     order = {split: number for number, split in enumerate(("train", "val", "testA", "testB", "test"))}
     splits = sorted({ref.split for ref in refs}, key=lambda split: (order.get(split, len(order)), split))
     of_split = {split: [ref for ref in refs if ref.split == split] for split in splits}

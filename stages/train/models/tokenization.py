@@ -126,6 +126,13 @@ class Tokenizer:
         """The word pieces of an expression, without special tokens and untruncated: what the model can read of it."""
         return self._tokenizer.tokenize(expression)
 
+    def lost(self, expression: str) -> tuple[int, int]:
+        """How many of an expression's word pieces the model does not see: those behind `max_tokens`, and those among
+        the others that are no word to it ([UNK])."""
+        tokens = self.tokens(expression)
+        num_seen = self.max_tokens - (2 if self.keep_sep else 1)  # [CLS] and [SEP]
+        return max(len(tokens) - num_seen, 0), tokens[:num_seen].count(self._tokenizer.unk_token)
+
 
 def build_vocab(words: Iterable[str]) -> list[str]:
     """Vocabulary for `Tokenizer.from_vocab`, in id order; write it with one token a line.

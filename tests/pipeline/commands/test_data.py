@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -110,3 +111,45 @@ def test_download__refused(
 def test_download__one_at_a_time(semires: Semires, assert_refused: Refused, tmp_path: Path) -> None:
     with folder_lock(tmp_path / "data" / "downloads", what="download"):
         assert_refused(semires("data", "download", "bert"), "expected to be the only download there", "another --data")
+
+
+def test_check__finds_what_is_wrong(semires: Semires, write_refer: Callable[..., Any], tmp_path: Path) -> None:
+    fake = write_refer("refcoco", num_train=3)
+    missing = sorted(fake.images.iterdir())[0]
+    missing.unlink()
+    damaged = sorted(fake.images.iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    finished = semires("data", "check", "refcoco", "--json", "out/check.json")
+    assert (finished.code, finished.err) == (1, "")
+    lines = finished.out.splitlines()
+    assert any(line.startswith("wrong: train has other counts than the published ones: 4 refs") for line in lines)
+    assert "wrong: 2 refs dropped: image file missing (ref ids 0, 1)" in lines
+    assert "refcoco: 5 findings wrong, 1 finding for information" in lines
+    written = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
+    assert [finding["ids"] for finding in written["checked"][0]["findings"] if finding["kind"] == "no_image_file"] == [
+        [0, 1]
+    ]
+    opened = semires("data", "check", fake.root / "refcoco", "--open-images")
+    assert opened.code == 1
+    assert f"wrong: {damaged}: expected an image, found a damaged or other file" in opened.out
+    assert "refcoco: 6 findings wrong" in opened.out
+
+
+def test_check__information_alone_is_no_error(
+    semires: Semires, write_refer: Callable[..., Any], tmp_path: Path
+) -> None:
+    fake = write_refer("refcoco")
+    (fake.root / "refcoco").rename(fake.root / "mine [1]")
+    finished = semires("data", "check", fake.root / "mine [1]", "--text", "sent", "--all")
+    assert (finished.code, finished.err) == (0, "")
+    assert "no counts are published of mine [1] (unc): none were compared" in finished.out
+    assert "expressions are read by the tokenizer nano's" in finished.out
+    assert "mine [1] (unc): nothing wrong, 1 finding for information" in finished.out
+
+
+def test_check__refused(semires: Semires, assert_refused: Refused, tmp_path: Path) -> None:
+    assert_refused(semires("data", "check", "nowhere"), "expected one of refcoco", "'nowhere'")
+    assert_refused(semires("data", "check", "refcoco"), "no data for refcoco: expected data/refcoco/refs(unc).p")
+    (tmp_path / "empty").mkdir()
+    assert_refused(semires("data", "check", "empty"), "found no refs(<by>).p")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.planning.counts import PUBLISHED, count_samples
+from semires.pipeline.planning.counts import count_samples
 from semires.pipeline.recipes import REFSHAPES, train_recipe
+from semires.stages.data.checking.counts import PUBLISHED
 from semires.stages.data.labeled import draw_labeled_images, split_refs
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import REFS_PER_IMAGE
@@ -33,7 +34,7 @@ def test_count_samples__published_where_the_data_is_not_here(
     counts = count_samples(config, Paths(data=tmp_path))
     assert counts is not None
     assert (counts.labeled, counts.unlabeled) == (labeled, unlabeled)
-    assert counts.val_expressions == PUBLISHED[config.split].val_expressions
+    assert counts.val_expressions == PUBLISHED[config.split]["val"].expressions
     assert "published" in counts.source
     assert ("as many an image as all have" in counts.source) == (config.labeled != 0.01 or config.labeled_seed != 0)
 
@@ -46,7 +47,8 @@ def test_count_samples__of_a_list(tmp_path: Path) -> None:
     assert counts.labeled == 10  # 2.495 refs an image
 
 
-def test_count_samples__nothing_is_known(tmp_path: Path) -> None:
+def test_count_samples__nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(PUBLISHED, "refcocog-google")
     assert count_samples(TrainConfig(split="refcocog-google"), Paths(data=tmp_path)) is None
 
 
@@ -54,8 +56,8 @@ def test_count_samples__refshapes_before_it_is_drawn(tmp_path: Path) -> None:
     counts = count_samples(train_recipe("refshapes"), Paths(data=tmp_path))
     assert counts is not None
     assert (counts.labeled, counts.unlabeled) == (150, 2850)
-    assert PUBLISHED["refshapes"].images == REFSHAPES.num_train
-    assert PUBLISHED["refshapes"].refs == REFSHAPES.num_train * REFS_PER_IMAGE
+    assert PUBLISHED["refshapes"]["train"].images == REFSHAPES.num_train
+    assert PUBLISHED["refshapes"]["train"].refs == REFSHAPES.num_train * REFS_PER_IMAGE
 
 
 def test_count_samples__counted_where_the_data_is_here(refshapes_root: Path, refshapes: ReferDataset) -> None:

@@ -81,6 +81,17 @@ def test_call__without_keep_sep_as_lavt(vocab_path):
         assert (other[differs, -1] == vocab.index("[SEP]")).all()
 
 
+@pytest.mark.parametrize(("keep_sep", "num_seen"), [(True, 4), (False, 5)])
+def test_lost__is_what_the_rows_lack(vocab_path, keep_sep, num_seen):
+    tokenizer = Tokenizer.from_vocab(vocab_path, max_tokens=6, keep_sep=keep_sep)
+    assert tokenizer.lost("the red circle left") == (0, 0)
+    assert tokenizer.lost("the red circle left the red") == (6 - num_seen, 0)
+    assert tokenizer.lost("左 red circle left the 右") == (6 - num_seen, 1)  # one of the two unknown words is cut away
+    ids, _ = tokenizer(["the red circle left the red"])
+    assert (ids > 4).sum() == num_seen  # those that are no special tokens
+    assert tokenizer.lost("") == (0, 0)
+
+
 def test_call__no_expressions(vocab_path):
     ids, mask = Tokenizer.from_vocab(vocab_path)([])
     assert ids.shape == mask.shape == (0, 20)
