@@ -19,25 +19,6 @@ def data() -> None:
     """Data sets: got, made and checked."""
 
 
-@app.command("check")
-def data_check(
-    name: Annotated[str, typer.Argument(help="A .jsonl file of your own.")],
-) -> None:
-    """Counts by split, and every line that cannot be used with what is wrong; exit code 1 where there is one."""
-    from semires.pipeline.progress import console
-    from semires.stages.data.errors import InputError
-    from semires.stages.data.json_lines.findings import check_json_lines
-    from semires.stages.data.splits import is_own_data, own_path
-
-    if not is_own_data(name):
-        raise InputError(f"expected a file that ends in .jsonl, found {name!r}")
-    found = check_json_lines(own_path(name))
-    for line in found.report():
-        console.print(line, soft_wrap=True)
-    if not found.is_usable:
-        raise typer.Exit(1)
-
-
 @app.command("import")
 def import_(
     source: Annotated[
@@ -143,8 +124,8 @@ def data_check(
     name: Annotated[
         str,
         typer.Argument(
-            help="A data set (refcoco, refcoco+, refcocog, refcocog-google, refshapes), or a folder with "
-            "instances.json and refs(<by>).p."
+            help="A data set (refcoco, refcoco+, refcocog, refcocog-google, refshapes), a folder with "
+            "instances.json and refs(<by>).p, or a .jsonl file of your own."
         ),
     ],
     data: Data = None,
@@ -167,25 +148,37 @@ def data_check(
 ) -> None:
     """Compare a data set with what is published of it, and say all that is wrong or worth knowing.
 
-    Wrong (exit code 1): other counts than published, refs that cannot be used, images that cannot be decoded, images or
-    annotations in train and evaluation that should be in one of them. Information (exit code 0): refs of one image or
-    annotation, repeated expressions, expressions that the model does not read whole, empty masks.
+    Wrong (exit code 1): other counts than published, refs or lines that cannot be used, images that cannot be decoded,
+    images or annotations in train and evaluation that should be in one of them. Information (exit code 0): refs of one
+    image or annotation, repeated expressions, expressions that the model does not read whole, empty masks.
     """
     from semires.pipeline.progress import console, progress
     from semires.pipeline.reporting.data_check import counts_table, finding_lines
     from semires.stages.data.checking.check import check_dataset, find_specs
     from semires.stages.data.download.sources import SOURCES
+    from semires.stages.data.json_lines.findings import check_json_lines
+    from semires.stages.data.json_lines.reading import load_json_lines
     from semires.stages.data.refer import ReferDataset
+    from semires.stages.data.splits import is_own_data, own_path
     from semires.stages.train.models.vocabularies import find_tokenizer
 
     paths = make_paths(data, coco_images)
-    specs = find_specs(name, paths.data, paths.images_of(name))
-    prepare_json(json_file)
+    if is_own_data(name):
+        prepare_json(json_file)
+        lines = check_json_lines(own_path(name))
+        for line in lines.report():
+            console.print(line, soft_wrap=True)
+        if not lines.is_usable:
+            raise typer.Exit(1)
+        datasets = [load_json_lines(name)]
+    else:
+        specs = find_specs(name, paths.data, paths.images_of(name))
+        prepare_json(json_file)
+        datasets = [ReferDataset.load_spec(*of_one) for of_one in specs]
     checks = []
-    for root, spec, images in specs:
-        dataset = ReferDataset.load_spec(root, spec, images)
+    for dataset in datasets:
         folder = SOURCES["bert"].target(paths.data)
-        tokenizer, whose = find_tokenizer(bert, folder, is_nano=spec.name == "refshapes")
+        tokenizer, whose = find_tokenizer(bert, folder, is_nano=dataset.spec.name == "refshapes")
         with progress() as on_progress:
             options = given(text=text, open_images=open_images)
             check = check_dataset(dataset, tokenizer, on_progress=on_progress, **options)
