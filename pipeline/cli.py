@@ -4,6 +4,7 @@ A command parses, calls, prints; the work is in the modules that it imports when
 `StoreError`) is one line on standard error and exit code 2.
 """
 
+import io
 import sys
 
 import typer
@@ -39,6 +40,10 @@ def main() -> None:
     from semires.cache.errors import StoreError
     from semires.stages.data.errors import InputError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name, or a dash of ours, that the terminal's encoding lacks is shown escaped: nothing fails for it.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (InputError, StoreError) as error:

@@ -206,12 +206,12 @@ class _RunLoggers:
     def _note(self, name: str, heard: Mapping[str, Any]) -> None:
         path = self._path / "loggers.json"
         temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(self._read() | {name: heard}) + "\n")
+        temporary.write_text(json.dumps(self._read() | {name: heard}) + "\n", encoding="utf-8")
         temporary.replace(path)
 
     def _read(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads((self._path / "loggers.json").read_text())
+            found: dict[str, Any] = json.loads((self._path / "loggers.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         return found

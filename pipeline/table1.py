@@ -148,8 +148,10 @@ def run_table1(
             tables.append(split_table(split, shares_of[split], measured))
             runs += measured
     paths.reports.mkdir(parents=True, exist_ok=True)
-    (paths.reports / "table1.md").write_text(as_markdown(tables, list(notes)))
-    (paths.reports / "table1.json").write_text(json.dumps(as_json(tables, runs, list(notes)), indent=1) + "\n")
+    (paths.reports / "table1.md").write_text(as_markdown(tables, list(notes)), encoding="utf-8")
+    (paths.reports / "table1.json").write_text(
+        json.dumps(as_json(tables, runs, list(notes)), indent=1) + "\n", encoding="utf-8"
+    )
     for table in tables:
         console.print(as_rich(table))
     console.print(f"written: {paths.reports / 'table1.md'}, {paths.reports / 'table1.json'}", soft_wrap=True)

@@ -27,7 +27,7 @@ def show(bench: "Bench", json_file: Path | None) -> None:
     for note in footnotes(bench):
         console.print(note, soft_wrap=True)
     if json_file is not None:
-        json_file.write_text(as_json(bench))
+        json_file.write_text(as_json(bench), encoding="utf-8")
         console.print(f"written: {json_file}", soft_wrap=True)
 
 

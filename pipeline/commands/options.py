@@ -78,7 +78,7 @@ def prepare_file(path: Path | None, option: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         was_there = path.exists()
-        with path.open("a"):
+        with path.open("ab"):
             pass
         if not was_there:
             path.unlink()

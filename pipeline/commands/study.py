@@ -48,7 +48,7 @@ def labels_study(
         console.print(note, soft_wrap=True)
     target = json_file or paths.reports / "labels.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+    target.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     console.print(f"written: {target}", soft_wrap=True)
 
 
@@ -73,5 +73,5 @@ def compare(
         found = compare_runs(runs, against, paths, choose_device(device), on_progress)
     console.print(comparison_table(found))
     if json_file is not None:
-        json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+        json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
         console.print(f"written: {json_file}", soft_wrap=True)

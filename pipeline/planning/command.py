@@ -35,4 +35,4 @@ def print_plan(
         console.print(line, soft_wrap=True)
     console.print(memory_line(plan), soft_wrap=True)
     if write_json_to is not None:
-        write_json_to.write_text(as_json(plan))
+        write_json_to.write_text(as_json(plan), encoding="utf-8")

@@ -88,7 +88,7 @@ def _measured(run: Path, title: str, config: TrainConfig, result: dict[str, Any]
             f"written.\n\n{choice}"
         )
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
         scores = RunScores(**known)
         lines = [_score_line(name, values) for name, values in scores.by_split.items()]
         thresholds = list(next(iter(scores.by_split.values()))["precision"])

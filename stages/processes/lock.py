@@ -25,7 +25,7 @@ def folder_lock(folder: Path, *, what: str, or_else: str = "choose another --nam
     The file stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / NAME).open("a+") as file:
+    with (folder / NAME).open("a+", encoding="utf-8") as file:
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -133,11 +133,13 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl` in the order written; one that a kill cut off is left out."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.is_file() else []
+        return (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.is_file() else []
+        )
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def save_best(self, state: Mapping[str, Tensor]) -> None:
@@ -205,13 +207,13 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f"{name}.{os.getpid()}.tmp"
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(self.path / name)
 
     def _read_json(self, name: str) -> Any:
         path = self.path / name
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(f"expected a run of `semires train`, found no {path}") from error
         except ValueError as error:

@@ -50,12 +50,12 @@ class RunLengthJson:
             changes = np.flatnonzero(np.diff(padded))
             starts, stops = changes[::2], changes[1::2]
             runs.append(np.stack([starts + 1, stops - starts], axis=1).reshape(-1).tolist())
-        (self.folder / f"{number}.json").write_text(json.dumps(runs))
+        (self.folder / f"{number}.json").write_text(json.dumps(runs), encoding="utf-8")
 
     def read(self, number: int) -> Masks:
         """Mask by mask, run by run."""
         masks = []
-        for runs in json.loads((self.folder / f"{number}.json").read_text()):
+        for runs in json.loads((self.folder / f"{number}.json").read_text(encoding="utf-8")):
             flat = np.zeros(self.height * self.width, np.bool_)
             for start, length in zip(runs[0::2], runs[1::2], strict=True):
                 flat[start - 1 : start - 1 + length] = True
@@ -74,11 +74,11 @@ class CocoRle:
         records = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).view(np.uint8)))
         for record in records:
             record["counts"] = record["counts"].decode()
-        (self.folder / f"{number}.json").write_text(json.dumps(records))
+        (self.folder / f"{number}.json").write_text(json.dumps(records), encoding="utf-8")
 
     def read(self, number: int) -> Masks:
         """All masks in one call."""
-        records = json.loads((self.folder / f"{number}.json").read_text())
+        records = json.loads((self.folder / f"{number}.json").read_text(encoding="utf-8"))
         with warnings.catch_warnings():
             # Releases of pycocotools that do not know numpy 2 make it warn.
             warnings.simplefilter("ignore", DeprecationWarning)

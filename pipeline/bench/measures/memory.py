@@ -70,7 +70,7 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.is_file():
         # Linux carries ru_maxrss over from the process that started this one, VmHWM it does not.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(lines["VmHWM"].split()[0]) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
@@ -84,5 +84,5 @@ def forget_peak() -> float:
         libc.malloc_trim(0)
     forget = Path("/proc/self/clear_refs")
     if forget.exists():
-        forget.write_text("5")
+        forget.write_text("5", encoding="utf-8")
     return peak_memory()

@@ -88,7 +88,7 @@ def _settings(config: RefShapesConfig) -> dict[str, Any]:
 
 def _settings_of(folder: Path) -> Any:
     try:
-        return json.loads((folder / "instances.json").read_text())["info"]["settings"]
+        return json.loads((folder / "instances.json").read_text(encoding="utf-8"))["info"]["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} exists but is not RefShapes ({error!r}): remove it or use another root") from error
 
@@ -144,8 +144,8 @@ def _write_into(folder: Path, config: RefShapesConfig, on_progress: Callable[[in
         "annotations": annotations,
         "categories": categories,
     }
-    (folder / "instances.json").write_text(json.dumps(instances))
-    (folder / "scenes.json").write_text(json.dumps(descriptions))
+    (folder / "instances.json").write_text(json.dumps(instances), encoding="utf-8")
+    (folder / "scenes.json").write_text(json.dumps(descriptions), encoding="utf-8")
     (folder / "refs(procedural).p").write_bytes(pickle.dumps(refs, protocol=2))
 
 

@@ -52,7 +52,7 @@ class StateFiles:
                 file.flush()
                 os.fsync(file.fileno())
             # The checksum first: a state without one is not read.
-            _checksum_path(target).write_text(f"{hashing.sha256.hexdigest()}  {target.name}\n")
+            _checksum_path(target).write_text(f"{hashing.sha256.hexdigest()}  {target.name}\n", encoding="utf-8")
             temporary.replace(target)
         except (OSError, RuntimeError) as error:
             for path in (temporary, *(() if target.exists() else (_checksum_path(target),))):
@@ -121,7 +121,7 @@ class StateFiles:
     @staticmethod
     def _check(path: Path) -> None:
         try:
-            expected = _checksum_path(path).read_text().split()[0]
+            expected = _checksum_path(path).read_text(encoding="utf-8").split()[0]
         except (OSError, IndexError, UnicodeDecodeError) as error:
             raise DamagedState(f"has no readable {path.name}.sha256") from error
         with path.open("rb") as file:
