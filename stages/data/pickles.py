@@ -1,8 +1,9 @@
 """REFER's `refs(<by>).p`: a pickle, read without giving the file any say in what runs.
 
 The files were written by Python 2 and are passed from mirror to mirror, so they are read with an unpickler that knows
-no class and no function. The one exception are NumPy numbers, which home-made files of the same layout may hold: their
-two globals are answered by stand-ins of this module that return plain Python numbers.
+no class and no function. The one exception are NumPy numbers and texts, which home-made files of the same layout may
+hold: their globals, and those that Python 3 writes around bytes at protocols 0 to 2, are answered by stand-ins of this
+module that return plain Python numbers, text and bytes.
 """
 
 import pickle
@@ -15,34 +16,51 @@ import numpy as np
 from semires.stages.data.errors import InputError
 
 
-class _NumberType:
-    """Stand-in for `numpy.dtype` in a pickle: a number type, nothing structured, no objects."""
+class _ScalarType:
+    """Stand-in for `numpy.dtype` in a pickle: a number or text type, nothing structured, no objects."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        if not re.fullmatch(r"b1|[iuf][1248]", code) or code == "f1":
-            raise pickle.UnpicklingError(f"the NumPy type {code!r} is not a plain number")
+        if not re.fullmatch(r"b1|[iuf][1248]|[US]\d{1,9}", code) or code == "f1":
+            raise pickle.UnpicklingError(f"the NumPy type {code!r} is no plain number or text")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        # NumPy's state is (version, byte order, subarray, names, fields, ...): only the byte order concerns a number.
+        # NumPy's state is (version, byte order, subarray, names, fields, ...): only the byte order concerns a scalar.
         if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError("damaged NumPy number type")
+            raise pickle.UnpicklingError("damaged NumPy type")
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _number(number_type: _NumberType, data: bytes | str) -> int | float | bool:
-    """Stand-in for NumPy's `scalar`: the Python number in `data` (text where Python 2 wrote the file)."""
+def _scalar(scalar_type: _ScalarType, data: bytes | str) -> int | float | bool | str:
+    """Stand-in for NumPy's `scalar`: the Python number or text in `data`, itself text where Python 2 wrote it."""
     raw = data.encode("latin1") if isinstance(data, str) else data
-    if not isinstance(raw, bytes) or len(raw) != number_type.dtype.itemsize:
-        raise pickle.UnpicklingError("damaged NumPy number")
-    value: int | float | bool = np.frombuffer(raw, number_type.dtype)[0].item()
-    return value
+    if not isinstance(raw, bytes) or len(raw) != scalar_type.dtype.itemsize:
+        raise pickle.UnpicklingError("damaged NumPy number or text")
+    if not raw:
+        return ""
+    value: int | float | bool | str | bytes = np.frombuffer(raw, scalar_type.dtype)[0].item()
+    return value.decode("latin1") if isinstance(value, bytes) else value
+
+
+def _bytes_of_text(text: str, encoding: str) -> bytes:
+    """Stand-in for `_codecs.encode`: how Python 3 writes bytes where a protocol has none, and nothing else."""
+    if type(text) is not str or encoding != "latin1":
+        raise pickle.UnpicklingError("damaged bytes")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """Stand-in for `bytes`, by which Python 3 writes empty ones; with a number it would take that much memory."""
+    return b""
 
 
 _STAND_INS = {
-    ("numpy", "dtype"): _NumberType,
-    ("numpy.core.multiarray", "scalar"): _number,
-    ("numpy._core.multiarray", "scalar"): _number,
+    ("numpy", "dtype"): _ScalarType,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("_codecs", "encode"): _bytes_of_text,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "bytes"): _no_bytes,
 }
 
 
@@ -65,7 +83,7 @@ def load_refs_pickle(path: Path | str) -> list[dict[str, Any]]:
 
     A record is a dict with `ref_id`, `ann_id`, `image_id`, `category_id` (int), `split` (str) and `sentences` (a list
     of dicts with `sent` and `raw`); the values are not checked here. Text of Python 2 is read as latin-1. Any pickle
-    protocol is read, but only plain containers, numbers and text (NumPy numbers become Python's).
+    protocol is read, but only plain containers, numbers and text (NumPy's numbers and texts become Python's).
 
     Raises `InputError` when the file cannot be read, is not a whole pickle, names any other global (which is then
     neither imported nor called), or does not hold a list of dicts.

@@ -31,13 +31,14 @@ def test_load_refs_pickle__python_2_text_is_latin_1(tmp_path: Path) -> None:
     assert load_refs_pickle(path) == [{"ann_id": 1719310, "split": "train"}]
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
-def test_load_refs_pickle__numpy_numbers_become_plain(tmp_path: Path, protocol: int) -> None:
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_load_refs_pickle__numpy_numbers_and_texts_become_plain(tmp_path: Path, protocol: int) -> None:
     values = {"a": np.int64(-7), "b": np.float32(0.5), "c": np.bool_(True), "d": np.array(258, dtype=">i4")[()]}
+    values |= {"e": np.str_("caf\xe9 数"), "f": np.str_(""), "g": np.bytes_(b"caf\xe9"), "h": np.array("b", ">U3")[()]}
     path = write(tmp_path / "refs(unc).p", pickle.dumps([values], protocol=protocol))
     (record,) = load_refs_pickle(path)
-    assert record == {"a": -7, "b": 0.5, "c": True, "d": 258}
-    assert [type(value) for value in record.values()] == [int, float, bool, int]
+    assert record == {"a": -7, "b": 0.5, "c": True, "d": 258, "e": "café 数", "f": "", "g": "café", "h": "b"}
+    assert [type(value) for value in record.values()] == [int, float, bool, int, str, str, str, str]
 
 
 def test_load_refs_pickle__numpy_number_of_python_2(tmp_path: Path) -> None:
@@ -53,10 +54,31 @@ def test_load_refs_pickle__numpy_number_of_python_2(tmp_path: Path) -> None:
         b"cnumpy\ndtype\n(U\x01OtRU\x08" + bytes(8),  # objects: NumPy itself would unpickle these
         b"cnumpy\ndtype\n(U\x02i8tRU\x04" + bytes(4),  # cut off
         b"cnumpy\ndtype\n(U\x02i8tRJ\x00\x00\x00\x7f",  # a size in place of the bytes
+        b"cnumpy\ndtype\n(U\x02U2tRU\x04" + bytes(4),  # cut off
+        b"cnumpy\ndtype\n(U\x02U1tRU\x04\xff\xff\xff\xff",  # no character
+        b"cnumpy\ndtype\n(U\x0cU99999999999tRU\x04" + bytes(4),  # more than there is memory
+        b"cnumpy\ndtype\n(U\x02V8tRU\x08" + bytes(8),
+        b"cnumpy\ndtype\n(U\x05i8,i8tRU\x10" + bytes(16),  # structured
     ],
 )
 def test_load_refs_pickle__odd_numpy_number(tmp_path: Path, arguments: bytes) -> None:
     content = b"\x80\x02]}U\x01acnumpy.core.multiarray\nscalar\n(" + arguments + b"tRsa."
+    with pytest.raises(InputError, match="damaged or other file"):
+        load_refs_pickle(write(tmp_path / "refs(unc).p", content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"c_codecs\nencode\n(V616263\nVhex\ntR.",  # any other codec: some unpack, some run code of their own
+        b"c_codecs\nencode\n(Vabc\nVlatin1\nVignore\ntR.",
+        b"c_codecs\nencode\n(I3\nVlatin1\ntR.",
+        b"c__builtin__\nbytes\n(I99999999999\ntR.",  # so many bytes of memory
+        b"cbuiltins\nbytes\n(Vabc\nVrot13\ntR.",
+        b"c_codecs\nencode\n(cnumpy\ndtype\nVlatin1\ntR.",
+    ],
+)
+def test_load_refs_pickle__bytes_of_python_3_in_their_own_form_only(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match="damaged or other file"):
         load_refs_pickle(write(tmp_path / "refs(unc).p", content))
 
@@ -87,6 +109,10 @@ def test_load_refs_pickle__runs_nothing(tmp_path: Path, protocol: int) -> None:
         (b"c__builtin__\neval\n(S'1'\ntR.", "eval"),
         (b"(S'1'\nibuiltins\neval\n.", "builtins.eval"),
         (b"\x80\x04\x8c\x05numpy\x8c\x04load\x93.", "numpy.load"),
+        (b"c_codecs\ndecode\n(VY\nVhex\ntR.", "_codecs.decode"),
+        (b"c_codecs\nregister\n.", "_codecs.register"),
+        (b"c__builtin__\nbytearray\n(I9\ntR.", "bytearray"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x0dbytes.fromhex\x93.", "bytes.fromhex"),
         (b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.", "numpy.dtype.__init__"),
     ],
 )
