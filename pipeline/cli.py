@@ -14,6 +14,7 @@ from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.data import make_refshapes
 from semires.pipeline.commands.export import export
+from semires.pipeline.commands.options import expanding_homes
 from semires.pipeline.commands.run import evaluate, figure, predict
 from semires.pipeline.commands.table1 import table1
 from semires.pipeline.commands.train import train
@@ -33,6 +34,7 @@ app.command("make-refshapes")(make_refshapes)
 app.command("cache-sam")(cache_sam)
 for command in (train, evaluate, predict, convert, export, table1, figure):
     app.command()(command)
+expanding_homes(app)
 
 
 def main() -> None:

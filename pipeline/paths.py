@@ -1,17 +1,22 @@
 """Where things lie: data sets, candidate stores, runs and reports."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from semires.stages.data.splits import is_own_data, own_path, short_name, spec_of
+
+
+def _data_root() -> Path:
+    # An empty variable is how many scripts say that there is none.
+    return Path(os.environ.get("SEMIRES_DATA") or "data").expanduser()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paths:
     """Folders of a working directory; `data` also from the environment variable SEMIRES_DATA."""
 
-    data: Path = Path(os.environ.get("SEMIRES_DATA", "data"))
+    data: Path = field(default_factory=_data_root)
     """Data root: REFER folders, and the stores in `cache/`."""
     images: Path | None = None
     """Folder of COCO's train2014 images where it is not `<data>/images/mscoco/images/train2014`."""

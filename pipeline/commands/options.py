@@ -1,5 +1,7 @@
 """Options that several commands take, and what they become."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +49,42 @@ LogTo = Annotated[
         show_default=False,
     ),
 ]
+
+
+# What a user says about an image, whatever it begins with.
+_NO_PATHS = ("expression",)
+
+
+def expanding_homes(app: typer.Typer) -> None:
+    """Let every command of `app` read `~` as the user's home, where the shell has not: in `--data=~/x`, in quotes, in a
+    configuration. Text that begins with `~/` is a path too, such as that of a store, which may also be a URL."""
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            expanding_homes(group.typer_instance)
+    for command in app.registered_commands:
+        if command.callback is not None:
+            command.callback = _expanding(command.callback)
+
+
+def _expanding(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def run(**values: Any) -> Any:
+        return command(**{name: value if name in _NO_PATHS else _expanded(value) for name, value in values.items()})
+
+    return run
+
+
+def _expanded(value: Any) -> Any:
+    from semires.stages.data.errors import InputError
+
+    if isinstance(value, list | tuple):
+        return type(value)(map(_expanded, value))
+    if not (isinstance(value, Path) or (isinstance(value, str) and (value == "~" or value.startswith("~/")))):
+        return value
+    try:
+        return type(value)(Path(value).expanduser())
+    except RuntimeError as error:
+        raise InputError(f"{value}: expected the home of a user of this machine, found none; give the path") from error
 
 
 def given(**options: Any) -> dict[str, Any]:

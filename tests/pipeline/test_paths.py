@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,11 +47,10 @@ def test_missing_files__image_folder_elsewhere(tmp_path: Path, write_refer: Call
     assert Paths(data=fake.root, images=tmp_path / "coco").missing_files("refcoco") == []
 
 
-def test_data__from_the_environment(tmp_path: Path) -> None:
-    code = "from semires.pipeline.paths import Paths; print(Paths().data)"
-    environments: list[tuple[dict[str, str], str]] = [({}, "data"), ({"SEMIRES_DATA": str(tmp_path)}, str(tmp_path))]
-    for environment, expected in environments:
-        found = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-        )
-        assert found.stdout.strip() == expected
+@pytest.mark.parametrize(("value", "expected"), [(None, "data"), ("", "data"), ("d", "d"), ("~/d", "home/d")])
+def test_data__from_the_environment(monkeypatch: pytest.MonkeyPatch, value: str | None, expected: str) -> None:
+    monkeypatch.setenv("HOME", "home")
+    monkeypatch.delenv("SEMIRES_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SEMIRES_DATA", value)
+    assert Paths().data == Path(expected)
