@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_same_split
+from semires.stages.data.tensor_files import load_tensors, save_tensors
 from semires.stages.train.config import FREE, UNSAID, TrainConfig
 from semires.stages.train.engine.states import StateFiles
 from semires.stages.train.models.interface import ResModel
@@ -113,8 +113,8 @@ class RunFolder:
         try:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            raise InputError(f"expected a run's weights, found no {path}: train the run first") from error
+        except OSError as error:
+            raise _no_weights(path, error) from error
 
     def read_config(self) -> TrainConfig:
         """The run's settings; InputError where there is no run."""
@@ -144,13 +144,7 @@ class RunFolder:
 
     def save_best(self, state: Mapping[str, Tensor]) -> None:
         """Keep the weights of the best model so far."""
-        temporary = self.path / "best.safetensors.tmp"
-        try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
-        except SafetensorError as error:  # its word for a full disk
-            temporary.unlink(missing_ok=True)
-            raise OSError(f"{temporary}: {error}") from error
-        temporary.replace(self.path / "best.safetensors")
+        save_tensors(state, self.path / "best.safetensors")
 
     def load_model(self) -> tuple[TrainConfig, ResModel]:
         """The run's best model on CPU in eval mode; InputError where the run or its weights are missing or damaged."""
@@ -163,9 +157,9 @@ class RunFolder:
         """Read the best weights into `model`, which must be of the run's size."""
         path = self.path / "best.safetensors"
         try:
-            model.load_state_dict(load_file(path))
-        except FileNotFoundError as error:
-            raise InputError(f"expected a run's weights, found no {path}: train the run first") from error
+            model.load_state_dict(load_tensors(path))
+        except OSError as error:
+            raise _no_weights(path, error) from error
         except (SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"expected weights of this run's model in {path}, found others ({reason})") from error
@@ -218,6 +212,15 @@ class RunFolder:
             raise InputError(f"expected a run of `semires train`, found no {path}") from error
         except ValueError as error:
             raise InputError(f"expected JSON in {path}, found a damaged file ({error})") from error
+
+
+def _no_weights(path: Path, error: OSError) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"expected a run's weights, found no {path}: train the run first")
+    return InputError(
+        f"expected a run's weights, found {path}, which cannot be read ({error.strerror}): change its owner or mode, "
+        "or copy it again"
+    )
 
 
 def _options_of_unsaid(found: Mapping[str, Any]) -> str:

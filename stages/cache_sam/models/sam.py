@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
 from semires.stages.cache_sam.models.transformers_sam import download_sam, load_transformers_sam, weight_files
 from semires.stages.data.errors import InputError
+from semires.stages.data.tensor_files import load_tensors
 
 SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h
 CHECKPOINT_FILES = {
@@ -112,7 +112,7 @@ def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> Loa
 def _read_weights(path: Path) -> dict[str, Any]:
     try:
         weights = (
-            load_file(path)
+            load_tensors(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
         )

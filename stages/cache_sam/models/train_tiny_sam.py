@@ -24,13 +24,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from semires.stages.cache_sam.models.tiny_sam import IMAGE_SIZE, build_tiny_sam
 from semires.stages.data.refshapes.scene import Scene, make_scene
+from semires.stages.data.tensor_files import save_tensors
 
 LOGITS_SIZE = IMAGE_SIZE // 2  # the decoder's masks are at half the image's resolution
 MASK_WEIGHTS = {"focal": 20.0, "dice": 1.0, "iou": 3.0}
@@ -164,8 +164,8 @@ def train(
             figures = "  ".join(f"{name} {value / 50 / images_per_step:.4f}" for name, value in sums.items())
             print(f"step {step + 1}/{steps}  {figures}  {time.perf_counter() - started:.0f} s", flush=True)
             sums.clear()
-            save_file(sam.state_dict(), output)
-    save_file(sam.state_dict(), output)
+            save_tensors(sam.state_dict(), output)
+    save_tensors(sam.state_dict(), output)
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.mask_decoder import MLP
 from segment_anything.modeling.transformer import Attention
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from transformers import SamConfig
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.tensor_files import load_tensors
 
 CONFIG = "config.json"
 PROCESSOR, PROCESSOR_BEFORE = "processor_config.json", "preprocessor_config.json"  # transformers 5, and before
@@ -122,7 +122,7 @@ def load_transformers_sam(folder: Path) -> Sam:
     weights: dict[str, Tensor] = {}
     for path in files:
         try:
-            weights |= load_file(path)
+            weights |= load_tensors(path)
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"--sam: expected safetensors, found a file that cannot be read as such: {path} "

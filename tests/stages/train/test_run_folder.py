@@ -223,3 +223,19 @@ def test_states__of_a_run_from_before_a_setting_existed(folder: RunFolder, nano_
     settings = {name: value for name, value in older.items() if name not in FREE}
     content = json.dumps([settings, [1]], sort_keys=True)
     assert folder.states().identity == hashlib.sha256(content.encode()).hexdigest()
+
+
+def test_load_best__unreadable_weights_are_not_called_missing(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    with pytest.raises(InputError, match=r"found no .*best\.safetensors: train the run first"):
+        folder.load_model()
+    (folder.path / "best.safetensors").mkdir()
+    for read in (folder.load_model, folder.best_sha256):
+        with pytest.raises(InputError, match=r"best\.safetensors, which cannot be read \(Is a directory\)"):
+            read()
+
+
+def test_save_best__is_for_whom_the_other_files_are_for(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    folder.save_best({"a": torch.zeros(1)})
+    assert len({path.stat().st_mode for path in folder.path.iterdir()}) == 1

@@ -16,11 +16,11 @@ from typing import Any
 
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, PreTrainedTokenizerBase
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.tensor_files import load_tensors, save_tensors
 from semires.stages.train.models.checkpoints.hub import download_model
 from semires.stages.train.models.checkpoints.model_card import CardFacts, model_card
 from semires.stages.train.models.checkpoints.origin import Origin
@@ -61,14 +61,12 @@ def save_model(model: ResModel, folder: str | os.PathLike[str], card: CardFacts 
     origin: Origin | None = getattr(model, "origin", None)
     config = {"format": FORMAT, "version": VERSION, "model": name}
     with replacing_folder(Path(folder), is_model_config) as temporary:
-        # Copies: tied weights share memory, which the format does not have.
-        state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
-        save_file(state, temporary / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(model.state_dict(), temporary / WEIGHTS, metadata={"format": "pt"})
         if known is not None:
             config |= {"settings": known.settings(model), "tokenizer": _save_tokenizer(model, temporary)}
         if origin is not None:
             config["origin"] = origin.to_dict()
-            save_file({key: t.contiguous().clone() for key, t in origin.unread.items()}, temporary / UNREAD)
+            save_tensors(origin.unread, temporary / UNREAD)
         text = model.card if card is None else model_card(card, model.image_size)
         (temporary / CARD).write_text(text or model_card(_unknown(name), model.image_size), encoding="utf-8")
         (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
@@ -198,7 +196,7 @@ def _open_tokenizer(folder: Path, settings: Any) -> Tokenizer:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return load_tensors(path)
     except FileNotFoundError as error:
         raise InputError(f"expected a model's weights, found no {path}: convert the model again") from error
     except (SafetensorError, OSError) as error:

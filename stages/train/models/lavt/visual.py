@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.tensor_files import load_tensors, save_tensors
 from semires.stages.train.models.lavt.swin_blocks import embed_patches, merge_patches, swin_block
 
 NUM_STAGES = 4
@@ -105,10 +105,7 @@ class SwinTrunk(nn.Module):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trunk's weights, and nothing else, as one safetensors file; replaces the file whole."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}, temporary)
-        temporary.replace(path)
+        save_tensors(self.state_dict(), Path(path))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Read weights that `save` wrote. Raises InputError when the file is missing, damaged or of another size."""
@@ -116,8 +113,8 @@ class SwinTrunk(nn.Module):
         if not path.is_file():
             raise InputError(f"expected visual weights in a safetensors file, found nothing at {path}: check the path")
         try:
-            weights = load_file(path)
-        except SafetensorError as error:
+            weights = load_tensors(path)
+        except (SafetensorError, OSError) as error:
             raise InputError(
                 f"expected a safetensors file, found {path} unreadable ({error}): write it again"
             ) from error
