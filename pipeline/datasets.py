@@ -13,6 +13,23 @@ from semires.stages.data.problems import MOST_LOST, some_ids
 from semires.stages.data.refer import ReferDataset
 
 
+def default_split(paths: Paths) -> tuple[str, str]:
+    """What `semires train` trains on where no data set is named, and why: RefCOCO if it is here, else RefShapes.
+
+    InputError where RefCOCO is here in part, or its images were asked for: who has begun to put it there does not want
+    another data set.
+    """
+    missing = paths.missing_files("refcoco")
+    if not missing:
+        return "refcoco", f"its data is in {paths.data}"
+    if paths.images is not None or paths.has_annotations("refcoco"):
+        raise InputError(
+            f"expected all of RefCOCO or nothing of it, found {', '.join(map(str, missing))} missing: put it there "
+            "(--data, --coco-images; README, RefCOCO step by step), or name a data set, such as --split refshapes"
+        )
+    return "refshapes", f"RefCOCO's data is not in {paths.data}"
+
+
 def read_dataset(paths: Paths, split: str) -> ReferDataset:
     """The data set of a split, which must be here: InputError else.
 

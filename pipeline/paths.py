@@ -36,13 +36,19 @@ class Paths:
         """The image folder to hand to `open_dataset`; None for the data set's own default."""
         return None if is_own_data(split) or spec_of(split).brings_images else self.images
 
+    def has_annotations(self, split: str) -> bool:
+        """Whether any annotation file of a split is here."""
+        return any(path.exists() for path in self._annotations(split))
+
     def missing_files(self, split: str) -> list[Path]:
         """What a split needs and lacks: annotation files, image folder; of own data its file."""
         if is_own_data(split):
             return [] if own_path(split).is_file() else [own_path(split)]
+        missing = [path for path in self._annotations(split) if not path.is_file()]
+        images = self.images_of(split) or self.data / spec_of(split).images
+        return missing + ([] if images.is_dir() else [images])
+
+    def _annotations(self, split: str) -> list[Path]:
         spec = spec_of(split)
         folder = self.data / spec.folder
-        needed = [folder / f"refs({spec.by}).p", folder / "instances.json"]
-        missing = [path for path in needed if not path.is_file()]
-        images = self.images_of(split) or self.data / spec.images
-        return missing + ([] if images.is_dir() else [images])
+        return [folder / f"refs({spec.by}).p", folder / "instances.json"]

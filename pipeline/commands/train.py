@@ -170,6 +170,7 @@ def train(
     """
     import dataclasses
 
+    from semires.pipeline.datasets import default_split
     from semires.pipeline.loggers import choose_loggers
     from semires.pipeline.planning.command import print_plan
     from semires.pipeline.processes import joined_ranks
@@ -186,10 +187,7 @@ def train(
     chosen_device = choose_device("cpu" if plan else device)
     with joined_ranks(chosen_device) as ranks:
         if split is None:
-            if not paths.missing_files("refcoco"):
-                split, why = "refcoco", f"its data is in {paths.data}"
-            else:
-                split, why = "refshapes", f"RefCOCO's data is not in {paths.data}"
+            split, why = default_split(paths)
             console.print(f"training on {split}: {why}", soft_wrap=True)
         loggers = choose_loggers(log_to)
         start = train_recipe(split, **given(name=recipe, strategy=matching))

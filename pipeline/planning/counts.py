@@ -37,13 +37,16 @@ class RunCounts:
 
 def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
     """The counts of a run; None where the data is not here and nothing is published about it."""
-    if not paths.missing_files(config.split):
+    missing = paths.missing_files(config.split)
+    if not missing:
         return _counted(config, paths)
     published = PUBLISHED.get(config.split)
     if published is None:
         return None
     known = published["train"]
-    source = f"published counts: the data is not in {paths.data}"
+    is_begun = paths.has_annotations(config.split)
+    lacks = f"there is no {', '.join(map(str, missing))}" if is_begun else f"the data is not in {paths.data}"
+    source = f"published counts: {lacks}"
     if config.labeled_list is None:
         num_images = max(math.floor(config.labeled * known.images), 1)
         labeled = _DRAWN.get((config.split, config.labeled)) if config.labeled_seed == 0 else None

@@ -291,6 +291,26 @@ def test_train__says_first_which_data_set_and_why(
     assert finished.out.splitlines() == ["training on refcoco: its data is in data"]
 
 
+@pytest.mark.parametrize("missing", ["images/mscoco/images/train2014", "refcoco/instances.json", "refcoco/refs(unc).p"])
+def test_train__refcoco_in_part_is_not_taken_for_none(
+    semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], tmp_path: Path, missing: str
+) -> None:
+    fake = write_refer("refcoco", image_files=False)
+    path = fake.root / missing
+    path.rmdir() if path.is_dir() else path.unlink()
+    for arguments in (("train",), ("train", "--plan")):
+        line = assert_refused(semires(*arguments), f"found data/{missing} missing", "--split refshapes")
+        assert "refs(unc)" in missing or "refs(unc)" not in line
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_train__images_that_were_asked_for_are_not_taken_for_none(
+    semires: Semires, assert_refused: Refused, tmp_path: Path
+) -> None:
+    assert_refused(semires("train", "--coco-images", "coco"), "found data/refcoco/refs(unc).p, ", "coco missing")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_train__a_model_that_cannot_be_had_is_refused_before_the_candidates_are_looked_at(
     semires: Semires, assert_refused: Refused, write_refer: Callable[..., Any], tmp_path: Path
 ) -> None:

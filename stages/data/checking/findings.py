@@ -197,7 +197,8 @@ def find_unreadable(dataset: ReferDataset, on_progress: OnProgress | None = None
             done += len(portion)
             if on_progress is not None:
                 on_progress(done, len(image_ids))
-    empty = _ids(ref.ref_id for ref in dataset.refs if not dataset.mask(ref).any())
+    masked = (ref for ref in dataset.refs if dataset.segmentation(ref) is not None)
+    empty = _ids(ref.ref_id for ref in masked if not dataset.mask(ref).any())
     if empty:
         text = f"{len(empty):,} refs have a mask without a pixel"
         findings.append(Finding(kind="empty_mask", is_wrong=False, text=text, ids=empty))

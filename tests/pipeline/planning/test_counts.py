@@ -106,3 +106,13 @@ def test_count_samples__steps_of_whole_images_as_a_run_makes_them(
     of_refs = [RefSamples(refshapes, refs, tokenizer, 96) for refs in (labeled, unlabeled)]
     data = TrainData(labeled=of_refs[0], unlabeled=of_refs[1], val=of_refs[0])
     assert counts.mutual_steps == data.plan(config).num_steps
+
+
+def test_count_samples__says_what_is_missing_of_data_that_is_here_in_part(
+    tmp_path: Path, write_refer: Callable[..., Any]
+) -> None:
+    fake = write_refer("refcoco", image_files=False)
+    fake.images.rmdir()
+    counts = count_samples(TrainConfig(), Paths(data=fake.root))
+    assert counts is not None
+    assert counts.source == f"published counts: there is no {fake.images}"
