@@ -255,7 +255,7 @@ def train(
         if name is None:
             how = f"-{config.match.strategy}" if config.is_refined else ""
             by = "" if recipe in (None, "paper") else f"-{recipe}"
-            name = f"{short_name(split)}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
+            name = f"{short_name(split)}-{config.labeled_name}-{config.method}{how}{by}-seed{config.seed}"
         run = paths.runs / name
         if plan:
             folder = RunFolder(run)

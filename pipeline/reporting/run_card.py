@@ -35,12 +35,14 @@ def run_card(run: Path, options: Collection[str]) -> CardFacts:
     network = f"LAVT-{config.model}" if config.model in LAVT_SIZES else config.model
     title = TITLES[config.split].partition(" (")[0] if config.split in TITLES else title_of(config.split)
     method = METHODS[config.method]
-    share = f"{100 * config.labeled:g}% of the train images"
+    images = f"{100 * config.labeled:g}% of the train images of {title}"
     if is_own_data(config.split):  # whose share is of the images that have masks
-        share = f"{len(folder.read_labeled_images())} train images"
+        images = f"{len(folder.read_labeled_images())} train images of {title}"
+    elif config.labeled_list is not None:
+        images = f"{len(folder.read_labeled_images())} train images of {title} that a list names"
     about = (
         f"{network} for referring expression segmentation: {method} (`semires`, after SemiRES, ICML 2024) with masks "
-        f"for {share} of {title}."
+        f"for {images}."
     )
     if config.split == "refshapes":
         about += " RefShapes is a benchmark of drawn scenes: this model has never seen a photograph."

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -26,6 +27,10 @@ UNSAID: dict[str, Any] = {"text": "sent", "eval_text": "sent", "blur_labeled": T
 
 FREE = ("num_workers", "gradient_checkpointing", "save_minutes")
 """Settings that change nothing that is computed: with others a run may go on, on another machine for instance."""
+
+WHICH_IMAGES = ("labeled", "labeled_seed", "labeled_list")
+"""Settings that say which images are labeled. Where a list does, the images themselves are compared: the same list may
+lie at two paths, and be edited at one."""
 
 FORMER_DEFAULTS: dict[str, Any] = {"batch_burn_in": 6, "batch_labeled": 3, "batch_unlabeled": 3}
 """Defaults of before there were several GPUs: a run that was begun with them goes on with them."""
@@ -257,6 +262,11 @@ class TrainConfig:
     def model_image_size(self) -> int:
         """Side in pixels of the images of the run's model."""
         return image_size_of(self.model, clipseg=self.clipseg, image_size=self.image_size)
+
+    @property
+    def labeled_name(self) -> str:
+        """The labeled images in the name of a run: their share, or the list that names them."""
+        return f"{self.labeled:g}" if self.labeled_list is None else f"list-{Path(self.labeled_list).stem}"
 
     def burn_in(self) -> "TrainConfig":
         """The supervised run that a run of this config starts from: methods that differ in nothing else share it."""

@@ -17,7 +17,7 @@ from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.data.splits import is_own_data, is_same_split, own_path
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
-from semires.stages.train.config import TrainConfig
+from semires.stages.train.config import WHICH_IMAGES, TrainConfig
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.train_data import TrainData
@@ -134,16 +134,17 @@ def check_run(
     """
     labeled, unlabeled = split_refs(dataset.refs_of("train"), _labeled_images(config, dataset))
     if config.method != "supervised" and not unlabeled:
-        raise InputError(
-            f"--labeled {config.labeled} leaves no unlabeled image: give a smaller share, or use --method supervised"
-        )
+        given, remedy = f"--labeled {config.labeled}", "give a smaller share, or use"
+        if config.labeled_list is not None:
+            given, remedy = "--labeled-list", "use"
+        raise InputError(f"{given} leaves no unlabeled image: {remedy} --method supervised")
     dataset.refs_of("val")  # without it no evaluation says which weights are the best
     if burn_in is not None and config.method == "supervised":
         raise InputError(
             "--burn-in: expected a method of mutual learning, found supervised, which is itself the burn-in"
         )
     if burn_in is not None:
-        check_burn_in(RunFolder(burn_in), config)
+        check_burn_in(RunFolder(burn_in), config, _image_ids(labeled))
     RunFolder(path).check(config, _image_ids(labeled))
     return labeled, unlabeled
 
@@ -180,15 +181,17 @@ def run_sources(
     return sources
 
 
-def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
+def check_burn_in(folder: RunFolder, config: TrainConfig, labeled_images: list[int] | None = None) -> None:
     """InputError unless `folder` holds a finished supervised run of the model and labeled data that `config` names.
 
+    labeled_images: their sorted ids, where the data set has been read: a list may have been edited, a data set changed.
     How it was trained may differ (epochs, rate, blur, dropout): its own config.json says it, `burn_in_differences` too.
     """
     found = folder.read_config()
     if not folder.is_finished:
         raise InputError(f"--burn-in: expected a finished run, found an unfinished one in {folder.path}; finish it")
-    for name in ("method", "split", "model", "window", "image_size", "labeled", "labeled_seed", "labeled_list"):
+    are_listed = config.labeled_list is not None or found.labeled_list is not None
+    for name in ("method", "split", "model", "window", "image_size", *(() if are_listed else WHICH_IMAGES)):
         expected = "supervised" if name == "method" else getattr(config, name)
         if name == "split" and is_same_split(found.split, config.split):
             continue
@@ -196,11 +199,17 @@ def check_burn_in(folder: RunFolder, config: TrainConfig) -> None:
             raise InputError(
                 f"--burn-in: expected a run with {name} {expected!r}, found {getattr(found, name)!r} in {folder.path}"
             )
+    if labeled_images is not None and folder.read_labeled_images() != labeled_images:
+        raise InputError(
+            f"--burn-in: expected a run with the {len(labeled_images)} labeled images of this one, found others in "
+            f"{folder.path}: give one of the same data and --labeled or --labeled-list"
+        )
 
 
 def burn_in_differences(folder: RunFolder, config: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """In what the burn-in in `folder` was trained otherwise than one of `config`: name -> (there, asked for)."""
-    return folder.read_config().differences(config.burn_in())
+    found = folder.read_config().differences(config.burn_in())
+    return {name: values for name, values in found.items() if name not in WHICH_IMAGES}  # `check_burn_in` sees to them
 
 
 def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: TrainConfig) -> None:

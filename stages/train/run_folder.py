@@ -23,7 +23,7 @@ from torch import Tensor
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_same_split
 from semires.stages.data.tensor_files import load_tensors, save_tensors
-from semires.stages.train.config import FREE, UNSAID, TrainConfig
+from semires.stages.train.config import FREE, UNSAID, WHICH_IMAGES, TrainConfig
 from semires.stages.train.engine.states import StateFiles
 from semires.stages.train.models.interface import ResModel
 
@@ -71,7 +71,10 @@ class RunFolder:
         found, asked = self.read_config().to_dict(), config.to_dict()
         if is_same_split(found["split"], asked["split"]):
             asked["split"] = found["split"]
+        are_listed = found["labeled_list"] is not None or asked["labeled_list"] is not None
         for key in asked:
+            if are_listed and key in WHICH_IMAGES:
+                continue
             if key == "precision" and asked[key] == "auto":
                 continue  # it goes on in its own
             if key not in FREE and found[key] != asked[key]:

@@ -424,8 +424,14 @@ def test_train__labeled_list_of_the_public_code(
     write_list([5, *fake.train_ids[:2]])
     assert_refused(semires(*arguments), "1 of 3 that are on none (5)")
     write_list([fake.train_ids[6], fake.train_ids[1]])
-    finished = semires(*arguments, "--name", "listed")
+    finished = semires(*arguments)
     assert finished.code == 0, finished.err
+    named = "runs/refcoco-list-refcoco_1%_image-supervised-seed0"
+    assert finished.out.splitlines()[0] == f"run: {named} on cpu"
+    absolute = (*arguments[:4], tmp_path / arguments[4], *arguments[5:])
+    finished = semires(*absolute, "--name", named.removeprefix("runs/"))
+    assert finished.code == 0, finished.err
+    (tmp_path / named).rename(tmp_path / "runs" / "listed")
     assert RunFolder(tmp_path / "runs" / "listed").read_labeled_images() == [fake.train_ids[1], fake.train_ids[6]]
     (tmp_path / "refcoco_1%_image.json").write_text('{"train": 3}')
     assert_refused(semires(*arguments), "expected a JSON list of integer image ids")

@@ -39,6 +39,10 @@ def test_run_card__what_was_measured(run: RunFolder) -> None:
     assert "has never seen a photograph" in card.about
     assert "test splits were not measured" in card.measured
     assert "43.21% oIoU on val" in card.measured
+    config = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
+    (run.path / "config.json").write_text(json.dumps(config | {"labeled_list": "ids.txt"}), encoding="utf-8")
+    assert "masks for 2 train images of RefShapes that a list names." in run_card(run.path, OPTIONS).about
+    (run.path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     precision = {"0.5": 61.0, "0.9": 12.3456}
     scores = {"oiou": 52.604, "miou": 57.1, "precision": precision, "num_samples": 610}
     (run.path / "scores.json").write_text(

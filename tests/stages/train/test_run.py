@@ -174,6 +174,29 @@ def test_train_run__labeled_list_in_place_of_a_draw(
         train_run(config.burn_in(), refshapes, tmp_path / "run", CPU)
 
 
+def test_labeled_list__is_what_it_holds(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig, supervised: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn = RunFolder(supervised).read_labeled_images()
+    Path("ids.txt").write_text("\n".join(map(str, drawn)), encoding="utf-8")
+    Path("ids.json").write_text(str(drawn[::-1]), encoding="utf-8")
+    relative = nano_config(labeled_list="ids.txt", burn_in_epochs=1)
+    train_run(relative.burn_in(), refshapes, tmp_path / "listed", CPU)
+    for place in (str(tmp_path / "ids.txt"), "ids.json", "./ids.txt"):
+        config = nano_config(labeled_list=place, burn_in_epochs=1, labeled=0.5)
+        # The same command goes on, and other methods start from it, wherever the list lies and however it is written.
+        check_run(config.burn_in(), refshapes, tmp_path / "listed")
+        for burn_in in (tmp_path / "listed", supervised):  # these ids were drawn there
+            check_run(config, refshapes, tmp_path / "new", burn_in)
+        assert burn_in_differences(RunFolder(tmp_path / "listed"), config) == {}
+    check_run(nano_config(burn_in_epochs=1), refshapes, tmp_path / "new", tmp_path / "listed")
+    Path("ids.txt").write_text("\n".join(map(str, drawn[1:])), encoding="utf-8")
+    for path in (tmp_path / "listed", supervised):
+        with pytest.raises(InputError, match="expected a run with the 2 labeled images of this one, found others"):
+            check_run(relative, refshapes, tmp_path / "new", path)
+
+
 def test_train_run__a_finished_one_is_left_alone(
     refshapes: ReferDataset, nano_config: NanoConfig, supervised: Path
 ) -> None:
@@ -233,7 +256,7 @@ def test_train_run__all_images_labeled_is_fine_for_supervised(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("labeled", 0.5), ("labeled_seed", 1), ("labeled_list", "ids.txt"), ("model", "base"), ("split", "refcoco")],
+    [("labeled", 0.5), ("labeled_seed", 1), ("model", "base"), ("split", "refcoco")],
 )
 def test_check_burn_in__of_other_data_or_model(
     nano_config: NanoConfig, supervised: Path, name: str, value: object
