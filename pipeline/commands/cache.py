@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Split, Store, given, make_paths
+from semires.pipeline.commands.options import CocoImages, Data, Split, Store, check_picture, given, make_paths, unused
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -158,6 +158,8 @@ def cache_show(
 
     if sum(option is not None for option in (image, split, images)) > 1:
         raise InputError("expected one of --image, --split and --images, found several; give one")
+    if output is not None:
+        check_picture("--output", output)
     named_below = own_path(split).parent if split is not None and is_own_data(split) else images
     number = parse_image_id(image_id, named_below)
     candidates = CandidateStore(store)[number]
@@ -168,14 +170,12 @@ def cache_show(
         None if path is None else load_image(path),
         title=f"image {number}" + ("" if path is None else f", {path.name}"),
     )
-    target = output or make_paths(None).reports / f"candidates-{number}.png"
+    target = output or unused(make_paths(None).reports / f"candidates-{number}.png")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--output: expected a picture file that can be written such as x.png, found {error}"
-        ) from error
+    except OSError as error:
+        raise InputError(f"--output: expected a picture file that can be written, found {error}") from error
     console.print(f"{candidates.num_masks} candidates; written: {target}", soft_wrap=True)
 
 

@@ -22,7 +22,7 @@ def export(
 
     from rich.table import Table
 
-    from semires.pipeline.commands.options import make_paths
+    from semires.pipeline.commands.options import make_paths, unused
     from semires.pipeline.progress import console
     from semires.pipeline.trained import open_trained
     from semires.stages.data.errors import InputError
@@ -32,7 +32,7 @@ def export(
         raise InputError(f"--format: expected one of {', '.join(get_args(Format))}, found {format!r}")
     chosen: Format = format  # type: ignore[assignment]
     model = open_trained(source)
-    target = output or make_paths(None).reports / f"{source.resolve().name}{SUFFIXES[chosen]}"
+    target = output or unused(make_paths(None).reports / f"{source.resolve().name}{SUFFIXES[chosen]}")
     target.parent.mkdir(parents=True, exist_ok=True)
     parities = export_model(model, target, chosen, fixed_size=fixed_size)
     table = Table("images", "largest difference of logits", "same argmax")

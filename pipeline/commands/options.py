@@ -1,7 +1,8 @@
 """Options that several commands take, and what they become."""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,6 +100,29 @@ def make_paths(
     from semires.pipeline.paths import Paths
 
     return Paths(**given(data=data, images=images, runs=runs), allow_missing=allow_missing)
+
+
+def unused(path: Path) -> Path:
+    """`path`, or where something is there already the first of `<stem>-2`, `<stem>-3`, …: what a command wrote earlier
+    under a name that nobody chose is not lost."""
+    return next(found for found in _numbered(path) if not found.exists())
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    for number in itertools.count(2):
+        yield path.with_stem(f"{path.stem}-{number}")
+
+
+def check_picture(option: str, path: Path) -> None:
+    """InputError unless `path` may be the name of a picture: before minutes of work."""
+    from PIL import Image
+
+    from semires.stages.data.errors import InputError
+
+    if path.is_dir() or Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        found = f"the folder {path}" if path.is_dir() else str(path)
+        raise InputError(f"{option}: expected the name of a picture file such as x.png, found {found}; give one")
 
 
 def prepare_json(json_file: Path | None) -> None:

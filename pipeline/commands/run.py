@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, Store, make_paths, prepare_file
+from semires.pipeline.commands.options import (
+    AllowMissing,
+    CocoImages,
+    Data,
+    Device,
+    Store,
+    check_picture,
+    make_paths,
+    prepare_file,
+    unused,
+)
 
 
 def evaluate(
@@ -90,12 +100,21 @@ def predict(
     model: Annotated[
         str | None, typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the two pictures. Default: reports.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the two pictures (default: reports), or the mask's name x.png, beside x_overlay.png."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace pictures that are there. Without it new ones get a number.")
+    ] = False,
     device: Device = None,
 ) -> None:
-    """Write the mask of what an expression means (PNG), and an overlay of it on the image (PNG)."""
+    """Write the mask of what an expression means (PNG), and an overlay of it on the image (PNG), both upright."""
     from PIL import Image
 
+    from semires.pipeline.prediction_files import PredictionFiles
     from semires.pipeline.progress import console
     from semires.pipeline.stage_runs import choose_device
     from semires.stages.data.errors import InputError
@@ -106,15 +125,12 @@ def predict(
 
     if (run is None) == (model is None):
         raise InputError(f"expected either --run or --model, found {'neither' if run is None else 'both'}; give one")
-    pixels = load_image(image)
+    files = PredictionFiles(output=output or make_paths(None).reports, image=image, overwrite=overwrite)
+    pixels = load_image(image, upright=True)
     chosen_device = choose_device(device)
     network = ResModel.from_pretrained(str(model)) if run is None else RunFolder(run).load_model()[1]
     mask = predict_mask(network.to(chosen_device), pixels, expression, chosen_device)
-    folder = output or make_paths(None).reports
-    folder.mkdir(parents=True, exist_ok=True)
-    mask_path, overlay_path = folder / f"{image.stem}_mask.png", folder / f"{image.stem}_overlay.png"
-    Image.fromarray(mask).save(mask_path)
-    overlay(pixels, mask).save(overlay_path)
+    mask_path, overlay_path = files.save(Image.fromarray(mask), overlay(pixels, mask))
     console.print(f"{mask.mean() * 100:.1f}% of the image; written: {mask_path}, {overlay_path}", soft_wrap=True)
 
 
@@ -134,7 +150,8 @@ def figure(
     from semires.pipeline.stage_runs import choose_device
 
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
-    target = output or paths.reports / "refinement.png"
+    target = output or unused(paths.reports / "refinement.png")
+    check_picture("--output", target)
     with progress() as on_progress:
         picture = refinement_figure(run, paths, choose_device(device), on_progress, num_examples=examples, store=store)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, Store, make_paths, prepare_json
+from semires.pipeline.commands.options import (
+    AllowMissing,
+    CocoImages,
+    Data,
+    Device,
+    Store,
+    make_paths,
+    prepare_json,
+    unused,
+)
 
 app = typer.Typer(help="Measure ideas on a finished run, without training.", no_args_is_help=True)
 
@@ -46,7 +55,7 @@ def labels_study(
         console.print(table)
     for note in notes(found):
         console.print(note, soft_wrap=True)
-    target = json_file or paths.reports / "labels.json"
+    target = json_file or unused(paths.reports / "labels.json")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     console.print(f"written: {target}", soft_wrap=True)

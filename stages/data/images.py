@@ -1,8 +1,8 @@
 """Image files as RGB pixels, PNG files as masks.
 
-The EXIF orientation is **not** applied: COCO's polygons and run lengths are drawn in the frame of the stored pixels, so
-turning a photograph that carries an orientation would turn it away from its masks. Colour profiles are not applied
-either, as in the public code.
+The EXIF orientation is **not** applied unless asked for: COCO's polygons and run lengths are drawn in the frame of the
+stored pixels, so turning a photograph that carries an orientation would turn it away from its masks. Colour profiles
+are not applied either, as in the public code.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from semires.stages.data.errors import InputError
 
@@ -25,15 +25,16 @@ _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 ReadT = TypeVar("ReadT")
 
 
-def load_image(path: Path | str) -> NDArray[np.uint8]:
-    """The image at `path`, uint8 [H, W, 3], RGB, in the orientation the file stores.
+def load_image(path: Path | str, *, upright: bool = False) -> NDArray[np.uint8]:
+    """The image at `path`, uint8 [H, W, 3], RGB, in the orientation the file stores; `upright`: as cameras and viewers
+    show it, turned by its EXIF orientation.
 
     Grey, palette, CMYK and 16-bit images are converted (of 16 bits the upper eight are kept); transparency is dropped.
 
     Raises `InputError`, naming the file, when it is missing, not an image, cut off or damaged, of floating-point or of
     more than 16-bit pixels, or larger than `MAX_PIXELS` pixels.
     """
-    return _read(Path(path), _to_rgb)
+    return _read(Path(path), _to_upright_rgb if upright else _to_rgb)
 
 
 def load_mask(path: Path | str) -> NDArray[np.bool_]:
@@ -90,6 +91,10 @@ def load_image_of_size(path: Path | str, size: tuple[int, int]) -> NDArray[np.ui
 
 def _too_large(path: Path, found: str) -> InputError:
     return InputError(f"{path}: expected an image of at most {MAX_PIXELS} pixels, found {found}; scale it down")
+
+
+def _to_upright_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    return _to_rgb(ImageOps.exif_transpose(image), path)
 
 
 def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:

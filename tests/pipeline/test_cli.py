@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import typer
@@ -46,16 +45,6 @@ def sam_file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     save_file(build_tiny_sam().state_dict(), tmp_path / "sam.safetensors")
     return tmp_path / "sam.safetensors"
-
-
-def write_run(path: Path) -> Path:
-    """A run with random weights."""
-    config = TrainConfig(split="refshapes", model="nano", method="supervised", labeled=0.25)
-    folder = RunFolder(path)
-    folder.start(config, [1])
-    torch.manual_seed(0)
-    folder.save_best(config.build_model(pretrained=False).state_dict())
-    return path
 
 
 def commands(command: Any, name: str = "semires") -> Iterator[tuple[str, Any]]:
@@ -456,31 +445,6 @@ def test_train__a_name_that_is_taken(
     assert finished.code == 0
     assert "runs/one was trained with blur_labeled False, not True" in finished.out.splitlines()
     assert_refused(semires(*arguments[:-4], *shared, "--labeled", 0.5, "--name", "three"), "--burn-in", "labeled 0.5")
-
-
-def test_predict__refusals(semires: Semires, assert_refused: Refused, tmp_path: Path) -> None:
-    Image.new("RGB", (20, 10), "red").save(tmp_path / "one.png")
-    (tmp_path / "text.jpg").write_text("no image")
-    run = write_run(tmp_path / "run")
-    assert_refused(semires("predict", "text.jpg", "left", "--run", run), "text.jpg: expected an image, found")
-    assert_refused(semires("predict", "one.png", "left", "--run", "other"), "expected a run of `semires train`")
-    assert_refused(semires("predict", "one.png", " ", "--run", run), "found an empty one")
-    assert not (tmp_path / "reports").exists()
-
-
-def test_predict__writes_mask_and_overlay_at_the_images_size(semires: Semires, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (57, 91, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "one.png")
-    finished = semires("predict", "one.png", "left circle", "--run", write_run(tmp_path / "run"), "--output", "out")
-    assert finished.code == 0, finished.err
-    with (
-        Image.open(tmp_path / "out" / "one_mask.png") as mask,
-        Image.open(tmp_path / "out" / "one_overlay.png") as both,
-    ):
-        assert mask.size == both.size == (91, 57)
-        assert mask.mode == "1"
-        share = np.asarray(mask).mean() * 100
-    assert finished.out.startswith(f"{share:.1f}% of the image")
 
 
 @pytest.mark.usefixtures("small_refshapes")

@@ -108,19 +108,29 @@ class Tokenizer:
         """(input_ids, attention_mask), both int64 [B, max_tokens].
 
         A row is [CLS] words [SEP], then [PAD]; a longer expression loses its last words, and without `keep_sep` its
-        [SEP]. The mask is 1 at tokens, 0 at padding. An empty expression is [CLS] [SEP].
+        [SEP]. The mask is 1 at tokens, 0 at padding. An empty expression is [CLS] [SEP]. InputError for text with half
+        a character, as bytes that are no UTF-8 and damaged JSON give.
         """
         ids = torch.full((len(expressions), self.max_tokens), self._tokenizer.pad_token_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         # One at a time: the batch call starts threads in Rust, after which forked data-loader workers print warnings.
         for row, expression in enumerate(expressions):
-            if self.keep_sep:
-                tokens = self._tokenizer.encode(expression, truncation=True, max_length=self.max_tokens)
-            else:
-                tokens = self._tokenizer.encode(expression)[: self.max_tokens]
+            tokens = self._encode(expression)
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         return ids, mask
+
+    def _encode(self, expression: str) -> list[int]:
+        try:
+            if self.keep_sep:
+                ids: list[int] = self._tokenizer.encode(expression, truncation=True, max_length=self.max_tokens)
+                return ids
+            ids = self._tokenizer.encode(expression)[: self.max_tokens]
+            return ids
+        except TypeError as error:  # its word for what is no UTF-8
+            raise InputError(
+                f"expected an expression in UTF-8, found {expression!r}: write it in this encoding"
+            ) from error
 
     def tokens(self, expression: str) -> list[str]:
         """The word pieces of an expression, without special tokens and untruncated: what the model can read of it."""
