@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semires.stages.data.checking.counts import SplitCounts, count_splits
 from semires.stages.data.errors import InputError
 from semires.stages.data.garbage import paused_garbage_collection
 from semires.stages.data.hub import download_dataset, is_hub_name
@@ -43,15 +44,6 @@ HUB_SPLITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitCount:
-    """What is written of one split."""
-
-    refs: int
-    images: int
-    expressions: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class ImportReport:
     """What an import wrote: the data set's name, how many files are new, the counts of each split, and in a line each
     what was left out and what else is to be known."""
@@ -59,7 +51,7 @@ class ImportReport:
     name: str
     folder: Path
     num_files: int
-    counts: dict[str, SplitCount]
+    counts: dict[str, SplitCounts]
     lines: tuple[str, ...]
 
 
@@ -205,7 +197,7 @@ def _boxes_of(annotations: Iterable[dict[str, Any]]) -> dict[int, Box]:
     return {record["id"]: tuple(record["bbox"]) for record in annotations if len(record.get("bbox", ())) == 4}
 
 
-def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[str, SplitCount], list[str]]:
+def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[str, SplitCounts], list[str]]:
     """The counts of each split, and in lines what the reader will leave out; InputError, which names the source, where
     it cannot read what is to be written."""
     try:
@@ -221,17 +213,8 @@ def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[
     kinds: dict[str, Any] = {str(name): tuple(ids) for name, ids in dropped.items()}
     problems = ReferProblems(**kinds)
     order = {split: number for number, split in enumerate(("train", "val", "testA", "testB", "test"))}
-    splits = sorted({ref.split for ref in refs}, key=lambda split: (order.get(split, len(order)), split))
-    of_split = {split: [ref for ref in refs if ref.split == split] for split in splits}
-    counts = {
-        split: SplitCount(
-            refs=len(found),
-            images=len({ref.image_id for ref in found}),
-            expressions=sum(len(ref.expressions) for ref in found),
-        )
-        for split, found in of_split.items()
-    }
-    return counts, [f"written, but left out when read: {line}" for line in problems.summary()]
+    counts = sorted(count_splits(refs).items(), key=lambda of_split: (order.get(of_split[0], len(order)), of_split[0]))
+    return dict(counts), [f"written, but left out when read: {line}" for line in problems.summary()]
 
 
 def _some(ids: Sequence[object]) -> str:

@@ -4,9 +4,10 @@ from semires.stages.data.splits import SPLITS
 
 
 def test_published__of_every_data_set_and_split() -> None:
-    assert list(PUBLISHED) == list(SPLITS)
-    for name, spec in SPLITS.items():
-        assert tuple(PUBLISHED[name]) == ("train", *spec.evaluation)
+    # What an import names itself, a cleaned copy for instance, is not what is published.
+    assert list(PUBLISHED) == [name for name in SPLITS if not name.endswith(("-clean", "-lmms", "-m"))]
+    for name, counts in PUBLISHED.items():
+        assert tuple(counts) == ("train", *SPLITS[name].evaluation)
 
 
 def test_published__totals_that_papers_give() -> None:
