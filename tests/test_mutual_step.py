@@ -123,7 +123,15 @@ class Transcription:
                 unmatched.append((pwa[b] * cross_entropy(logits_b, label[b])).mean())
         means = [self.class_weighted(refined)] if refined else []
         means += [cast(Tensor, sum(unmatched)) / len(unmatched)] if unmatched else []
-        loss_unsup = cast(Tensor, sum(means)) / len(means)
+        if config.method == "semires-cc":  # the two together, every label for itself
+            of_refined = torch.stack([class_weights(target).sum() for _, target in refined]).sum() if refined else 0
+            of_unmatched = len(unmatched) * SIZE * SIZE
+            totals = [of_refined] * bool(refined) + [of_unmatched] * bool(unmatched)
+            loss_unsup = cast(
+                Tensor, sum(mean * total for mean, total in zip(means, totals, strict=True)) / sum(totals)
+            )
+        else:
+            loss_unsup = cast(Tensor, sum(means)) / len(means)
 
         self.student.zero_grad()
         (config.lambda_sup * loss_sup + config.lambda_unsup * loss_unsup).backward()  # eq. 4
@@ -146,7 +154,7 @@ class Transcription:
         """Cross-entropy with the class weights 0.9 and 1.1, in the recipe's mean over all pixels of the samples."""
         total, divisor = torch.zeros((), dtype=torch.float64), 0.0
         for logits, target in samples:
-            weights = target.double() * 1.1 + (~target).double() * 0.9
+            weights = class_weights(target)
             total = total + (weights * cross_entropy(logits, target)).sum()
             divisor += weights.sum().item() if self.config.mutual_loss_mean == "weighted" else target.numel()
         return total / divisor
@@ -181,6 +189,10 @@ class Transcription:
 def imagenet(images: Tensor) -> Tensor:
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return (images - mean) / std
+
+
+def class_weights(target: Tensor) -> Tensor:
+    return target.double() * 1.1 + (~target).double() * 0.9
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -63,6 +63,13 @@ def train(
             "(default 0.7; 0: always 0.5)."
         ),
     ] = None,
+    label_mean: Annotated[
+        str | None,
+        typer.Option(
+            help="semires-cc: mean of the loss over all labels (default), or kinds: of the matched labels' mean and "
+            "the unmatched ones'."
+        ),
+    ] = None,
     most_refs: Annotated[
         int | None, typer.Option(help="semires-cc: most refs of an image labeled together (default: a batch's).")
     ] = None,
@@ -231,7 +238,9 @@ def train(
         if patience is not None:
             changed["patience"] = patience or None
         matched = dataclasses.replace(start.match, **given(iou_rate=iou_rate, inter1=inter1, inter2=inter2))
-        group = dataclasses.replace(start.group, **given(compete=compete, label_floor=label_floor, most_refs=most_refs))
+        group = dataclasses.replace(
+            start.group, **given(compete=compete, label_floor=label_floor, label_mean=label_mean, most_refs=most_refs)
+        )
         if expressions is not None:
             group = dataclasses.replace(group, expressions=expressions or None)
         config = dataclasses.replace(start, match=matched, group=group, **changed)
@@ -247,6 +256,7 @@ def train(
                 expressions=expressions,
                 compete=compete,
                 label_floor=label_floor,
+                label_mean=label_mean,
                 most_refs=most_refs,
             ),
         )
@@ -308,7 +318,7 @@ def train(
 REFINED, GROUPED = ("semires", "semires-cc"), ("semires-cc",)
 METHODS_THAT_READ = {
     **dict.fromkeys(("matching", "iou_rate", "inter1", "inter2", "pwa"), REFINED),
-    **dict.fromkeys(("expressions", "compete", "label_floor", "most_refs"), GROUPED),
+    **dict.fromkeys(("expressions", "compete", "label_floor", "label_mean", "most_refs"), GROUPED),
     "confidence_filter": ("baseline",),
 }
 MATCHINGS_THAT_READ = {"iou_rate": ("iom",), "inter1": ("cpi", "cpi-u"), "inter2": ("cpi", "cpi-o")}

@@ -25,6 +25,9 @@ Method = Literal["supervised", "baseline", "semires", "semires-cc"]
 UNSAID: dict[str, Any] = {"text": "sent", "eval_text": "sent", "blur_labeled": True, "text_dropout_burn_in": True}
 """What runs did from before these settings existed, where that is no longer the default."""
 
+UNSAID_OF_GROUP: dict[str, Any] = {"label_floor": 0.0, "label_mean": "kinds"}
+"""The same of `semires-cc`'s own settings."""
+
 FREE = ("num_workers", "gradient_checkpointing", "save_minutes")
 """Settings that change nothing that is computed: with others a run may go on, on another machine for instance."""
 
@@ -201,7 +204,7 @@ class TrainConfig:
                 if values.get(name) == published and values.get("model") in ("base", "nano"):
                     values[name] = None
             if values.get("method") == "semires-cc" and "group" in values:
-                values["group"] = {"label_floor": 0.0} | dict(values["group"])  # runs from before there was one
+                values["group"] = UNSAID_OF_GROUP | dict(values["group"])
             for name, kind in (("match", MatchConfig), ("views", ViewConfig), ("group", GroupConfig)):
                 if name in values:
                     values[name] = kind(**values[name])

@@ -152,6 +152,13 @@ def mean_of_kinds(sums: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]) ->
     return (matched + unmatched) / num_kinds
 
 
+def mean_of_labels(sums: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]) -> Tensor:
+    """The mean over matched and unmatched samples together: of ten labels of which one is unmatched, that one has a
+    tenth of the weight, where in `mean_of_kinds` it has half."""
+    total = sums[0] + sums[1]
+    return total / (totals[0] + totals[1]).to(total.dtype)
+
+
 def _weights_of_samples(
     target: Tensor, kept: Tensor | None, class_weights: tuple[float, float], mean: LossMean
 ) -> Tensor:

@@ -28,6 +28,7 @@ from semires.stages.train.labels.pwa import pwa_weights
 from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.losses import (
     mean_of_kinds,
+    mean_of_labels,
     supervised_sum,
     supervised_total,
     unsupervised_sums,
@@ -231,7 +232,8 @@ class TrainStep:
             kept=None if labels.kept is None else labels.kept[rows_u],
             class_weights=config.class_weights,
         )
-        loss_unsup = mean_of_kinds(of_kinds, totals.labels)
+        mean = mean_of_labels if config.is_grouped and config.group.label_mean == "labels" else mean_of_kinds
+        loss_unsup = mean(of_kinds, totals.labels)
         _add(sums, "loss_unsup", loss_unsup)
         return config.lambda_sup * loss + config.lambda_unsup * loss_unsup
 

@@ -146,7 +146,7 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("cache-sam", "--split", "refcoco", "--images", "."), ("both",)),
     (("cache-sam", "--split", "refcoco"), ("no data for refcoco", "refs(unc).p", "instances.json", "README")),
     (("cache-sam", "--split", "refcoco+", "--coco-images", "."), ("no data for refcoco+",)),
-    (("cache-sam", "--split", "nonsense"), ("expected a split of refcoco", "'nonsense'")),
+    (("cache-sam", "--split", "nonsense"), ("--split: expected one of refcoco", "'nonsense'")),
     (("cache-sam", "--split", "refcoco", "--device", "gpu"), ("--device", "'gpu'")),
     (("cache-sam", "--split", "refcoco", "--points-per-side", 0), ("points_per_side: expected 1 or more, found 0",)),
     (("cache-sam", "--split", "refshapes", "--precision", "int8"), ("--precision: expected one of", "'int8'")),
@@ -250,9 +250,12 @@ def test_cache_sam__names_refs_it_leaves_out(
     fake = write_refer("refcoco", num_train=2, images=tmp_path / "coco")
     next(fake.images.glob(f"*{fake.train_ids[0]:012d}.jpg")).unlink()
     arguments = ("cache-sam", "--split", "refcoco", "--data", fake.root, "--coco-images", fake.images)
-    finished = semires(*arguments, "--sam", "tiny", "--sam-checkpoint", sam_file, *ALL_MASKS)
-    assert finished.code == 0
-    assert "refcoco: 2 refs dropped: image file missing (ref ids 0, 1)" in finished.out
+    arguments = (*arguments, "--sam", "tiny", "--sam-checkpoint", sam_file, *ALL_MASKS)
+    refused = semires(*arguments)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "2 of 4 of train (ref ids 0, 1)" in refused.err
+    assert "refcoco: 2 refs dropped: image file missing (ref ids 0, 1)" in refused.out
+    assert semires(*arguments, "--allow-missing").code == 0
     assert CandidateStore(fake.root / "cache" / "refcoco.zarr").image_ids.tolist() == fake.train_ids[1:]
 
 
@@ -360,11 +363,14 @@ def test_train__recipe_and_options_that_win_over_it(
     assert RunFolder(run / "burn-in").read_config() == config.burn_in()
     # Typed, 0 is no patience, also where the recipe has some.
     group = ("--expressions", 0, "--compete", "none", "--label-floor", 0.4, "--most-refs", 3)
+    group = (*group, "--label-mean", "kinds")
     two = ("--recipe", "public-code", "--patience", 0, "--name", "two", "--method", "semires-cc")
     assert semires(*arguments, *two, *group).code == 0
     config = RunFolder(tmp_path / "runs" / "two").read_config()
     assert config.patience is None
-    assert config.group == GroupConfig(expressions=None, compete="none", label_floor=0.4, most_refs=3)
+    assert config.group == GroupConfig(
+        expressions=None, compete="none", label_floor=0.4, label_mean="kinds", most_refs=3
+    )
     assert_refused(semires(*arguments, *group), "--expressions: expected --method semires-cc, found 'semires'")
     assert_refused(
         semires(*arguments, "--method", "baseline", "--inter1", 0.5),

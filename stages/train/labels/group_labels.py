@@ -22,6 +22,7 @@ from semires.stages.train.models.normalization import normalize
 from semires.stages.train.reading.samples import Batch
 
 Compete = Literal["pixels", "none"]
+LabelMean = Literal["labels", "kinds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,10 @@ class GroupConfig:
     expressions: how many expressions of a ref the teacher reads, its mean probability being the label's; None: all. A
     teacher's forward pass each. compete: whether the refs of an image compete for its "pixels" or "none" do.
     label_floor: a pixel is labeled above this share of the ref's highest probability where that is below 0.5, so that
-    a ref does not lose its label; 0: only above 0.5, as in the paper. most_refs: of an image with more refs so many at
-    most are labeled together; None: as many as a batch holds.
+    a ref does not lose its label; 0: only above 0.5, as in the paper. label_mean: of matched and unmatched labels the
+    loss is the mean over all "labels", or as in the public code the mean of the two "kinds", in which the few unmatched
+    ones count as much as all others. most_refs: of an image with more refs so many at most are labeled together; None:
+    as many as a batch holds.
 
     InputError for values that mean nothing.
     """
@@ -40,11 +43,16 @@ class GroupConfig:
     expressions: int | None = 2
     compete: Compete = "pixels"
     label_floor: float = 0.7
+    label_mean: LabelMean = "labels"
     most_refs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.compete not in get_args(Compete):
-            raise InputError(f"--compete: expected one of {', '.join(get_args(Compete))}, found {self.compete!r}")
+        for name, kind in (("compete", Compete), ("label_mean", LabelMean)):
+            if getattr(self, name) not in get_args(kind):
+                raise InputError(
+                    f"--{name.replace('_', '-')}: expected one of {', '.join(get_args(kind))}, found "
+                    f"{getattr(self, name)!r}"
+                )
         for name, option in (("expressions", "--expressions"), ("most_refs", "--most-refs")):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -15,7 +15,7 @@ MUTUAL: dict[str, Any] = {
     "match": MatchConfig(strategy="iom"),
     "pwa": False,
     "confidence_filter": 0.05,
-    "group": GroupConfig(expressions=None, compete="none", label_floor=0.4, most_refs=4),
+    "group": GroupConfig(expressions=None, compete="none", label_floor=0.4, label_mean="kinds", most_refs=4),
     "mutual_epochs": 7,
     "batch_labeled": 5,
     "batch_unlabeled": 9,
@@ -89,11 +89,11 @@ def test_from_dict__a_run_from_before_there_were_sizes() -> None:
     assert TrainConfig.from_dict({"model": "nano", **named}) == TrainConfig(model="nano", **UNSAID)
 
 
-def test_from_dict__a_semires_cc_run_from_before_labels_had_a_floor() -> None:
+def test_from_dict__a_semires_cc_run_says_less_than_one_of_today() -> None:
     written = TrainConfig(method="semires-cc", group=GroupConfig(expressions=3)).to_dict()
     assert TrainConfig.from_dict(written).group == GroupConfig(expressions=3)
-    del written["group"]["label_floor"]
-    assert TrainConfig.from_dict(written).group == GroupConfig(expressions=3, label_floor=0.0)
+    del written["group"]["label_floor"], written["group"]["label_mean"]
+    assert TrainConfig.from_dict(written).group == GroupConfig(expressions=3, label_floor=0.0, label_mean="kinds")
     # Of the other methods none reads it: they are what they were.
     assert TrainConfig.from_dict(written | {"method": "semires"}).group == GroupConfig(expressions=3)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from semires.stages.train.losses import (
     mean_of_kinds,
+    mean_of_labels,
     supervised_loss,
     unsupervised_loss,
     unsupervised_sums,
@@ -149,3 +150,19 @@ def test_unsupervised_sums__of_the_pixels_that_are_kept(batch: tuple[Tensor, Ten
     logits = logits.detach().clone()
     logits.permute(0, 2, 3, 1)[~kept] = torch.inf  # what is left out must not leak
     assert unsupervised_sums(logits, target, matched, None, kept=kept)[0].isfinite()
+
+
+@pytest.mark.parametrize("num_matched", [0, 1, 3, 4])
+def test_mean_of_labels__every_pixel_by_its_own_weight(batch: tuple[Tensor, Tensor, Tensor], num_matched: int) -> None:
+    logits, target, pwa = batch
+    matched = torch.arange(4) < num_matched
+    found = mean_of_labels(
+        unsupervised_sums(logits, target, matched, pwa), unsupervised_totals(target, matched, pwa=True)
+    )
+    loss = F.cross_entropy(logits, target.long(), reduction="none")
+    of_class = torch.where(target, 1.1, 0.9)
+    weights = torch.where(matched[:, None, None], of_class, pwa)
+    total = torch.where(matched[:, None, None], of_class, 1.0).sum()
+    torch.testing.assert_close(found, (loss * weights).sum() / total)
+    if num_matched in (0, 4):
+        torch.testing.assert_close(found, unsupervised_loss(logits, target, matched, pwa))

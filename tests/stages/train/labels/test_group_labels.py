@@ -111,6 +111,7 @@ def test_group_labels__pixel_by_pixel(
         ({"most_refs": 0}, "--most-refs: expected 1 or more, found 0"),
         ({"label_floor": 1.0}, "--label-floor: expected a share from 0 to below 1, found 1.0"),
         ({"label_floor": -0.1}, "--label-floor: expected a share from 0 to below 1, found -0.1"),
+        ({"label_mean": "all"}, "--label-mean: expected one of labels, kinds, found 'all'"),
         ({"compete": "boxes"}, "--compete: expected one of pixels, none, found 'boxes'"),
     ],
 )
