@@ -343,3 +343,35 @@ def test_train_step__parts_of_a_batch_add_up_to_it(matched: list[bool], micro_ba
         found.append([*gradients, *(sums[name].double() for name in sorted(sums))])
     for parts, whole in zip(found[1], found[0], strict=True):
         torch.testing.assert_close(parts, whole, atol=1e-12, rtol=1e-9)
+
+
+def test_train_step__labels_that_nobody_can_measure_are_learned_from_and_not_counted() -> None:
+    config = dataclasses.replace(train_recipe("refcoco"), method="semires", precision="fp32")
+    model = make_model().eval()
+    generator = torch.Generator().manual_seed(2)
+    labeled = make_batch(generator, 2, [torch.zeros(0, SIZE, SIZE, dtype=torch.bool)] * 2)
+    unlabeled = make_batch(generator, 3, [make_candidates(True)] * 3)
+
+    def step_with(*has_mask: bool) -> tuple[dict[str, float], list[Tensor]]:
+        known = torch.tensor(has_mask)
+        batch = dataclasses.replace(unlabeled, has_mask=known, masks=unlabeled.masks & known[:, None, None])
+        student = copy.deepcopy(model)
+        step = TrainStep(config, student, EmaTeacher(model), Ranks(), torch.device("cpu"))
+        sums = step(labeled, batch, step.draw(labeled, batch, torch.Generator().manual_seed(5)))
+        gradients = [cast(Tensor, parameter.grad) for parameter in student.parameters()]
+        return {name: float(value) for name, value in sums.items()}, gradients
+
+    every, expected = step_with(True, True, True)
+    apart = [step_with(*(number == known for number in range(3)))[0] for known in range(3)]
+    none, gradients = step_with(False, False, False)
+    for one, other in zip(gradients, expected, strict=True):
+        assert torch.equal(one, other)
+    measured = ("label_iou_before", "label_iou_after", "improved", "worsened", "num_measured")
+    for name, value in every.items():
+        if name in measured:
+            assert value == pytest.approx(sum(sums[name] for sums in apart), abs=1e-12)
+            assert none[name] == 0
+        else:  # losses, num_labels, matched
+            assert value == none[name] == apart[0][name]
+    assert (every["num_measured"], every["num_labels"], every["matched"]) == (3, 3, 3)
+    assert every["label_iou_before"] > 0

@@ -57,7 +57,7 @@ class StepSums:
             self.num_steps = max(self.num_steps, state.get("num_steps", 0))
             sums = state.get("sums", {})
             if "num_labels" in sums:  # of before there were labels that nothing measures
-                sums = {"num_measured": sums["num_labels"], **sums}
+                sums = {"num_measured": sums["num_labels"].clone(), **sums}
             for name, value in sums.items():
                 value = value.to(self._device)
                 self._sums[name] = self._sums[name] + value if name in self._sums else value

@@ -1,5 +1,6 @@
 import pickle
 from multiprocessing.reduction import ForkingPickler
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def test_shared_annotations__each_is_what_the_data_set_has(refshapes: ReferDatas
         found = shared[index]
         assert (found.ref_id, found.image_id, found.texts) == (ref.ref_id, ref.image_id, ref.texts(text))
         np.testing.assert_array_equal(shared.image(found), refshapes.image(ref.image_id))
-        np.testing.assert_array_equal(shared.mask(found), refshapes.mask(ref))
+        np.testing.assert_array_equal(cast(Any, shared.mask(found)), refshapes.mask(ref))
 
 
 def test_shared_annotations__of_no_ref(refshapes: ReferDataset) -> None:
@@ -47,3 +48,15 @@ def test_image__of_another_size_than_recorded(refshapes: ReferDataset, tmp_path:
     Image.new("RGB", (5, 4)).save(shared._image_folder / annotation.image.file_name)
     with pytest.raises(InputError, match=r"expected \(96, 128\) pixels .* found \(4, 5\); the masks need the original"):
         shared.image(annotation)
+
+
+def test_shared_annotations__a_mask_that_is_not_known(refshapes: ReferDataset) -> None:
+    refs = refshapes.refs_of("train")[:2]
+    kept = {refs[1].ann_id: refshapes.segmentation(refs[1])}
+    images = {ref.image_id: refshapes.image_record(ref.image_id) for ref in refs}
+    own = ReferDataset(
+        refshapes.spec, tuple(refs), refshapes.problems, refshapes.image_folder, images, cast(Any, kept), {}
+    )
+    shared = SharedAnnotations(own, refs, "raw")
+    assert shared.mask(shared[0]) is None
+    np.testing.assert_array_equal(cast(Any, shared.mask(shared[1])), refshapes.mask(refs[1]))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.images import MAX_PIXELS, image_id_of, load_image, resize_image
+from semires.stages.data.images import MAX_PIXELS, image_id_of, load_image, load_mask, read_header, resize_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -147,3 +147,75 @@ def test_image_id_of__stable() -> None:
 
 def test_image_id_of__names_of_any_bytes() -> None:
     assert image_id_of("bl\udcfcte.jpg") != image_id_of("blüte.jpg")
+
+
+MASK = PIXELS[..., 0] > 120
+
+
+def grey(mask: np.ndarray, value: int) -> np.ndarray:
+    return mask.astype(np.uint16 if value > 255 else np.uint8) * np.array(value, np.uint16 if value > 255 else np.uint8)
+
+
+@pytest.mark.parametrize("value", [1, 255, 7, 300, 65535])
+def test_load_mask__grey_of_any_value(tmp_path: Path, value: int) -> None:
+    Image.fromarray(grey(MASK, value)).save(tmp_path / "m.png")
+    found = load_mask(tmp_path / "m.png")
+    assert found.dtype == np.bool_
+    np.testing.assert_array_equal(found, MASK)
+
+
+@pytest.mark.parametrize("mode", ["1", "RGB", "P"])
+def test_load_mask__other_modes(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(np.repeat(grey(MASK, 255)[..., None], 3, axis=2))
+    image = image.quantize(2) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(load_mask(tmp_path / "m.png"), MASK)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_load_mask__black_is_what_looks_black(tmp_path: Path, flipped: bool) -> None:
+    """Which number a palette has for black is its writer's choice."""
+    image = Image.new("P", (9, 6))
+    image.putdata((~MASK if flipped else MASK).astype(np.uint8).ravel().tolist())
+    image.putpalette([255, 0, 0, 0, 0, 0] if flipped else [0, 0, 0, 255, 0, 0])
+    image.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(load_mask(tmp_path / "m.png"), MASK)
+
+
+def test_load_mask__refuses_what_is_not_of_two_values(tmp_path: Path) -> None:
+    for name, image, text in (
+        ("soft.png", Image.fromarray(grey(MASK, 200) // np.array([[1], [2], [1], [1], [1], [1]], np.uint8)), "several"),
+        ("map.png", Image.fromarray(PIXELS), "several"),
+        ("alpha.png", Image.fromarray(grey(MASK, 255)).convert("LA"), "transparency"),
+        ("mask.jpg", Image.fromarray(grey(MASK, 255)), "expected a mask as PNG, found JPEG"),
+    ):
+        image.save(tmp_path / name)
+        with pytest.raises(InputError, match=text) as caught:
+            load_mask(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    with pytest.raises(InputError, match="expected an image file, found none"):
+        load_mask(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
+@pytest.mark.parametrize(("orientation", "turned"), [(None, False), (0, False), (1, False), (3, True), (6, True)])
+def test_read_header__is_what_is_loaded(tmp_path: Path, suffix: str, orientation: int | None, turned: bool) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / f"a.{suffix}", exif=exif)
+    found = read_header(tmp_path / f"a.{suffix}")
+    assert found == (load_image(tmp_path / f"a.{suffix}").shape[:2], turned and suffix != "tiff")  # Pillow turns TIFF
+
+
+def test_read_header__of_a_png_decodes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "head.png").write_bytes(png_header(30, 20))
+    assert read_header(tmp_path / "head.png") == ((20, 30), False)
+    (tmp_path / "bomb.png").write_bytes(png_header(20_000, 20_000))
+    with pytest.raises(InputError, match="expected an image of at most"):
+        read_header(tmp_path / "bomb.png")
+
+
+def test_read_header__damaged_exif_is_none(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense")
+    assert read_header(tmp_path / "a.jpg") == ((6, 9), False)

@@ -148,3 +148,19 @@ def test_split_refs__refuses_images_of_no_ref() -> None:
         split_refs(REFS, [5000, 1, 2, 3, 4, 5, 6, 7])
     with pytest.raises(InputError, match="no image at all"):
         split_refs(REFS, [])
+
+
+def test_draw_labeled_images__only_of_those_with_masks() -> None:
+    refs = [FakeRef(ref_id, ref_id // 2, has_mask=ref_id % 4 == 1) for ref_id in range(40)]  # on every other image
+    assert sorted(draw_labeled_images(refs, 1)) == list(range(0, 20, 2))
+    assert len(draw_labeled_images(refs, 0.5)) == 5
+    with pytest.raises(InputError, match=r"of 0 images; the split has no train refs with masks"):
+        draw_labeled_images([FakeRef(1, 1, has_mask=False)], 1)
+
+
+def test_split_refs__a_ref_without_a_mask_is_unlabeled_wherever_it_is() -> None:
+    refs = [FakeRef(1, 1), FakeRef(2, 1, has_mask=False), FakeRef(3, 2), FakeRef(4, 3, has_mask=False)]
+    assert split_refs(refs, [1]) == ([refs[0]], refs[1:])
+    assert split_refs(refs, [1, 2]) == ([refs[0], refs[2]], [refs[1], refs[3]])
+    with pytest.raises(InputError, match=r"of the train refs with masks, found 1 of 2 that are on none \(3\)"):
+        split_refs(refs, [1, 3])

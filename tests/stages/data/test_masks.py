@@ -11,7 +11,14 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.masks import decode_segmentation, nearest_indices, parse_segmentation, resize_mask
+from semires.stages.data.masks import (
+    decode_segmentation,
+    encode_mask,
+    is_empty,
+    nearest_indices,
+    parse_segmentation,
+    resize_mask,
+)
 
 
 def square(left: int, top: int, side: int) -> list[float]:
@@ -197,3 +204,24 @@ def test_nearest_indices__are_pils_for_every_side() -> None:
         for out_size in (96, 320, 384, 480, 512):
             found = np.asarray(ramp.resize((out_size, 1), Image.Resampling.NEAREST))[0]
             assert np.array_equal(found, nearest_indices(in_size, out_size)), (in_size, out_size)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_encode_mask__is_read_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((5, 7)) < (0.0, 0.1, 0.5, 0.9, 1.0, 0.5)[seed]
+    runs = encode_mask(mask)
+    assert runs.dtype == np.int32
+    assert runs.tolist() == runs_of(mask)
+    np.testing.assert_array_equal(decode_segmentation(runs, 5, 7), mask)
+    assert is_empty(runs, 5, 7) == (not mask.any())
+
+
+@pytest.mark.parametrize(
+    ("polygons", "empty"),
+    [([square(1, 2, 3)], False), ([square(-6, 0, 2)], True), ([square(-6, 0, 2), square(1, 1, 2)], False)],
+)
+def test_is_empty__polygons(polygons: list[list[float]], empty: bool) -> None:
+    parsed = parse_segmentation(polygons, 8, 10)
+    assert parsed is not None
+    assert is_empty(parsed, 8, 10) == empty == (not decode_segmentation(parsed, 8, 10).any())
