@@ -1,9 +1,10 @@
 """What tests of several modules share: a RefShapes of a few scenes, a store of their true masks, original layouts."""
 
+import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,6 +58,27 @@ def refshapes_root(tmp_path_factory: pytest.TempPathFactory, refshapes_config: R
 def refshapes(refshapes_root: Path) -> ReferDataset:
     """The data set at `refshapes_root`."""
     return ReferDataset.load(refshapes_root, "refshapes")
+
+
+@pytest.fixture(scope="session")
+def without_masks(refshapes: ReferDataset) -> Callable[[Iterable[int]], ReferDataset]:
+    """`without_masks(ref_ids)`: the data set as own data has it where nobody has drawn the masks of these refs."""
+
+    def make(ref_ids: Iterable[int]) -> ReferDataset:
+        unknown = set(ref_ids)
+        refs = tuple(dataclasses.replace(ref, has_mask=ref.ref_id not in unknown) for ref in refshapes.refs)
+        segmentations = {ref.ann_id: refshapes.segmentation(ref) for ref in refs if ref.has_mask}
+        return ReferDataset(
+            refshapes.spec,
+            refs,
+            refshapes.problems,
+            refshapes.image_folder,
+            {image_id: refshapes.image_record(image_id) for image_id in refshapes.image_ids},
+            {ann_id: mask for ann_id, mask in segmentations.items() if mask is not None},
+            {ref.category_id: refshapes.category(ref) for ref in refs},
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

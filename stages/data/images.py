@@ -51,7 +51,7 @@ def load_mask(path: Path | str) -> NDArray[np.bool_]:
 
 def read_header(path: Path | str) -> tuple[tuple[int, int], bool]:
     """(height, width) in pixels of the image at `path` as `load_image` gives it, and whether its EXIF orientation asks
-    for another one; no pixel is decoded. Raises `InputError` as `load_image` does for what the head of the file tells."""
+    for another one; no pixel is decoded. Raises `InputError` as `load_image` does for what a file's head tells."""
     return _read(Path(path), _to_header)
 
 
@@ -132,7 +132,7 @@ def _to_mask(image: Image.Image, path: Path) -> NDArray[np.bool_]:
 
 def _to_header(image: Image.Image, path: Path) -> tuple[tuple[int, int], bool]:
     try:
-        # The base class's: that of PNG looks behind the pixels too, for which it decodes them. TIFF Pillow turns itself.
+        # The base class's: that of PNG looks behind the pixels too, which decodes them. TIFF Pillow turns itself.
         is_turned = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) not in (0, 1)
     except Exception:  # on damaged EXIF Pillow raises this and that; the pixels are none the worse
         is_turned = False

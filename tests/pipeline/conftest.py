@@ -16,6 +16,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.pipeline import cli, side_by_side
+from semires.stages.data.images import image_id_of
 from semires.stages.data.splits import SPLITS
 
 HEIGHT, WIDTH = 24, 32
@@ -146,5 +147,41 @@ def write_store() -> Callable[..., None]:
         with StoreWriter(location, manifest) as writer:
             for image_id in image_ids:
                 writer.add(Candidates.from_masks(image_id, masks, np.ones(3), np.ones(3), np.ones((3, 2))))
+
+    return write
+
+
+class Own(NamedTuple):
+    """A file of own data: its path, and the ids of its train images."""
+
+    file: Path
+    train_ids: list[int]
+
+
+@pytest.fixture
+def write_own(tmp_path: Path, write_refer: Callable[..., FakeRefer]) -> Callable[..., Own]:
+    """Write my.jsonl about the images that `write_refer` writes, the masks of the first `num_labeled` train images and
+    of val and testA among them; `change(lines)` may alter it first."""
+
+    def write(*, num_labeled: int = 4, change: Callable[[list[dict[str, Any]]], None] | None = None) -> Own:
+        fake = write_refer()
+        instances = json.loads((fake.root / "refcoco" / "instances.json").read_text())
+        names = {record["id"]: record["file_name"] for record in instances["images"]}
+        polygons = {record["id"]: record["segmentation"] for record in instances["annotations"]}
+        lines = []
+        for ref in pickle.loads((fake.root / "refcoco" / "refs(unc).p").read_bytes()):
+            if ref["split"] == "testB":
+                continue
+            image = str((fake.images / names[ref["image_id"]]).relative_to(tmp_path))
+            texts = [sentence["raw"] for sentence in ref["sentences"]]
+            line = {"image": image, "split": ref["split"], "expressions": texts}
+            if ref["split"] != "train" or ref["image_id"] in fake.train_ids[:num_labeled]:
+                line["mask"] = polygons[ref["ann_id"]]
+            lines.append(line)
+        if change is not None:
+            change(lines)
+        file = tmp_path / "my.jsonl"
+        file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        return Own(file, [image_id_of(fake.images.relative_to(tmp_path) / names[number]) for number in fake.train_ids])
 
     return write

@@ -1,5 +1,6 @@
 """Nothing hidden: a data set that lost refs on loading says so at the start of every command that reads it."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -254,3 +255,9 @@ def test_datasets__are_read_in_one_place() -> None:
         if any(f"{name}(" in path.read_text("utf-8") for name in ("ReferDataset.load", "open_dataset"))
     }
     assert loading == {"datasets.py", "side_by_side.py"}
+
+
+def test_problems_line__what_a_user_should_know_of_own_data(refshapes: ReferDataset) -> None:
+    own = copy.copy(refshapes)
+    own.notes = ("2 images ask by EXIF to be turned",)
+    assert problems_line(own, Paths()) == "refshapes: 2 images ask by EXIF to be turned"

@@ -54,3 +54,15 @@ def test_data__from_the_environment(monkeypatch: pytest.MonkeyPatch, value: str 
     if value is not None:
         monkeypatch.setenv("SEMIRES_DATA", value)
     assert Paths().data == Path(expected)
+
+
+def test_own_data__lies_beside_its_file(tmp_path: Path) -> None:
+    """Two files of one name are two data sets: their stores must not be one."""
+    paths = Paths(data=tmp_path / "data", images=Path("coco"))
+    assert paths.store(str(tmp_path / "a" / "my.jsonl")) == tmp_path / "a" / "my.zarr"
+    assert paths.store("my.jsonl") == Path("my.zarr")
+    assert paths.store("refcoco") == tmp_path / "data" / "cache" / "refcoco.zarr"
+    file = tmp_path / "my.jsonl"
+    assert paths.missing_files(str(file)) == [file]
+    file.touch()
+    assert paths.missing_files(str(file)) == []

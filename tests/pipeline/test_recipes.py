@@ -89,3 +89,10 @@ def test_generator_settings__sams_own_but_for_the_tiny_one() -> None:
     defaults = GeneratorSettings()
     assert (defaults.points_per_side, defaults.pred_iou_thresh) == (32, 0.88)
     assert (defaults.stability_score_thresh, defaults.box_nms_thresh) == (0.95, 0.7)
+
+
+def test_train_recipe__own_data_has_the_papers_settings_and_all_its_masks() -> None:
+    recipe = train_recipe("photos/my.jsonl")
+    assert recipe == dataclasses.replace(train_recipe("refcoco"), split="photos/my.jsonl", labeled=1.0)
+    assert recipe.model == "base"
+    assert TrainConfig.from_dict(recipe.to_dict()) == recipe

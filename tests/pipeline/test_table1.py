@@ -213,3 +213,29 @@ def test_run_table1__methods_of_a_burn_in_side_by_side(
             for paths in (tiny_grid, one_by_one)
         )
         assert found == expected
+
+
+def test_run_table1__own_data(
+    tmp_path: Path, write_own: Callable[..., Any], write_store: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recipe(split: str) -> TrainConfig:
+        small: dict[str, Any] = {"model": "nano", "burn_in_epochs": 1, "mutual_epochs": 1, "num_evaluations": 1}
+        return dataclasses.replace(train_recipe(split), **small)
+
+    monkeypatch.setattr(table1, "train_recipe", recipe)
+    paths = Paths(data=tmp_path / "data", runs=tmp_path / "runs", reports=tmp_path / "reports")
+    split = str(tmp_path / "my.jsonl")
+    assert what_is_missing(split, paths) == f"{split}: expected a file there, found none; check the path"
+    own = write_own()
+    text = what_is_missing(split, paths)
+    assert text is not None
+    assert f"its candidates are not: run `semires cache-sam --split {split} --sam-checkpoint FILE`" in text
+    write_store(paths.store(split), "my.jsonl", own.train_ids)
+
+    run_table1(paths, CPU, ignore, splits=[split])
+    folder = paths.runs / "table1" / "my" / "1" / "seed0"
+    assert [RunFolder(folder / method).is_finished for method in METHODS] == [True] * 4
+    (table,) = json.loads((paths.reports / "table1.json").read_text())["tables"]
+    assert table["columns"] == ["100% val", "100% testA"]
+    assert all(len(cell["measured"]) == 1 and cell["published"] is None for cell in table["rows"]["semires"])
+    assert "## my.jsonl" in (paths.reports / "table1.md").read_text()

@@ -74,3 +74,81 @@ def test_docs__masks_are_of_the_things_that_are_meant(tmp_path: Path, monkeypatc
             mask, true = own.mask(ref), truth.mask(meant)
             assert (mask & true).sum() / (mask | true).sum() > 0.9, ref
     assert [json.loads(line)["split"] for line in LINES.splitlines()] == [ref.split for ref in own.refs]
+
+
+def test_commands__bad_lines_are_named_before_anything_is_made(
+    semires: Callable[..., Any], write_own: Callable[..., Any], tmp_path: Path
+) -> None:
+    def change(lines: list[dict[str, Any]]) -> None:
+        lines[1]["mask"] = [[0, 0, 1000, 0, 1, 1]]
+        lines[4]["image"] = "gone.png"
+
+    write_own(change=change)
+    before = sorted(tmp_path.iterdir())
+    for command in (
+        ("cache-sam", "--split", "my.jsonl", "--sam", "tiny"),
+        ("train", "--split", "my.jsonl", "--model", "nano"),
+        ("train", "--split", "my.jsonl", "--plan", "--plan-device", "h100"),
+        ("cache", "export", "x.zarr", "x", "--split", "my.jsonl"),
+    ):
+        finished = semires(*command)
+        assert finished.code == 2
+        first, *named = finished.err.splitlines()
+        assert first == "error: my.jsonl: 2 of 24 lines cannot be used, mend them:"
+        assert [line.partition(":")[0] for line in named] == ["  line 2", "  line 5"]
+        assert "Traceback" not in finished.err
+    assert sorted(tmp_path.iterdir()) == before
+    checked = semires("data", "check", "my.jsonl")
+    assert (checked.code, checked.err) == (1, "")
+    assert "line 2: expected polygon points near the 24x32" in checked.out
+    assert checked.out.splitlines()[-1] == "my.jsonl: 2 of 24 lines cannot be used: mend them"
+
+
+def test_commands__own_data_from_its_labels_to_a_picture(
+    semires: Callable[..., Any],
+    assert_refused: Callable[..., str],
+    write_own: Callable[..., Any],
+    write_store: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    """Half of the masks hidden: what they measure, a run's folder, the same file by another path, an edited one."""
+    short = ("--model", "nano", "--burn-in-epochs", 1, "--mutual-epochs", 1, "--batch-unlabeled", 6, "--device", "cpu")
+    own = write_own()
+    assert_refused(semires("train", "--split", "my.jsonl", *short), "no candidate store", "my.zarr")
+    write_store(tmp_path / "my.zarr", "my.jsonl", own.train_ids)
+    trained = semires("train", "--split", "my.jsonl", "--labeled", 0.5, *short)
+    assert trained.code == 0, trained.err
+    run = RunFolder(tmp_path / "runs" / "my-0.5-semires-cpi-u-seed0")
+    labeled = set(run.read_labeled_images())
+    assert len(labeled) == 2
+    assert labeled < set(own.train_ids[:4])
+    assert 0 <= run.read_metrics()[-1]["label_iou_before"] <= 1
+    again = semires("train", "--split", tmp_path / "my.jsonl", "--labeled", 0.5, *short)
+    assert (again.code, again.err) == (0, "")
+
+    studied = semires("study", "labels", run.path)
+    assert studied.code == 0, studied.err
+    found = json.loads((tmp_path / "reports" / "labels.json").read_text())
+    assert (found["num_refs"], found["without_mask"]) == (4, 8)
+    name = json.loads((tmp_path / "my.jsonl").read_text().partition("\n")[0])["image"]
+    for image in (name, own.train_ids[0]):
+        shown = semires("cache", "show", "my.zarr", image, "--split", "my.jsonl", "--output", "sheet.png")
+        assert shown.code == 0, shown.err
+
+    (tmp_path / "my.jsonl").write_text((tmp_path / "my.jsonl").read_text() + "\n", encoding="utf-8")
+    assert_refused(
+        semires("train", "--split", "my.jsonl", "--labeled", 0.5, *short),
+        "holds a run with the data my.jsonl (sha256",
+        "begin anew with --restart",
+    )
+
+
+def test_commands__every_mask_is_used_unless_asked(
+    semires: Callable[..., Any], assert_refused: Callable[..., str], write_own: Callable[..., Any]
+) -> None:
+    write_own(num_labeled=8)
+    short = ("--split", "my.jsonl", "--model", "nano", "--device", "cpu")
+    assert_refused(semires("train", *short), "--labeled 1.0 leaves no unlabeled image: give a smaller share")
+    write_own(num_labeled=0)
+    assert_refused(semires("train", *short), "the split has no train refs with masks")
+    assert_refused(semires("train", "--split", "none.jsonl"), "none.jsonl: expected a JSON-lines file, could not read")

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,41 @@ def test_refinement_figure__all_images_labeled(tmp_path: Path, paths: Paths, ref
     run = run_of(tmp_path / "run", sorted({ref.image_id for ref in refshapes.refs}), margin=50.0)
     with pytest.raises(InputError, match="none of the first 0 pseudo-labels"):
         refinement_figure(run, paths, CPU, ignore)
+
+
+def drawn_masks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    drawn: list[Any] = []
+    overlay = figure_module.overlay
+    monkeypatch.setattr(figure_module, "overlay", lambda image, mask: drawn.append(mask) or overlay(image, mask))
+    return drawn
+
+
+def test_refinement_figure__refs_whose_masks_are_known_come_first(
+    tmp_path: Path, paths: Paths, without_masks: Callable[..., ReferDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path / "run", [1, 2], margin=50.0)
+    unlabeled = [ref for ref in without_masks([]).refs_of("train") if ref.image_id not in (1, 2)]
+    own = without_masks([ref.ref_id for ref in unlabeled[:-2]])
+    monkeypatch.setattr(figure_module, "load_dataset", lambda paths, split, on_progress: own)
+    drawn = drawn_masks(monkeypatch)
+    assert refinement_figure(run, paths, CPU, ignore).size == (WIDTH, TEXT + 2 * (TILE + TEXT + MARGIN))
+    assert all(truth.any() for truth in drawn[2::3])
+
+
+def test_refinement_figure__no_mask_is_known(
+    tmp_path: Path, paths: Paths, without_masks: Callable[..., ReferDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No truth is drawn, none stands in a caption; rows run from labels that changed most to those that changed
+    least."""
+    run = run_of(tmp_path / "run", [1, 2], margin=50.0)
+    own = without_masks([ref.ref_id for ref in without_masks([]).refs_of("train") if ref.image_id not in (1, 2)])
+    monkeypatch.setattr(figure_module, "load_dataset", lambda paths, split, on_progress: own)
+    drawn = drawn_masks(monkeypatch)
+    picture = refinement_figure(run, paths, CPU, ignore, num_examples=5)
+    assert picture.size == (WIDTH - TILE - MARGIN, TEXT + 5 * (TILE + TEXT + MARGIN))
+    assert len(drawn) == 2 * 5
+    kept = [
+        (before & after).sum() / (before | after).sum() for before, after in zip(drawn[::2], drawn[1::2], strict=True)
+    ]
+    assert kept == sorted(kept)
+    assert kept[0] < kept[-1] < 1

@@ -104,3 +104,16 @@ def test_train_command__other_names_are_those_of_the_command() -> None:
     config = dataclasses.replace(recipe, text_dropout_burn_in=not recipe.text_dropout_burn_in)
     said = "--no-text-dropout" if recipe.text_dropout_burn_in else "--text-dropout"
     assert train_command(config, OPTIONS) == (f"semires train --split refshapes {said}", {})
+
+
+def test_run_card__own_data_by_its_files_name(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    config = dataclasses.replace(train_recipe(str(tmp_path / "my.jsonl")), model="nano")
+    folder.start(config, [1, 2, 7])
+    torch.manual_seed(0)
+    folder.save_best(config.build_model(pretrained=False).state_dict())
+    folder.finish({"val_oiou": 43.21, "steps": 100, "seconds": 12.5})
+    card = run_card(folder.path, OPTIONS)
+    assert card.title == "LAVT-nano, my.jsonl, SemiRES"
+    assert "with masks for 3 train images of my.jsonl." in card.about
+    assert f"semires train --split {tmp_path / 'my.jsonl'} --model nano" in card.made

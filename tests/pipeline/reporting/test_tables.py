@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 from typing import Any
 
@@ -200,3 +201,16 @@ def test_tables__say_what_was_not_there() -> None:
     content = as_json([lossy], runs, [])
     assert content["tables"][0]["dropped_refs"] == 12
     assert [run["scores"]["dropped_refs"] for run in content["runs"]] == [None, 12]
+
+
+def test_tables__own_data_by_its_files_name_and_its_own_splits() -> None:
+    split = "photos/[red] my.jsonl"
+    measured = {"oiou": 50.0, "miou": 50.0, "precision": {"0.5": 1.0}, "num_samples": 3}
+    scores = RunScores(split=split, method="semires", labeled=1.0, by_split={"val": measured, "test-night": measured})
+    table = split_table(split, (1.0,), [Measured(seed=0, scores=scores)])
+    assert table.columns == ("100% val", "100% test-night")
+    assert [str(cell) for cell in table.rows["semires"]] == ["50.00", "50.00"]
+    assert "## [red] my.jsonl\n" in as_markdown([table], [])
+    console = Console(width=100, record=True, file=io.StringIO(), markup=False)
+    console.print(scores_table(scores))
+    assert "[red] my.jsonl: SemiRES, per cent" in console.export_text()

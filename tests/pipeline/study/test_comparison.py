@@ -81,3 +81,13 @@ def test_compare_runs__no_pairs(make_run: MakeRun, tmp_path: Path) -> None:
     unfinished.start(TrainConfig(split="refshapes", model="nano"), [1])
     with pytest.raises(InputError, match=r"result\.json"):
         compare_runs([run], [unfinished.path], Paths(data=Path("data")), CPU, ignore)
+
+
+def test_compare_runs__own_data_by_any_path(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = (make_run(name, split=split) for name, split in (("1", "x/my.jsonl"), ("2", "./x/my.jsonl")))
+    found = compare_runs([one], [other], Paths(data=Path("data")), CPU, ignore)
+    assert set(found.by_split) == {"val", "testA", "testB"}  # what was measured: the file need not be here
+    assert comparison_table(found).title == "oIoU on my.jsonl, per cent, 1 pairs of runs; intervals hold 95%"
+    with pytest.raises(InputError, match="alike in split"):
+        compare_runs([one], [make_run("3", split="my.jsonl")], Paths(data=Path("data")), CPU, ignore)

@@ -11,14 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semires.cache.views import CandidateView
 from semires.pipeline.paths import Paths
 from semires.pipeline.study import labels as labels_module
 from semires.pipeline.study.labels import LabelStudy, count_labels, study_labels, whole_images
 from semires.pipeline.study.refinements import most_expressions, refinements
+from semires.pipeline.study.report import notes
+from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import measure
 from semires.stages.train.labels.teacher import EmaTeacher
+from semires.stages.train.models.build import weights_folder
+from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
 
@@ -160,3 +165,48 @@ def test_study_labels__groups_and_counts_add_up(study: Callable[..., LabelStudy]
     low, high = found.size_limits
     areas = sorted(100 * refshapes.mask(ref).mean() for ref in refs)
     assert areas[0] < low < high < areas[-1]
+
+
+def test_count_labels__of_the_refs_whose_masks_are_known(
+    refshapes: ReferDataset, without_masks: Callable[..., ReferDataset], studied_store: Path
+) -> None:
+    chosen = refinements(TrainConfig(), 2)
+    ids = [ref.ref_id for ref in refshapes.refs_of("train") if ref.image_id not in LABELED]
+    rows = torch.tensor([number % 3 != 0 for number in range(len(ids))])
+    found = []
+    for dataset in (refshapes, without_masks(ids[::3])):
+        refs = [ref for ref in dataset.refs_of("train") if ref.image_id not in LABELED]
+        tokenizer = Tokenizer.from_vocab(weights_folder() / "nano_vocab.txt")
+        samples = RefSamples(dataset, refs, tokenizer, 96, CandidateView(studied_store, 96))
+        plan = whole_images(samples, most_expressions(chosen), 5)
+        found.append(count_labels(samples, plan, EmaTeacher(Pixelwise()), chosen, "fp32", CPU, ignore))
+    (whole, areas), (some, some_areas) = found
+    assert torch.equal(some_areas, areas[rows])
+    for one, other in zip(some[:-1], whole[:-1], strict=True):  # the oracle has fewer objects to match
+        assert torch.equal(one.intersections, other.intersections[rows])
+        assert torch.equal(one.unions, other.unions[rows])
+        assert torch.equal(one.matched, other.matched[rows])
+        assert torch.equal(one.covers_own, other.covers_own[rows])
+
+
+def test_study_labels__says_how_many_masks_nobody_knows(
+    study: Callable[..., LabelStudy],
+    refshapes: ReferDataset,
+    without_masks: Callable[..., ReferDataset],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refs = [ref for ref in refshapes.refs_of("train") if ref.image_id not in LABELED]
+    unknown = [ref.ref_id for ref in refs if ref.image_id == refs[0].image_id or ref == refs[-1]]
+    own = without_masks(unknown)
+    monkeypatch.setattr(labels_module, "load_dataset", lambda paths, split, on_progress: own)
+    found = study()
+    assert (found.num_refs, found.without_mask) == (len(refs) - len(unknown), len(unknown))
+    assert found.num_images == len({ref.image_id for ref in refs}) - 1
+    for row in found.rows:
+        assert row.scores.positive + row.scores.negative + row.scores.none == found.num_refs
+        assert row.scores.by_group["all"].num_refs == found.num_refs
+    assert f"without {len(unknown)} unlabeled refs whose masks nobody knows" in notes(found)
+
+    own = without_masks([ref.ref_id for ref in refs])
+    with pytest.raises(InputError, match=rf"whose masks are known, found none of {len(refs)}: train with a smaller"):
+        study()

@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
@@ -50,13 +51,11 @@ def test_image__of_another_size_than_recorded(refshapes: ReferDataset, tmp_path:
         shared.image(annotation)
 
 
-def test_shared_annotations__a_mask_that_is_not_known(refshapes: ReferDataset) -> None:
+def test_shared_annotations__a_mask_that_is_not_known(
+    refshapes: ReferDataset, without_masks: Callable[..., ReferDataset]
+) -> None:
     refs = refshapes.refs_of("train")[:2]
-    kept = {refs[1].ann_id: refshapes.segmentation(refs[1])}
-    images = {ref.image_id: refshapes.image_record(ref.image_id) for ref in refs}
-    own = ReferDataset(
-        refshapes.spec, tuple(refs), refshapes.problems, refshapes.image_folder, images, cast(Any, kept), {}
-    )
-    shared = SharedAnnotations(own, refs, "raw")
+    own = without_masks([refs[0].ref_id])
+    shared = SharedAnnotations(own, own.refs_of("train")[:2], "raw")
     assert shared.mask(shared[0]) is None
     np.testing.assert_array_equal(cast(Any, shared.mask(shared[1])), refshapes.mask(refs[1]))

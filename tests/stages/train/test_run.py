@@ -361,3 +361,48 @@ def test_as_begun__former_defaults_and_precision_of_the_run(tmp_path: Path, nano
     RunFolder(tmp_path).start(begun, [1])
     assert as_begun(asked, tmp_path, CPU) == begun
     assert as_begun(asked, tmp_path, CPU, given=["batch_labeled"]).batch_labeled == 12
+
+
+def test_check_run__a_ref_without_a_mask_is_unlabeled(
+    tmp_path: Path,
+    refshapes: ReferDataset,
+    without_masks: Callable[..., ReferDataset],
+    nano_config: NanoConfig,
+) -> None:
+    """Own data says itself what is labeled: with a share of 1, every mask that it has."""
+    refs = refshapes.refs_of("train")
+    unknown = {ref.ref_id for ref in refs if ref.image_id > 3 or ref == refs[0]}
+    labeled, unlabeled = check_run(nano_config(labeled=1.0), without_masks(unknown), tmp_path / "run")
+    assert {ref.ref_id for ref in unlabeled} == unknown
+    assert {ref.image_id for ref in labeled} == {1, 2, 3}
+    assert len(labeled) + len(unlabeled) == len(refs)
+
+
+def test_check_run__without_val_no_weights_are_the_best(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig
+) -> None:
+    own = copy.copy(refshapes)
+    own.refs = tuple(ref for ref in own.refs if ref.split != "val")
+    with pytest.raises(InputError, match="expected a split of refshapes with refs, found 'val'; it has testA, testB,"):
+        check_run(nano_config(), own, tmp_path / "run")
+
+
+def test_run_sources__own_datas_file(tmp_path: Path, nano_config: NanoConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.jsonl").write_text("{}")
+    config = nano_config(split="my.jsonl").burn_in()
+    sources = run_sources(config, None, None)
+    assert sources == {"data": {"location": "my.jsonl", "sha256": hashlib.sha256(b"{}").hexdigest()}}
+    assert run_sources(nano_config().burn_in(), None, None) is None
+    folder = RunFolder(tmp_path / "run")
+    folder.start(config, [1], sources)
+    folder.start(config, [1], run_sources(config, None, None))
+    # The same file by another path.
+    absolute = nano_config(split=str(tmp_path / "my.jsonl")).burn_in()
+    folder.start(absolute, [1], run_sources(absolute, None, None))
+    Path("other").mkdir()
+    with pytest.raises(InputError, match=r"holds a run with split 'my\.jsonl', asked for 'other/my\.jsonl'"):
+        folder.start(nano_config(split="other/my.jsonl").burn_in(), [1])
+    Path("my.jsonl").write_text("{} ")
+    with pytest.raises(InputError, match=r"holds a run with the data my\.jsonl \(sha256 .* begin anew with --restart"):
+        folder.start(config, [1], run_sources(config, None, None))

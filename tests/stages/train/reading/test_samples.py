@@ -1,5 +1,6 @@
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -179,6 +180,7 @@ def test_collate__offsets_count_candidates(counts: list[int]) -> None:
     assert len(batch) == len(counts)
     assert batch.images.shape == (len(counts), 3, 4, 4)
     assert batch.masks.dtype == torch.bool
+    assert batch.has_mask.tolist() == [value != 1 for value in range(len(counts))]
     assert batch.offsets.dtype == torch.int64
     assert batch.offsets.tolist() == [sum(counts[:n]) for n in range(len(counts) + 1)]
     assert batch.candidates.shape == (sum(counts), 2)
@@ -201,3 +203,26 @@ def test_batch_to__moves_all_but_what_the_cpu_needs() -> None:
     assert {moved.other_input_ids.device.type, moved.other_attention_mask.device.type} == {"meta"}
     assert {moved.images.device.type, moved.masks.device.type, moved.candidates.device.type} == {"meta"}
     assert {moved.input_ids.device.type, moved.attention_mask.device.type} == {"meta"}
+
+
+@pytest.mark.parametrize("memory_limit", [0, samples_module.MEMORY_LIMIT])
+def test_ref_samples__masks_that_are_not_known(
+    refshapes: ReferDataset,
+    without_masks: Callable[..., ReferDataset],
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    memory_limit: int,
+) -> None:
+    monkeypatch.setattr(samples_module, "MEMORY_LIMIT", memory_limit)
+    ids = [ref.ref_id for ref in refshapes.refs_of("train")]
+    own = without_masks(ids[1:3])
+    samples = RefSamples(own, own.refs_of("train"), tokenizer, SIZE)
+    known = RefSamples(refshapes, refshapes.refs_of("train"), tokenizer, SIZE).batch([(n, 0) for n in range(4)])
+    for _ in range(2):
+        batch = samples.batch([(n, 0) for n in range(4)])
+        assert batch.has_mask.tolist() == [True, False, False, True]
+        assert not batch.masks[1:3].any()
+        assert torch.equal(batch.masks[[0, 3]], known.masks[[0, 3]])
+        assert torch.equal(batch.images, known.images)
+    assert known.has_mask.tolist() == [True] * 4
+    assert samples.batch([]).has_mask.dtype == torch.bool
