@@ -114,7 +114,9 @@ def test_commands__own_data_from_its_labels_to_a_picture(
     """Half of the masks hidden: what they measure, a run's folder, the same file by another path, an edited one."""
     short = ("--model", "nano", "--burn-in-epochs", 1, "--mutual-epochs", 1, "--batch-unlabeled", 6, "--device", "cpu")
     own = write_own()
-    assert_refused(semires("train", "--split", "my.jsonl", *short), "no candidate store", "my.zarr")
+    assert_refused(
+        semires("train", "--split", "my.jsonl", *short), "my.zarr: expected a candidate store, found nothing"
+    )
     write_store(tmp_path / "my.zarr", "my.jsonl", own.train_ids)
     trained = semires("train", "--split", "my.jsonl", "--labeled", 0.5, *short)
     assert trained.code == 0, trained.err
