@@ -31,7 +31,8 @@ def evaluate(
     on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another data set than the run's, e.g. refcoco+ (several times: several).", show_default=False
+            help="Another data set than the run's, e.g. refcoco+ or x.jsonl (several times: several).",
+            show_default=False,
         ),
     ] = None,
     native: Annotated[

@@ -5,8 +5,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from semires.pipeline.reporting.tables import METHODS, TITLES
+from semires.pipeline.reporting.tables import METHODS, title_of
 from semires.pipeline.scores import RunScores
+from semires.stages.data.splits import is_same_split
 
 NATIVE = "at the images' own sizes"
 
@@ -14,9 +15,9 @@ NATIVE = "at the images' own sizes"
 def scores_tables(scores: RunScores) -> list[Table]:
     """Splits with their subsets below, oIoU with the interval that holds 95% of a bootstrap over images; a second table
     of what was also measured at the images' own sizes; for 80 characters."""
-    title = f"{TITLES.get(scores.split, scores.split)}: {METHODS[scores.method]}"
-    if scores.trained_on not in (None, scores.split):
-        title += f" trained on {TITLES.get(str(scores.trained_on), str(scores.trained_on))}"
+    title = f"{title_of(scores.split)}: {METHODS[scores.method]}"
+    if scores.trained_on is not None and not is_same_split(scores.trained_on, scores.split):
+        title += f" trained on {title_of(scores.trained_on)}"
     native = {split: values["native"] for split, values in scores.by_split.items() if "native" in values}
     tables = [_table(f"{title}, per cent", scores.by_split)]
     return [*tables, _table(f"The same {NATIVE}", native)] if native else tables

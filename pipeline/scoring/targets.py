@@ -10,7 +10,7 @@ from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.stage_runs import load_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
-from semires.stages.data.splits import SPLITS
+from semires.stages.data.splits import SPLITS, is_own_data, is_same_split
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run_folder import RunFolder
 
@@ -50,7 +50,7 @@ def choose_target(
     folder = RunFolder(run)
     config = folder.read_config()
     weights = folder.best_sha256()
-    on = None if on == config.split else on
+    on = None if on is None or is_same_split(on, config.split) else on
     dataset = dataset or load_dataset(paths, on or config.split, on_progress)
     return Target(
         run=run,
@@ -67,8 +67,8 @@ def choose_targets(
 ) -> list[Target]:
     """The targets that a user names: `splits` of each data set of `on`, of the run's own where there is none; a data
     set's name among the `splits` stands for its evaluation splits. InputError as `choose_target` raises it."""
-    named = [name for name in splits if name in SPLITS]
-    plain = [name for name in splits if name not in SPLITS]
+    named = [name for name in splits if name in SPLITS or is_own_data(name)]
+    plain = [name for name in splits if name not in named]
     asked: dict[str | None, list[str]] = {}
     own: list[str | None] = [] if named and not plain else [None]
     for data in on or own:
@@ -84,7 +84,13 @@ def _choose_splits(dataset: ReferDataset, paths: Paths, splits: Sequence[str]) -
     require_whole(dataset, paths, chosen)
     if splits:
         for split in chosen:
-            dataset.refs_of(split)  # InputError where there are none
+            refs = dataset.refs_of(split)  # InputError where there are none
+            num_without = sum(not ref.has_mask for ref in refs)
+            if num_without:
+                raise InputError(
+                    f"{dataset.spec.name}: expected a mask of every ref of {split}, found {num_without} of {len(refs)} "
+                    "without one, which nothing can be measured against; name another split"
+                )
         return chosen
     present = {ref.split for ref in dataset.refs}
     absent = [split for split in chosen if split not in present]

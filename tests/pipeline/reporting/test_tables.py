@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import json
 from typing import Any
 
@@ -211,6 +210,3 @@ def test_tables__own_data_by_its_files_name_and_its_own_splits() -> None:
     assert table.columns == ("100% val", "100% test-night")
     assert [str(cell) for cell in table.rows["semires"]] == ["50.00", "50.00"]
     assert "## [red] my.jsonl\n" in as_markdown([table], [])
-    console = Console(width=100, record=True, file=io.StringIO(), markup=False)
-    console.print(scores_table(scores))
-    assert "[red] my.jsonl: SemiRES, per cent" in console.export_text()
