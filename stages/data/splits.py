@@ -7,7 +7,7 @@ from pathlib import Path
 from semires.stages.data.errors import InputError
 
 _COCO_IMAGES = "images/mscoco/images/train2014"
-_HELP = 'put the files there as in the README, "RefCOCO step by step" (the links in lichengunc/refer are dead)'
+_HELP = '`semires data download` fetches them (README, "RefCOCO step by step")'
 _IMPORT = 'get it with `semires data import` (docs/data.md, "Importing")'
 
 
