@@ -172,7 +172,7 @@ def data_check(
             raise typer.Exit(1)
         datasets = [load_json_lines(name)]
     else:
-        specs = find_specs(name, paths.data, paths.images_of(name) if name in SPLITS else paths.images)
+        specs = find_specs(name, paths.data, paths.images)
         prepare_json(json_file)
         datasets = [ReferDataset.load_spec(*of_one) for of_one in specs]
     checks = []

@@ -48,19 +48,19 @@ class DataCheck:
 def find_specs(name: str, root: Path, images: Path | None = None) -> list[tuple[Path, SplitSpec, Path | None]]:
     """What a user means by a data set's name or a folder: the data root, data set and image folder of each.
 
-    A name of `SPLITS` is looked for below `root`. A folder has REFER's layout under any name, instances.json and one or
-    more `refs(<by>).p`: each of these is a data set. Its images are in `images`, else in `images` in it, else where
-    COCO's lie below its parent or below `root`.
+    A name of `SPLITS` is looked for below `root`; images: the folder of COCO's where they are not there too. A folder
+    has REFER's layout under any name, instances.json and one or more `refs(<by>).p`: each of these is a data set. Its
+    images are in `images`, else in `images` in it, else where COCO's lie below its parent or below `root`.
 
     Each is to be given to `ReferDataset.load_spec`. Raises `InputError` where it is neither.
     """
     if name in SPLITS:
-        return [(root, SPLITS[name], images)]
+        return [(root, SPLITS[name], None if SPLITS[name].brings_images else images)]
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise InputError(
-            f"expected one of {', '.join(SPLITS)}, or a folder with instances.json and refs(<by>).p, found {name!r}; "
-            "choose one, or check the path"
+            f"expected one of {', '.join(SPLITS)}, a folder with instances.json and refs(<by>).p, or a .jsonl file, "
+            f"found {name!r}; choose one, or check the path"
         )
     folder = folder.resolve()
     found = sorted(path.name for path in folder.glob("refs(*).p"))

@@ -43,6 +43,7 @@ def test_check_dataset__of_which_nothing_is_published(refshapes_root: Path, tmp_
 
 def test_find_specs__a_name(tmp_path: Path) -> None:
     assert find_specs("refcoco+", tmp_path, tmp_path / "x") == [(tmp_path, SPLITS["refcoco+"], tmp_path / "x")]
+    assert find_specs("refshapes", tmp_path, tmp_path / "x") == [(tmp_path, SPLITS["refshapes"], None)]
 
 
 def test_find_specs__a_folder_with_several(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_find_specs__a_folder_with_several(tmp_path: Path) -> None:
 
 
 def test_find_specs__neither(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected one of refcoco, .* or a folder with instances.json.*'nowhere'"):
+    with pytest.raises(InputError, match=r"expected one of refcoco, .* a folder with instances.json.*'nowhere'"):
         find_specs("nowhere", tmp_path)
     with pytest.raises(InputError, match=r"found no refs\(<by>\).p"):
         find_specs(str(tmp_path), tmp_path)
