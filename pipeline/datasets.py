@@ -62,8 +62,8 @@ def require_whole(dataset: ReferDataset, paths: Paths, splits: Iterable[str]) ->
 
 
 def problems_line(dataset: ReferDataset, paths: Paths) -> str | None:
-    """What was dropped or changed on loading and what to do about it, and of own data what a user should know, in one
-    line; None for a clean data set."""
+    """What was dropped or changed on loading and what to do about it, and what else a user should know, in one line;
+    None for a clean data set."""
     problems = dataset.problems
     parts = [*problems.summary(), *dataset.notes]
     if problems.num_dropped:

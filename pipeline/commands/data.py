@@ -159,7 +159,7 @@ def data_check(
     from semires.stages.data.json_lines.findings import check_json_lines
     from semires.stages.data.json_lines.reading import load_json_lines
     from semires.stages.data.refer import ReferDataset
-    from semires.stages.data.splits import SPLITS, is_own_data, own_path
+    from semires.stages.data.splits import is_own_data, own_path
     from semires.stages.train.models.vocabularies import find_tokenizer
 
     paths = make_paths(data, coco_images)

@@ -29,6 +29,7 @@ TITLES = {
     "refcoco-lmms": "RefCOCO as lmms-lab copied it (one outline an object; val mixed with Google's)",
     "refcoco+-lmms": "RefCOCO+ as lmms-lab copied it (one outline an object)",
     "refcocog-lmms": "G-Ref as lmms-lab copied it (one outline an object; val mixed with Google's)",
+    "grefcoco": "gRefCOCO (several objects or none)",
     "refcoco-m": "RefCOCO-M (RefCOCO's val with new masks)",
 }
 

@@ -6,6 +6,7 @@ gets checked polygons only, and its own `decode` is not used (it also warns with
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,17 @@ def is_empty(segmentation: Segmentation, height: int, width: int) -> bool:
     if isinstance(segmentation, tuple):
         return not coco_mask.area(coco_mask.frPyObjects(list(segmentation), height, width)).any()
     return not segmentation[1::2].any()
+
+
+def unite_segmentations(parts: Sequence[Segmentation], height: int, width: int) -> Segmentation:
+    """The pixels that are in any of `parts`, of an image of this height and width; of no parts, no pixel."""
+    polygons = [part for part in parts if isinstance(part, tuple)]
+    if parts and len(polygons) == len(parts):
+        return tuple(polygon for part in polygons for polygon in part)  # decoded together, they are merged
+    united = np.zeros((height, width), dtype=bool)
+    for part in parts:
+        united |= decode_segmentation(part, height, width)
+    return encode_mask(united)
 
 
 @functools.lru_cache(maxsize=1024)  # a data set has some hundred sides; at 480 these are 4 MB

@@ -21,7 +21,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.garbage import paused_garbage_collection
 from semires.stages.data.images import load_image_of_size
 from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
-from semires.stages.data.masks import Segmentation, decode_segmentation
+from semires.stages.data.masks import Segmentation, decode_segmentation, unite_segmentations
 from semires.stages.data.pickles import load_refs_pickle
 from semires.stages.data.problems import ReferProblems, splits_of
 from semires.stages.data.splits import SplitSpec, spec_of
@@ -29,14 +29,21 @@ from semires.stages.data.splits import SplitSpec, spec_of
 Text = Literal["raw", "sent"]
 """Which of the two texts of a sentence in REFER's files: as people typed it, or with mild processing."""
 
+NO_TARGET = -1
+"""The annotation of a ref whose expressions mean nothing that is on the image, as gRefCOCO writes it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ref:
-    """One referent (an annotated object of an image) with the expressions people gave for it."""
+    """One referent (an annotated object of an image) with the expressions people gave for it.
+
+    Of gRefCOCO also several objects together, or none.
+    """
 
     ref_id: int
     image_id: int
     ann_id: int
+    """The annotation; of several the first, of none `NO_TARGET`."""
     category_id: int
     split: str
     """`train` or one of the evaluation splits."""
@@ -47,6 +54,13 @@ class Ref:
     """`raw` of the same sentences, as people typed them; as many, none empty."""
     has_mask: bool = True
     """Whether its mask is known; only of train refs of own data it may not be."""
+    more_ann_ids: tuple[int, ...] = ()
+    """The annotations beside `ann_id`, where several are meant."""
+
+    @property
+    def ann_ids(self) -> tuple[int, ...]:
+        """The annotations that are meant together, most often one."""
+        return () if self.ann_id == NO_TARGET else (self.ann_id, *self.more_ann_ids)
 
     def texts(self, text: Text) -> tuple[str, ...]:
         """The expressions as `text` names them; sentence n is the same sentence in both."""
@@ -73,7 +87,7 @@ class ReferDataset:
         self.spec = spec
         self.refs = refs
         self.problems = problems
-        self.notes = notes  # what a user should know of own data, though nothing of it was dropped
+        self.notes = notes  # what a user should know, though nothing was dropped
         self.image_folder = image_folder
         self._images = images
         self._segmentations = segmentations
@@ -102,7 +116,8 @@ class ReferDataset:
 
         with paused_garbage_collection():
             refs, with_empty, with_single = read_refs(refs_path)
-            instances = read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
+            ann_ids = {ann_id for ref in refs for ann_id in ref.ann_ids}
+            instances = read_instances(instances_path, ann_ids, {ref.image_id for ref in refs})
         files = _list_files(image_folder)
 
         dropped: dict[str, list[int]] = defaultdict(list)
@@ -130,14 +145,17 @@ class ReferDataset:
                 f"found none of {len(refs)} usable ({found}); {spec.hint}"
             )
         used_images = {ref.image_id for ref in kept}
+        used_annotations = {ann_id: instances.annotations[ann_id] for ref in kept for ann_id in ref.ann_ids}
+        skipped = sum(ref.split == "train" and len(ref.ann_ids) != 1 for ref in kept)
         return cls(
             spec,
             tuple(kept),
             problems,
             image_folder,
             {image_id: image for image_id, image in instances.images.items() if image_id in used_images},
-            {ref.ann_id: mask for ref in kept if (mask := instances.annotations[ref.ann_id].mask) is not None},
+            {ann_id: found.mask for ann_id, found in used_annotations.items() if found.mask is not None},
             instances.categories,
+            (f"training skips {skipped} train refs that mean several objects or none",) if skipped else (),
         )
 
     @property
@@ -149,11 +167,14 @@ class ReferDataset:
         """The refs of `train` or an evaluation split, in ref-id order.
 
         As in refer, `test` takes every split whose name begins with it (testA and testB of RefCOCO) where none has just
-        that name, any other name only itself. Raises `InputError` when no ref is in the split.
+        that name, any other name only itself. Of `train` only those of one annotation: no training knows others. Raises
+        `InputError` when no ref is in the split.
         """
         names = sorted({ref.split for ref in self.refs})
         meant = splits_of(split, names)
         refs = [ref for ref in self.refs if ref.split in meant]
+        if split == "train":
+            refs = [ref for ref in refs if len(ref.ann_ids) == 1]
         if not refs:
             found = ", ".join(names)
             raise InputError(f"expected a split of {self.spec.name} with refs, found {split!r}; it has {found}")
@@ -173,8 +194,8 @@ class ReferDataset:
         return load_image_of_size(self.image_path(image_id), self.image_size(image_id))
 
     def mask(self, ref: Ref) -> NDArray[np.bool_]:
-        """The referent's mask, bool [H, W], at the image's size; decoded anew at each call. Raises `InputError` for a
-        ref whose mask is not known."""
+        """The referent's mask, bool [H, W], at the image's size, of several their union, of none empty; decoded anew at
+        each call. Raises `InputError` for a ref whose mask is not known."""
         segmentation = self.segmentation(ref)
         if segmentation is None:
             raise InputError(f"expected a ref of {self.spec.name} with a mask, found ref {ref.ref_id} without one")
@@ -182,7 +203,10 @@ class ReferDataset:
 
     def segmentation(self, ref: Ref) -> Segmentation | None:
         """The referent's mask as `decode_segmentation` reads it; None where it is not known."""
-        return self._segmentations.get(ref.ann_id)
+        if len(ref.ann_ids) == 1:
+            return self._segmentations.get(ref.ann_id)
+        parts = [self._segmentations[ann_id] for ann_id in ref.ann_ids]
+        return unite_segmentations(parts, *self.image_size(ref.image_id))
 
     def category(self, ref: Ref) -> str:
         """COCO name of the referent's category, "person" for instance. Raises `InputError` for one without a record."""
@@ -226,11 +250,13 @@ def read_refs(path: Path) -> tuple[list[Ref], list[int], list[int]]:
             raise InputError(f"{where}: expected a ref id of its own, found {ref_id} a second time; fix the file")
         texts = [_texts(sentence, f"{where}, sentences") for sentence in field_of(record, "sentences", list, where)]
         found = [(sent or raw, raw or sent) for sent, raw in texts if sent or raw]
+        first, *more = _one_or_more(record, "ann_id", where)
         refs[ref_id] = Ref(
             ref_id=ref_id,
             image_id=field_of(record, "image_id", int, where),
-            ann_id=field_of(record, "ann_id", int, where),
-            category_id=field_of(record, "category_id", int, where),
+            ann_id=first,
+            more_ann_ids=tuple(more),
+            category_id=_one_or_more(record, "category_id", where)[0],
             split=field_of(record, "split", str, where),
             expressions=tuple(sent for sent, _ in found),
             raw_expressions=tuple(raw for _, raw in found),
@@ -248,6 +274,19 @@ def _texts(sentence: Any, where: str) -> tuple[str, str]:
     return sent, "" if sentence.get("raw") is None else field_of(sentence, "raw", str, where).strip()
 
 
+def _one_or_more(record: dict[str, Any], key: str, where: str) -> list[int]:
+    """The number under `key`, or the numbers of a list there, without repetitions; `NO_TARGET` for an empty list."""
+    value = record.get(key)
+    if not isinstance(value, list):
+        return [field_of(record, key, int, where)]
+    if not all(type(number) is int for number in value) or (NO_TARGET in value and len(set(value)) > 1):
+        raise InputError(
+            f"{where}: expected `{key}` as a number, a list of numbers or [{NO_TARGET}], found {str(value)[:80]}; fix "
+            "the file"
+        )
+    return list(dict.fromkeys(value)) or [NO_TARGET]
+
+
 def problem_of(ref: Ref, instances: Instances, files: set[str]) -> str | None:
     """The field of `ReferProblems` that a ref belongs under; None for a usable one."""
     image = instances.images.get(ref.image_id)
@@ -255,12 +294,12 @@ def problem_of(ref: Ref, instances: Instances, files: set[str]) -> str | None:
         return "no_image_record"
     if image.file_name not in files:
         return "no_image_file"
-    if ref.ann_id not in instances.annotations:
+    if not instances.annotations.keys() >= set(ref.ann_ids):
         return "no_annotation"
-    annotation = instances.annotations[ref.ann_id]
-    if annotation.image_id != ref.image_id:
+    annotations = [instances.annotations[ann_id] for ann_id in ref.ann_ids]
+    if any(annotation.image_id != ref.image_id for annotation in annotations):
         return "other_image"
-    if annotation.mask is None:
+    if any(annotation.mask is None for annotation in annotations):
         return "no_mask"
     return None if ref.expressions else "no_expression"
 

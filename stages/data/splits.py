@@ -76,6 +76,8 @@ SPLITS: dict[str, SplitSpec] = {
                 ("refcocog", ("val", "test")),
             )
         ),
+        # Expressions of several objects or of none: for evaluation above all.
+        SplitSpec(name="grefcoco", folder="grefcoco", by="unc", evaluation=("val", "testA", "testB"), hint=_IMPORT),
         SplitSpec(
             name="refcoco-m",
             folder="refcoco-m",

@@ -5,14 +5,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from semires.stages.data.checking.counts import SplitCounts, count_splits
 from semires.stages.data.errors import InputError
 from semires.stages.data.garbage import paused_garbage_collection
 from semires.stages.data.hub import download_dataset, is_hub_name
-from semires.stages.data.importing import hub_refs, picture_refs, refcoco_m
+from semires.stages.data.importing import grefcoco, hub_refs, picture_refs, refcoco_m
 from semires.stages.data.importing.archive import copy_refer_files, open_archive
+from semires.stages.data.importing.collected import Collected
 from semires.stages.data.importing.parquet_rows import column_names, parquet_files
 from semires.stages.data.importing.reviewed_list import Box, clean
 from semires.stages.data.importing.staging import (
@@ -39,6 +41,7 @@ HUB_SPLITS = {
     "lmms-lab/refcoco": "refcoco-lmms",
     "lmms-lab/refcocoplus": "refcoco+-lmms",
     "lmms-lab/refcocog": "refcocog-lmms",
+    "fudancvl/grefcoco": "grefcoco",
     "moondream/refcoco-m": "refcoco-m",
 }
 
@@ -66,7 +69,8 @@ def import_data(
 ) -> ImportReport:
     """Write the data set at `source` below the data root, as the data set `split` or a variant of it.
 
-    source: a zip or folder of lichengunc/refer, a parquet file or a folder of such, or a name on the Hugging Face hub.
+    source: a zip or folder of lichengunc/refer or gRefCOCO, a parquet file or a folder of such, or a name on the
+    Hugging Face hub.
     split: a name of `SPLITS`; copies that hold other than what is published go by a name of their own (`refcoco-lmms`,
     `refcoco-clean`), as which they are also asked for. clean_lists: reviewed lists of Ref-L4, whose wrong expressions
     are left out. on_progress: told rows done and rows in all.
@@ -82,40 +86,61 @@ def import_data(
             raise InputError(f"--clean-list: expected a file, found none at {path}; check the path")
     place = _fetched(source, split)
     files = parquet_files(place)
-    kind = _kind_of(files[0]) if files else "archive"
+    kind = _kind_of(files[0]) if files else "grefs" if split == "grefcoco" else "archive"
     spec = _target(kind, split, is_clean=bool(clean_lists))
     with staging_folder(root, spec.name) as staging, paused_garbage_collection():
-        refs_path, instances_path = refs_file(staging, spec), instances_file(staging, spec)
-        lines: list[str] = []
         if kind == "archive":
-            base = SPLITS[spec.name.removesuffix("-clean")]
-            with open_archive(place) as archive:
-                copy_refer_files(archive, base.by, base.folder, refs_path, instances_path)
-            if clean_lists:
-                refs, cleaned = _cleaned(load_refs_pickle(refs_path), _boxes(instances_path), clean_lists)
-                lines += cleaned
-                write_refs(refs_path, refs)
+            lines = _stage_archive(place, spec, staging, clean_lists)
         else:
-            if kind == "hub refs":
-                found = hub_refs.read_hub_refs(files, spec, on_progress)
-            elif kind == "picture refs":
-                found = picture_refs.read_picture_refs(files, spec, staging / spec.images, on_progress)
-            else:
-                found = refcoco_m.read_refcoco_m(files, staging / spec.images, on_progress)
-            lines += [f"left out: {len(ids)} {what}: {_some(ids)}" for what, ids in found.left_out.items()]
-            lines += found.notes
-            refs = found.refs
-            if clean_lists:
-                refs, cleaned = _cleaned(refs, _boxes_of(found.annotations.values()), clean_lists)
-                lines += cleaned
-            write_instances(instances_path, found.instances())
-            write_refs(refs_path, refs)
-        counts, problems = _checked(refs_path, instances_path, place)
-        lines += problems
+            lines = _stage_collected(
+                _collect(kind, place, files, spec, staging, on_progress), spec, staging, clean_lists
+            )
+        counts, problems = _checked(refs_file(staging, spec), instances_file(staging, spec), place)
         num_files = put_in_place(staging, root, overwrite=overwrite)
     return ImportReport(
-        name=spec.name, folder=root / spec.folder, num_files=num_files, counts=counts, lines=tuple(lines)
+        name=spec.name, folder=root / spec.folder, num_files=num_files, counts=counts, lines=(*lines, *problems)
     )
+
+
+def _stage_archive(place: Path, spec: SplitSpec, staging: Path, clean_lists: Sequence[Path]) -> list[str]:
+    """Copy refer's own files, whose bytes stay as they are but for what the lists call wrong."""
+    refs_path, instances_path = refs_file(staging, spec), instances_file(staging, spec)
+    base = SPLITS[spec.name.removesuffix("-clean")]
+    with open_archive(place) as archive:
+        copy_refer_files(archive, base.by, base.folder, refs_path, instances_path)
+    if not clean_lists:
+        return []
+    refs, lines = _cleaned(load_refs_pickle(refs_path), _boxes(instances_path), clean_lists)
+    write_refs(refs_path, refs)
+    return lines
+
+
+def _collect(
+    kind: str, place: Path, files: Sequence[Path], spec: SplitSpec, staging: Path, on_progress: OnRows | None
+) -> Collected:
+    """The refs of any other source; its pictures and files are staged."""
+    if kind == "grefs":
+        with open_archive(place) as archive, TemporaryDirectory(dir=staging) as aside:
+            return grefcoco.read_grefcoco(archive, Path(aside), instances_file(staging, spec))
+    if kind == "hub refs":
+        return hub_refs.read_hub_refs(files, spec, on_progress)
+    if kind == "picture refs":
+        return picture_refs.read_picture_refs(files, spec, staging / spec.images, on_progress)
+    return refcoco_m.read_refcoco_m(files, staging / spec.images, on_progress)
+
+
+def _stage_collected(found: Collected, spec: SplitSpec, staging: Path, clean_lists: Sequence[Path]) -> list[str]:
+    """Write what was collected, without what the lists call wrong."""
+    lines = [f"left out: {len(ids):,} {what}: {_some(ids)}" for what, ids in found.left_out.items()]
+    refs = found.refs
+    if clean_lists:
+        refs, cleaned = _cleaned(refs, _boxes_of(found.annotations.values()), clean_lists)
+        lines += cleaned
+    instances_path = instances_file(staging, spec)
+    if not instances_path.exists():
+        write_instances(instances_path, found.instances())
+    write_refs(refs_file(staging, spec), refs)
+    return [*lines, *found.notes]
 
 
 def _fetched(source: str, split: str) -> Path:
@@ -130,7 +155,7 @@ def _fetched(source: str, split: str) -> Path:
     known = HUB_SPLITS.get(source.lower())
     if known is not None and split not in (known, known.removesuffix("-lmms"), f"{known}-clean"):
         raise InputError(f"--split: expected {known} for {source}, found {split!r}")
-    return download_dataset(source, ("*.parquet",))
+    return download_dataset(source, grefcoco.FILES if split == "grefcoco" else ("*.parquet",))
 
 
 def _kind_of(file: Path) -> str:
@@ -158,6 +183,7 @@ def _target(kind: str, split: str, *, is_clean: bool) -> SplitSpec:
         name = f"{split}-clean"
     fitting = {
         "archive": set(ARCHIVED),
+        "grefs": {"grefcoco"},
         "hub refs": set(ARCHIVED),
         "picture refs": {known for known in SPLITS if known.endswith("-lmms")},
         "refcoco-m": {"refcoco-m"},
@@ -202,7 +228,8 @@ def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[
     it cannot read what is to be written."""
     try:
         refs = read_refs(refs_path)[0]
-        instances = read_instances(instances_path, {ref.ann_id for ref in refs}, {ref.image_id for ref in refs})
+        ann_ids = {ann_id for ref in refs for ann_id in ref.ann_ids}
+        instances = read_instances(instances_path, ann_ids, {ref.image_id for ref in refs})
     except InputError as error:
         raise InputError(str(error).replace(f"{refs_path.parent}/", f"{source}: ")) from error
     names = {image.file_name for image in instances.images.values()}

@@ -18,6 +18,7 @@ from semires.stages.data.masks import (
     nearest_indices,
     parse_segmentation,
     resize_mask,
+    unite_segmentations,
 )
 
 
@@ -225,3 +226,17 @@ def test_is_empty__polygons(polygons: list[list[float]], empty: bool) -> None:
     parsed = parse_segmentation(polygons, 8, 10)
     assert parsed is not None
     assert is_empty(parsed, 8, 10) == empty == (not decode_segmentation(parsed, 8, 10).any())
+
+
+def test_unite_segmentations__any_of_them() -> None:
+    square, triangle = [1.0, 1, 6, 1, 6, 6, 1, 6], [4.0, 4, 14, 5, 9, 11]
+    polygons = [parse_segmentation([polygon], 12, 16) for polygon in (square, triangle)]
+    runs = parse_segmentation({"size": [12, 16], "counts": [3, 20, 169]}, 12, 16)
+    assert polygons[0] is not None
+    assert polygons[1] is not None
+    assert runs is not None
+    for parts in ([polygons[0]], polygons, [*polygons, runs], [runs]):
+        known = [part for part in parts if part is not None]
+        expected = np.any([decode_segmentation(part, 12, 16) for part in known], axis=0)
+        assert np.array_equal(decode_segmentation(unite_segmentations(known, 12, 16), 12, 16), expected)
+    assert not decode_segmentation(unite_segmentations([], 12, 16), 12, 16).any()

@@ -110,6 +110,7 @@ def test_splits__names_and_files() -> None:
         "refcoco-lmms": ("refcoco-lmms", "lmms", ("val", "testA", "testB")),
         "refcoco+-lmms": ("refcoco+-lmms", "lmms", ("val", "testA", "testB")),
         "refcocog-lmms": ("refcocog-lmms", "lmms", ("val", "test")),
+        "grefcoco": ("grefcoco", "unc", ("val", "testA", "testB")),
         "refcoco-m": ("refcoco-m", "moondream", ("val",)),
     }
     assert all(name == spec.name for name, spec in SPLITS.items())
