@@ -12,7 +12,7 @@ MAX_LINES = 350
 
 DATA, CACHE, PROCESSES = "semires.stages.data", "semires.cache", "semires.stages.processes"
 CACHE_SAM, TRAIN, PIPELINE = "semires.stages.cache_sam", "semires.stages.train", "semires.pipeline"
-BENCH = f"{PIPELINE}.bench"
+BENCH, IMPORTING = f"{PIPELINE}.bench", f"{DATA}.importing"
 STAGES = {
     *(DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
     *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine", f"{TRAIN}.reading", f"{TRAIN}.labels"),
@@ -20,6 +20,8 @@ STAGES = {
 
 # Innermost first: a module belongs to the first package that its name begins with.
 ALLOWED = {
+    # Other formats are written into one layout, and its reader knows nothing of them.
+    IMPORTING: {DATA, IMPORTING},
     DATA: {DATA},
     PROCESSES: {DATA, PROCESSES},
     # The funnel knows no SAM by name, the SAMs know the funnel's settings.
@@ -52,7 +54,7 @@ ALLOWED = {
     f"{PIPELINE}.reporting": {*STAGES, PIPELINE, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
     f"{PIPELINE}.study": {*STAGES, PIPELINE, *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "study"))},
     f"{PIPELINE}.commands": {
-        *(*STAGES, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
+        *(*STAGES, IMPORTING, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
         *(f"{PIPELINE}.{room}" for room in ("planning", "scoring", "reporting", "study")),
@@ -128,6 +130,11 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
         ("semires.cache.storage.columns", "import semires.cache.interchange.coco", ["semires.cache.interchange.coco"]),
         ("semires.stages.data.masks", "def f():\n    from semires.cache import bits", ["semires.cache.bits"]),
         ("semires.stages.data.masks", "from semires.stages.data.images import load_image", []),
+        (
+            "semires.stages.data.refer",
+            "import semires.stages.data.importing.run",
+            ["semires.stages.data.importing.run"],
+        ),
         ("semires.stages.data.masks", "from .images import load_image", [".images.load_image"]),
         ("semires.stages.data.masks", "from . import images", ["..images"]),
         ("semires.stages.train.trainer", "from semires.stages import cache_sam", ["semires.stages.cache_sam"]),
