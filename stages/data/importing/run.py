@@ -85,7 +85,7 @@ def import_data(
         if not path.is_file():
             raise InputError(f"--clean-list: expected a file, found none at {path}; check the path")
     place = _fetched(source, split)
-    files = parquet_files(place)
+    files = [] if split == "grefcoco" else parquet_files(place)
     kind = _kind_of(files[0]) if files else "grefs" if split == "grefcoco" else "archive"
     spec = _target(kind, split, is_clean=bool(clean_lists))
     with staging_folder(root, spec.name) as staging, paused_garbage_collection():
@@ -181,6 +181,8 @@ def _target(kind: str, split: str, *, is_clean: bool) -> SplitSpec:
         name = split if split.endswith("-lmms") else f"{split}-lmms"
     elif is_clean and not split.endswith("-clean"):
         name = f"{split}-clean"
+    if is_clean and kind not in ("archive", "hub refs"):
+        raise InputError("--clean-list: expected refer's archive or parquet as jxu124's to clean, found another source")
     fitting = {
         "archive": set(ARCHIVED),
         "grefs": {"grefcoco"},
@@ -192,9 +194,7 @@ def _target(kind: str, split: str, *, is_clean: bool) -> SplitSpec:
         fitting = {known for known in SPLITS if known.removesuffix("-clean") in fitting and known.endswith("-clean")}
     if name not in fitting:
         what = "this source with --clean-list" if is_clean else "this source"
-        raise InputError(
-            f"--split: expected {', '.join(sorted(fitting)) or 'no --clean-list'} for {what}, found {split!r}"
-        )
+        raise InputError(f"--split: expected {', '.join(sorted(fitting))} for {what}, found {split!r}")
     return SPLITS[name]
 
 
@@ -227,7 +227,7 @@ def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[
     """The counts of each split, and in lines what the reader will leave out; InputError, which names the source, where
     it cannot read what is to be written."""
     try:
-        refs = read_refs(refs_path)[0]
+        refs, with_empty, with_single = read_refs(refs_path)
         ann_ids = {ann_id for ref in refs for ann_id in ref.ann_ids}
         instances = read_instances(instances_path, ann_ids, {ref.image_id for ref in refs})
     except InputError as error:
@@ -237,11 +237,16 @@ def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[
     for ref in refs:
         dropped[problem_of(ref, instances, names)].append(ref.ref_id)
     dropped.pop(None, None)
+    lost = {ref_id for ids in dropped.values() for ref_id in ids}
     kinds: dict[str, Any] = {str(name): tuple(ids) for name, ids in dropped.items()}
-    problems = ReferProblems(**kinds)
+    problems = ReferProblems(
+        **kinds,
+        empty_expressions=tuple(ref_id for ref_id in with_empty if ref_id not in lost),
+        single_text=tuple(ref_id for ref_id in with_single if ref_id not in lost),
+    )
     order = {split: number for number, split in enumerate(("train", "val", "testA", "testB", "test"))}
     counts = sorted(count_splits(refs).items(), key=lambda of_split: (order.get(of_split[0], len(order)), of_split[0]))
-    return dict(counts), [f"written, but left out when read: {line}" for line in problems.summary()]
+    return dict(counts), [f"written as it is, but when read: {line}" for line in problems.summary()]
 
 
 def _some(ids: Sequence[object]) -> str:

@@ -40,7 +40,7 @@ def test_import__counts_of_each_split_and_what_is_left_out(semires: Run, tmp_pat
     assert result.out.splitlines() == [
         "train: 1 refs, 1 images, 1 expressions",
         "val: 2 refs, 1 images, 2 expressions",
-        "written, but left out when read: 1 refs dropped: annotation not listed in instances.json (ref ids 2)",
+        "written as it is, but when read: 1 refs dropped: annotation not listed in instances.json (ref ids 2)",
         f"refcoco: 2 files written in {root / 'refcoco'}",
     ]
     again = semires("data", "import", source, "--split", "refcoco", "--data", root)

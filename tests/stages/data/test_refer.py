@@ -251,6 +251,36 @@ def test_problems__drops_and_names_single_refs(tmp_path: Path) -> None:
     assert "2 refs dropped: no expression (ref ids 15, 16)" in problems.summary()
 
 
+def test_load__refs_of_several_annotations_and_of_none(tmp_path: Path) -> None:
+    """As gRefCOCO has them; of several, each must be there."""
+
+    def edit(refs: list[dict[str, Any]], instances: dict[str, Any]) -> None:
+        by_id = {ref["ref_id"]: ref for ref in refs}
+        by_id[0].update(ann_id=[10, 11, 10], category_id=[1, 2, 1])
+        by_id[2].update(ann_id=[-1], category_id=[-1])
+        by_id[3].update(ann_id=[13], category_id=[1])
+        refs.append({**by_id[4], "ref_id": 20, "ann_id": [14, 1234]})
+        refs.append({**by_id[4], "ref_id": 21, "ann_id": [14, 10]})
+        refs.append({**by_id[4], "ref_id": 22, "ann_id": []})
+
+    dataset = ReferDataset.load(write_refer(tmp_path, edit), "refcoco")
+    refs = {ref.ref_id: ref for ref in dataset.refs}
+    found = {ref_id: ref.ann_ids for ref_id, ref in refs.items()}
+    assert found == {0: (10, 11), 1: (11,), 2: (), 3: (13,), 4: (14,), 22: ()}
+    assert (dataset.problems.no_annotation, dataset.problems.other_image) == ((20,), (21,))
+    assert np.array_equal(dataset.mask(refs[0]), mask_of(10) | mask_of(11))
+    assert not dataset.mask(refs[2]).any()
+    assert [ref.ref_id for ref in dataset.refs_of("train")] == [1]
+    assert dataset.notes == ("training skips 1 train refs that mean several objects or none",)
+
+
+@pytest.mark.parametrize("ann_id", [[10, "11"], [10, None], [-1, 10], [True], "10"])
+def test_load__annotation_that_is_no_number_nor_a_list_of_numbers(tmp_path: Path, ann_id: Any) -> None:
+    root = write_refer(tmp_path, lambda refs, _: refs[1].update(ann_id=ann_id))
+    with pytest.raises(InputError, match="ref 1: expected `ann_id` as"):
+        ReferDataset.load(root, "refcoco")
+
+
 def sentences_of_ref_1(*sentences: dict[str, Any]) -> Edit:
     def edit(refs: list[dict[str, Any]], instances: dict[str, Any]) -> None:
         next(ref for ref in refs if ref["ref_id"] == 1)["sentences"] = list(sentences)

@@ -165,5 +165,5 @@ def test_archive__what_the_reader_will_leave_out_is_said(
     del small.instances["annotations"][1]
     report = import_data(str(write_zip(small)), "refcoco", tmp_path / "data")
     assert report.lines == (
-        "written, but left out when read: 1 refs dropped: annotation not listed in instances.json (ref ids 1)",
+        "written as it is, but when read: 1 refs dropped: annotation not listed in instances.json (ref ids 1)",
     )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semires.stages.data.annotations import SharedAnnotations
 from semires.stages.data.errors import InputError
 from semires.stages.data.importing.run import import_data
 
@@ -71,6 +72,10 @@ def test_grefcoco__read_back(
         assert np.array_equal(dataset.mask(found[ref_id]), expected)
     assert dataset.mask(found[4]).shape == (HEIGHT, WIDTH)
     assert not dataset.mask(found[4]).any()
+    # And so do the processes that read for a model.
+    shared = SharedAnnotations(dataset, dataset.refs, "raw")
+    for number, ref in enumerate(dataset.refs):
+        assert np.array_equal(shared.mask(shared[number]), dataset.mask(ref))
 
 
 def test_grefcoco__training_skips_what_is_not_one_object_and_says_so(

@@ -82,6 +82,15 @@ def test_picture_refs__refs_without_an_outline_are_left_out_and_named(
     assert report.lines == ("left out: 1 refs: no outline of three points (question ids): 777",)
 
 
+def test_picture_refs__empty_expressions_are_said(
+    tmp_path: Path, small: Any, write_parquet: Callable[..., Path]
+) -> None:
+    source = written(small, write_parquet, edit=lambda row: row.update(answer=[" ", "cat"]))
+    report = import_data(str(source), "refcoco", tmp_path / "data")
+    assert report.lines == ("written as it is, but when read: 1 refs kept without their empty expressions (ref ids 5)",)
+    assert report.counts["val"].expressions == 3
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": {"bytes": None, "path": "x.jpg"}}, "expected the bytes of a picture in `image`, found none"),
     ({"image": {"bytes": b"GIF89a nonsense", "path": None}}, "expected a JPEG, PNG or WebP picture in `image`"),

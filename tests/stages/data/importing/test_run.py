@@ -69,6 +69,16 @@ def test_import_data__parquet_of_another_kind(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("rows", ["m_rows", "picture_rows"])
+def test_import_data__clean_list_of_what_cannot_be_cleaned(
+    tmp_path: Path, small: Any, write_parquet: Callable[..., Path], rows: str
+) -> None:
+    found = small.m_rows() if rows == "m_rows" else small.picture_rows("testA")
+    source = write_parquet(found, "testA.parquet")
+    with pytest.raises(InputError, match="--clean-list: expected refer's archive or parquet as jxu124's to clean"):
+        import_data(str(source), "refcoco", tmp_path / "data", clean_lists=[source])
+
+
 def test_import_data__no_such_source(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a zip, a folder, a parquet file or a name on the Hugging Face hub"):
         import_data(str(tmp_path / "none.zip"), "refcoco", tmp_path / "data")
