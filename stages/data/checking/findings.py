@@ -74,7 +74,8 @@ def find_shared(refs: Sequence[Ref], *, may_share_images: bool) -> list[Finding]
     train = [ref for ref in refs if ref.split == "train"]
     others = [ref for ref in refs if ref.split != "train"]
     images = _ids({ref.image_id for ref in train} & {ref.image_id for ref in others})
-    annotations = _ids({ref.ann_id for ref in train} & {ref.ann_id for ref in others})
+    of_train, of_others = ({ann_id for ref in part for ann_id in ref.ann_ids} for part in (train, others))
+    annotations = _ids(of_train & of_others)
     findings = []
     if images:
         text = f"{len(images):,} images are in train and in an evaluation split"
@@ -99,7 +100,8 @@ def find_repeated(refs: Sequence[Ref]) -> list[Finding]:
             f"mean, {max(per_image.values()):,} at most"
         )
         findings.append(Finding(kind="refs_of_one_image", is_wrong=False, text=text, of="images", ids=images))
-    annotations = _ids(ann for ann, count in Counter(ref.ann_id for ref in refs).items() if count > 1)
+    per_annotation = Counter(ann_id for ref in refs for ann_id in ref.ann_ids)
+    annotations = _ids(ann_id for ann_id, count in per_annotation.items() if count > 1)
     if annotations:
         text = f"{len(annotations):,} annotations have several refs"
         findings.append(
@@ -107,13 +109,13 @@ def find_repeated(refs: Sequence[Ref]) -> list[Finding]:
         )
 
     twice = []
-    annotations_of: dict[tuple[int, str], set[int]] = defaultdict(set)
+    annotations_of: dict[tuple[int, str], set[tuple[int, ...]]] = defaultdict(set)
     for ref in refs:
         texts = [text.casefold() for text in ref.expressions]
         if len(set(texts)) < len(texts):
             twice.append(ref.ref_id)
         for text in texts:
-            annotations_of[ref.image_id, text].add(ref.ann_id)
+            annotations_of[ref.image_id, text].add(ref.ann_ids)
     if twice:
         text = f"{len(twice):,} refs have an expression twice"
         findings.append(Finding(kind="expression_twice", is_wrong=False, text=text, ids=_ids(twice)))

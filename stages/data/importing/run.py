@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from semires.stages.data.checking.counts import SplitCounts, count_splits
+from semires.stages.data.checking.counts import PUBLISHED, SplitCounts, count_splits
+from semires.stages.data.checking.findings import compare_counts
 from semires.stages.data.errors import InputError
 from semires.stages.data.garbage import paused_garbage_collection
 from semires.stages.data.hub import download_dataset, is_hub_name
@@ -96,9 +97,14 @@ def import_data(
                 _collect(kind, place, files, spec, staging, on_progress), spec, staging, clean_lists
             )
         counts, problems = _checked(refs_file(staging, spec), instances_file(staging, spec), place)
+        others = [finding.text for finding in compare_counts(counts, PUBLISHED.get(spec.name, counts))]
         num_files = put_in_place(staging, root, overwrite=overwrite)
     return ImportReport(
-        name=spec.name, folder=root / spec.folder, num_files=num_files, counts=counts, lines=(*lines, *problems)
+        name=spec.name,
+        folder=root / spec.folder,
+        num_files=num_files,
+        counts=counts,
+        lines=(*lines, *problems, *others),
     )
 
 

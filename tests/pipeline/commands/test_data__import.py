@@ -37,7 +37,9 @@ def test_import__counts_of_each_split_and_what_is_left_out(semires: Run, tmp_pat
     source, root = write_zip(tmp_path / "refcoco.zip"), tmp_path / "data [x]"
     result = semires("data", "import", source, "--split", "refcoco", "--data", root)
     assert result.code == 0, result.err
-    assert result.out.splitlines() == [
+    lines = [line for line in result.out.splitlines() if "has other counts than the published ones" not in line]
+    assert len(lines) == len(result.out.splitlines()) - 4
+    assert lines == [
         "train: 1 refs, 1 images, 1 expressions",
         "val: 2 refs, 1 images, 2 expressions",
         "written as it is, but when read: 1 refs dropped: annotation not listed in instances.json (ref ids 2)",

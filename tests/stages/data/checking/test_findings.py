@@ -19,7 +19,7 @@ from semires.stages.data.checking.findings import (
     find_unreadable,
 )
 from semires.stages.data.problems import DESCRIPTIONS, ReferProblems
-from semires.stages.data.refer import Ref, ReferDataset
+from semires.stages.data.refer import NO_TARGET, Ref, ReferDataset
 
 
 def ref(ref_id: int, **changes: Any) -> Ref:
@@ -158,3 +158,27 @@ def test_find_unreadable__images_and_masks(refshapes_root: Path, tmp_path: Path)
     assert (mask.kind, mask.is_wrong, mask.ids) == ("empty_mask", False, (target.ref_id,))
     assert told[-1] == (len(dataset.image_ids), len(dataset.image_ids))
     assert find_unreadable(ReferDataset.load(refshapes_root, "refshapes")) == []
+
+
+def test_find_shared_and_repeated__refs_of_several_annotations_and_of_none() -> None:
+    """gRefCOCO's: that two refs mean nothing is nothing that they have in common."""
+
+    def ref(ref_id: int, image_id: int, split: str, ann_ids: tuple[int, ...]) -> Ref:
+        first, *more = ann_ids or (NO_TARGET,)
+        return Ref(
+            ref_id=ref_id,
+            image_id=image_id,
+            ann_id=first,
+            more_ann_ids=tuple(more),
+            category_id=1,
+            split=split,
+            expressions=(f"expression {ref_id}",),
+            raw_expressions=(f"expression {ref_id}",),
+        )
+
+    refs = [ref(0, 5, "train", ()), ref(1, 6, "val", ()), ref(2, 7, "train", (20, 21)), ref(3, 8, "val", (22, 21))]
+    (shared,) = find_shared(refs, may_share_images=False)
+    assert (shared.kind, shared.ids) == ("shared_annotations", (21,))
+    of_one = {finding.kind: finding.ids for finding in find_repeated(refs)}
+    assert of_one["refs_of_one_annotation"] == (21,)
+    assert "expression_ambiguous" not in of_one

@@ -39,7 +39,7 @@ def test_hub_refs__read_back(
         "testA": (1, 1, 1),
         "testB": (1, 1, 2),
     }
-    assert report.lines == ()
+    assert all("has other counts than the published ones" in line for line in report.lines)
     assert_same_refs(read_back(tmp_path / "data", "refcoco"), small)
     instances = json.loads((tmp_path / "data/refcoco/instances.json").read_bytes())
     boxes = {record["id"]: record["bbox"] for record in instances["annotations"]}
