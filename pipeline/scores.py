@@ -18,7 +18,7 @@ from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.scoring.counts import PixelCounts
 from semires.pipeline.scoring.kept import KeptSplit, kept_file
 from semires.pipeline.scoring.measuring import MeasuredRun, measure_target
-from semires.pipeline.scoring.split_scores import split_scores
+from semires.pipeline.scoring.split_scores import generalized_values, split_scores
 from semires.pipeline.scoring.subsets import subsets
 from semires.pipeline.scoring.targets import choose_target
 from semires.stages.data.errors import InputError
@@ -31,7 +31,8 @@ from semires.stages.train.run_folder import RunFolder
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
     """`split`: the data set that was measured. `by_split`: evaluation split -> the values of `split_scores`; `native`:
-    the same at the images' own sizes, where that was asked for; `data`: the split's fingerprint; `dropped_refs`: its
+    the same at the images' own sizes, where that was asked for; `generalized`: gIoU, cIoU, N-acc and T-acc, where refs
+    mean several objects or none; `data`: the split's fingerprint; `dropped_refs`: its
     refs that were dropped on loading; `cut_expressions`: those that lost words to the model's most tokens.
 
     `targets`: the rule by which the true masks were resized, `masks.RESAMPLING`. `dropped_refs`: how many refs of the
@@ -106,6 +107,9 @@ def _scores(measured: MeasuredRun, kept: Mapping[str, KeptSplit]) -> RunScores:
 def _split_values(measured: MeasuredRun, split: str, kept: KeptSplit) -> dict[str, Any]:
     of_subsets = subsets(kept.counts.ref_ids, kept.counts.areas, measured.target.texts(split))
     values = split_scores(kept.counts.pixels, of_subsets)
+    generalized = generalized_values(kept.counts, measured.target.dataset.refs_of(split))
+    if generalized is not None:
+        values["generalized"] = generalized
     if kept.counts.native_pixels is not None:
         values["native"] = split_scores(kept.counts.native_pixels, of_subsets)
     return values | {

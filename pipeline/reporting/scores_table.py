@@ -38,7 +38,20 @@ def scores_notes(scores: RunScores) -> list[str]:
                 share = 100 * values["cut_expressions"] / data["num_expressions"]
                 parts.append(f"{values['cut_expressions']} expressions ({share:.1f}%) cut at the model's most tokens")
             notes.append(f"{split}: {', '.join(parts)}")
+        if "generalized" in values:
+            notes.append(f"{split}: {_generalized(values['generalized'])}")
     return notes
+
+
+def _generalized(values: dict[str, Any]) -> str:
+    accuracies = [
+        f"{name} {'–' if values[key] is None else format(values[key], '.2f')}"
+        for name, key in (("N-acc", "n_acc"), ("T-acc", "t_acc"))
+    ]
+    return (
+        f"gIoU {values['giou']:.2f}, cIoU {values['ciou']:.2f}, {', '.join(accuracies)} per cent as GRES defines them "
+        f"({values['num_no_target']} of {values['num_samples']} expressions mean nothing on the image)"
+    )
 
 
 def _table(title: str, by_split: dict[str, dict[str, Any]]) -> Table:

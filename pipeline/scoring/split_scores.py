@@ -3,7 +3,8 @@
 Axes: E expressions, K ratios.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from semires.pipeline.scoring.bootstrap import ratio_intervals
-from semires.pipeline.scoring.counts import PixelCounts
+from semires.pipeline.scoring.counts import PixelCounts, SplitCounts
+from semires.stages.data.refer import Ref
+from semires.stages.train.generalized_metrics import generalized_scores
 from semires.stages.train.metrics import PRECISION_THRESHOLDS, scores_from_counts
 
 Values = dict[str, Any]
@@ -36,6 +39,16 @@ def split_scores(pixels: PixelCounts, subsets: Mapping[str, NDArray[np.bool_]]) 
         for (name, mask), of_row in zip(rows.items(), intervals, strict=True)
     }
     return found.pop("") | {"subsets": found}
+
+
+def generalized_values(counts: SplitCounts, refs: Sequence[Ref]) -> Values | None:
+    """The values of `GeneralizedScores` at the training size; None where each of the split's `refs` means one object:
+    there the scores above say it all."""
+    if all(len(ref.ann_ids) == 1 for ref in refs):
+        return None
+    no_target = np.isin(counts.ref_ids, [ref.ref_id for ref in refs if not ref.ann_ids])
+    arrays = (counts.intersections, counts.unions, counts.areas, no_target)
+    return asdict(generalized_scores(*map(torch.from_numpy, arrays)))
 
 
 def _values(pixels: PixelCounts, mask: NDArray[np.bool_], intervals: list[list[float]]) -> Values:
