@@ -133,7 +133,7 @@ def run_table1(
             dataset = load_dataset(paths, split, on_progress)
             require_whole(dataset, paths, ("train", *dataset.spec.evaluation))
         except (InputError, StoreError) as error:
-            note(f"{split}: {error}")
+            note(str(error))
             is_whole = False
             continue
         measured: list[Measured] = []

@@ -96,6 +96,10 @@ def _measured(run: Path, title: str, config: TrainConfig, result: dict[str, Any]
         thresholds = list(next(iter(scores.by_split.values()))["precision"])
     except (ValueError, TypeError, KeyError, StopIteration) as error:
         raise InputError(f"expected scores that `semires evaluate` wrote, found others in {path}: remove it") from error
+    if scores.weights_sha256 not in (None, RunFolder(run).best_sha256()):
+        raise InputError(
+            f"expected scores of the weights in {run}, found those of others in {path}: run `semires evaluate` again"
+        )
     header = ["split", "expressions", "oIoU", "mIoU", *(f"P@{at}" for at in thresholds)]
     table = [_row(header), _row(["---", *["---:"] * (len(header) - 1)]), *lines]
     # Scores from before there was a choice of rule do not name theirs.

@@ -12,6 +12,7 @@ from semires.cache.reader import CandidateStore
 from semires.pipeline import stage_runs, table1
 from semires.pipeline.paths import Paths
 from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
+from semires.pipeline.scores import RunScores
 from semires.pipeline.table1 import plan_grid, run_table1, what_is_missing
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.writer import RefShapesConfig
@@ -20,6 +21,7 @@ from semires.stages.train.run import check_burn_in
 from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
+SCORES: dict[str, Any] = {"split": "refcoco", "by_split": {"val": {"oiou": 7.0}}}
 METHODS = ["supervised", "baseline", "semires", "semires-cc"]
 
 
@@ -168,6 +170,67 @@ def test_run_table1__shares_are_checked_before_anything_is_done(tmp_path: Path) 
         run_table1(paths, CPU, ignore, splits=["refshapes"], shares=[2.0])
     assert not paths.runs.exists()
     assert not paths.data.exists()
+
+
+def test_run_table1__goes_on_past_what_cannot_be_measured(
+    tiny_grid: Paths,
+    write_refer: Callable[..., Any],
+    write_store: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A labeled share without a single image stopped the table, and RefShapes was not measured."""
+    for split in ("refcoco", "refcocog"):
+        fake = write_refer(split)
+        write_store(tiny_grid.store(split), split, fake.train_ids)
+    instances = tiny_grid.data / "refcocog" / "instances.json"
+    content = json.loads(instances.read_text())
+    content["annotations"].pop()  # of a test image
+    instances.write_text(json.dumps(content))
+    done: list[Any] = []
+
+    def train(config: TrainConfig, paths: Paths, run: Path, *rest: Any, **options: Any) -> None:
+        if config.labeled == 0.5 and config.method == "semires":
+            raise InputError("images that cannot be read")
+        stage_runs.prepare(dataclasses.replace(config, method="supervised"), paths, run, ignore)
+        done.append(config)
+
+    monkeypatch.setattr(table1, "train", train)
+    monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: False)
+    monkeypatch.setattr(table1, "evaluate_run", lambda run, *rest: RunScores(**SCORES, method=run.name, labeled=0.5))
+    monkeypatch.setattr(table1, "train_recipe", lambda split: TrainConfig(split=split, model="nano"))
+    paths = dataclasses.replace(tiny_grid, data=fake.root)
+    assert not run_table1(paths, CPU, ignore, splits=["refcocog", "refcoco"], shares=[0.01, 0.5], num_seeds=2)
+    content = json.loads((paths.reports / "table1.json").read_text())
+    lossy, no_image, unread = content["not_measured"]  # once, whatever the number of seeds
+    assert capsys.readouterr().out.count("not measured: ") == 3
+    assert lossy.startswith(
+        "refcocog: expected at most 1% of a split's refs dropped on loading, found 1 of 4 of test ("
+    )
+    assert no_image.startswith("refcoco 1%: expected a labeled share of at least one image, found 0.01 of 8 images")
+    assert unread == "refcoco 50%: images that cannot be read"
+    assert [config.method for config in done] == ["supervised", "baseline"] * 2
+    (table,) = content["tables"]
+    assert [cell["measured"] for cell in table["rows"]["supervised"]] == [[], [], [], [7.0, 7.0], [], []]
+    assert "- refcoco 50%: images that cannot be read" in (paths.reports / "table1.md").read_text()
+
+
+def test_run_table1__settings_of_the_runs(
+    tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+
+    def plan(split: str, *rest: Any) -> list[Any]:
+        found[split] = rest[-1]
+        return []
+
+    monkeypatch.setattr(table1, "plan_grid", plan)
+    monkeypatch.setattr(table1, "train_recipe", train_recipe)
+    assert run_table1(tiny_grid, CPU, ignore, swin="swin", bert="bert", num_workers=0)
+    of_lavt = {"swin": "swin", "bert": "bert", "num_workers": 0}
+    assert found == dict.fromkeys(("refcoco", "refcoco+", "refcocog"), of_lavt) | {"refshapes": {"num_workers": 0}}
+    runs = plan_grid("refcoco", (0.01,), 1, tiny_grid.runs, of_lavt)
+    assert {(run.config.swin, run.config.bert, run.config.num_workers) for run in runs} == {("swin", "bert", 0)}
 
 
 def test_table1_shares__every_split_has_a_plan(tmp_path: Path) -> None:

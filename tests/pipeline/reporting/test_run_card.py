@@ -64,6 +64,17 @@ def test_run_card__what_was_measured(run: RunFolder) -> None:
             run_card(run.path, OPTIONS)
 
 
+def test_run_card__scores_of_other_weights_are_refused(run: RunFolder) -> None:
+    values = {"oiou": 40.0, "miou": 41.0, "precision": {"0.5": 61.0}, "num_samples": 7}
+    scores = {"split": "refshapes", "method": "semires", "labeled": 0.25, "by_split": {"val": values}}
+    path = run.path / "scores.json"
+    path.write_text(json.dumps(scores | {"weights_sha256": run.best_sha256()}))
+    assert "| val | 7 | 40.00 |" in run_card(run.path, OPTIONS).measured
+    path.write_text(json.dumps(scores | {"weights_sha256": "0" * 64}))
+    with pytest.raises(InputError, match=r"found those of others in .*run `semires evaluate` again"):
+        run_card(run.path, OPTIONS)
+
+
 def test_run_card__how_it_was_made(run: RunFolder) -> None:
     made = run_card(run.path, OPTIONS).made
     command = "semires train --split refshapes --labeled 0.25 --seed 3 --store s3://bucket/x.zarr --burn-in runs/first"
