@@ -4,7 +4,9 @@
     for batch in loader.read(plan):
         ...
 
-The processes stay for the next `read`, of the next evaluation for instance.
+The processes stay for the next `read`, of the next evaluation for instance. Batches come through shared memory while
+half of it stays free, else through pipes, which takes one copy more: containers give 64 MB of it, others use it too,
+and torch's own way of sharing waits for ever for a batch that found no room.
 """
 
 import gc
@@ -14,9 +16,12 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from semires.cache.errors import StoreError
@@ -24,33 +29,27 @@ from semires.stages.data.errors import InputError
 from semires.stages.train.reading.samples import Batch, RefSamples
 from semires.stages.train.reading.sampling import Keys, Plan
 
-_Read = Batch | InputError | StoreError
+# What may go wrong with a sample and is said in one line.
+_ERRORS = (InputError, StoreError, OSError, MemoryError)
+_Error = InputError | StoreError | OSError | MemoryError
 
 MAX_WORKERS = 8
-# Batches come through shared memory: of 16 samples at 480 with 100 candidates each, two to a worker, 8 workers hold
-# 1.1 GB. Containers give 64 MB unless asked for more, and a process that goes beyond is killed.
+# Not on every system: elsewhere shared memory is no file system with a size of its own.
 SHARED_MEMORY = Path("/dev/shm")
-SHARED_MEMORY_NEEDED = 1 << 30
 
 
 def choose_num_workers(samples: RefSamples, *, num_loaders: int = 1) -> int:
     """How many processes to read `samples` in: as many as this machine has cores to spare for it, at most 8.
 
-    0 where the samples are kept in memory, which each process would do for itself; where there is one core; and where
-    there is too little shared memory. `LOCAL_WORLD_SIZE`, which torchrun
-    sets, is the number of trainings that share the machine's cores, `num_loaders` that of the loaders that are at work
-    at once in each.
+    0 where the samples are kept in memory, which each process would do for itself, and where there is one core.
+    `LOCAL_WORLD_SIZE`, which torchrun sets, is the number of trainings that share the machine's cores, `num_loaders`
+    that of the loaders that are at work at once in each.
     """
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if samples.keeps or num_cores == 1 or not _has_shared_memory():
+    if samples.keeps or num_cores == 1:
         return 0
     num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(MAX_WORKERS, num_cores // num_ranks - 1) // num_loaders)
-
-
-def _has_shared_memory() -> bool:
-    """Where there is no such folder (not on Linux), shared memory is no file system with a size of its own."""
-    return not SHARED_MEMORY.is_dir() or shutil.disk_usage(SHARED_MEMORY).free >= SHARED_MEMORY_NEEDED
 
 
 class Loader:
@@ -84,13 +83,24 @@ class Loader:
         """The batches whose keys `plan` holds, in its order; read ahead of time, from this call on, where there are
         processes to do so.
 
-        One read at a time: a new one ends the one before. InputError and StoreError where a sample cannot be read.
+        One read at a time: a new one ends the one before. InputError, StoreError, OSError and MemoryError where a
+        sample cannot be read, InputError where the processes cannot be started or have died.
         """
         self._order.plan = plan
         self._num_reads += 1
         if self._loader is None:
             self._loader = self._make()
-        self._reading = iter(self._loader)
+        try:
+            self._reading = iter(self._loader)
+        except RuntimeError as error:
+            self.close()
+            if "shared memory" not in str(error):
+                raise
+            raise InputError(
+                f"expected room in {SHARED_MEMORY} for the annotations, which the processes share, found it full "
+                f"({' '.join(str(error).split())[:160]}): give the container more (docker run --shm-size 1g), or "
+                "--num-workers 0"
+            ) from error
         return self._follow(self._num_reads)
 
     def close(self) -> None:
@@ -119,13 +129,22 @@ class Loader:
 
     def _follow(self, number: int) -> Iterator[Batch]:
         while number == self._num_reads:
-            found = next(self._reading, None)
+            try:
+                found = next(self._reading, None)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader worker (pid"):
+                    raise
+                self.close()
+                raise InputError(
+                    f"expected {self.num_workers} processes that read images, found one of them dead "
+                    f"({' '.join(str(error).split())[:160]}): memory may be short, give a smaller --num-workers"
+                ) from error
             if found is None:
                 return
-            if not isinstance(found, Batch):
+            if isinstance(found, _ERRORS):
                 self.close()
                 raise found
-            yield found
+            yield found.batch() if isinstance(found, _Piped) else found
 
 
 def load_batches(samples: RefSamples, plan: Plan, num_workers: int | None = None) -> Iterator[Batch]:
@@ -143,6 +162,23 @@ class _Order:
         return iter(self.plan)
 
 
+@dataclass(frozen=True)
+class _Piped:
+    """A batch on its way through a pipe: what torch finds in a tensor, it puts into shared memory."""
+
+    arrays: dict[str, NDArray[Any]]
+
+    def batch(self) -> Batch:
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+        return Batch(**tensors)
+
+    def pin_memory(self) -> Batch:
+        return self.batch().pin_memory()
+
+
+_Read = Batch | _Piped | _Error
+
+
 class _Reader(Dataset[_Read]):
     """Samples as whole batches. An error that a user can put right is returned: raised in a worker, it would arrive as
     several lines with a traceback."""
@@ -152,9 +188,28 @@ class _Reader(Dataset[_Read]):
 
     def __getitem__(self, keys: Keys) -> _Read:
         try:
-            return self.samples.batch(keys)
-        except (InputError, StoreError) as error:
+            batch = self.samples.batch(keys)
+            return batch if get_worker_info() is None else _to_send(batch)
+        except _ERRORS as error:
             return error
+
+
+def _to_send(batch: Batch) -> Batch | _Piped:
+    """A worker's batch as it is to go to its parent.
+
+    It is shared here, where an error can be seen: torch does it in a thread, which drops the batch.
+    """
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    if SHARED_MEMORY.is_dir():
+        usage = shutil.disk_usage(SHARED_MEMORY)
+        if usage.free - sum(tensor.nbytes for tensor in tensors.values()) < usage.total / 2:
+            return _Piped({name: tensor.numpy() for name, tensor in tensors.items()})
+    try:
+        for tensor in tensors.values():
+            tensor.share_memory_()
+    except RuntimeError:  # other processes were quicker
+        return _Piped({name: tensor.numpy().copy() for name, tensor in tensors.items()})
+    return batch
 
 
 def _start_worker(number: int) -> None:

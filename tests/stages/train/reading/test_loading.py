@@ -1,6 +1,7 @@
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 from collections import namedtuple
@@ -27,7 +28,7 @@ pytestmark = [
 ]
 SIZE = 96
 PLAN = [[(3, 0), (0, 0)], [(1, 0)], [(4, 0), (2, 0)]]
-Usage = namedtuple("Usage", "free")
+Usage = namedtuple("Usage", "total free")
 Process = namedtuple("Process", "daemon")
 
 
@@ -216,7 +217,6 @@ def test_choose_num_workers__by_cores_ranks_and_loaders(
     expected: int,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(num_cores)), raising=False)
-    monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(1 << 40))
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if num_ranks is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", num_ranks)
@@ -228,16 +228,10 @@ def test_choose_num_workers__by_cores_ranks_and_loaders(
     assert Loader(samples, 0).num_workers == 0
 
 
-def test_choose_num_workers__without_affinity_or_shared_memory(
-    samples: RefSamples, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_choose_num_workers__without_affinity(samples: RefSamples, monkeypatch: pytest.MonkeyPatch) -> None:
     samples.keeps = False
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(loading_module, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(64 << 20))
-    assert choose_num_workers(samples) == 0  # a container's default
-    monkeypatch.setattr(loading_module, "SHARED_MEMORY", tmp_path / "no Linux")
     assert choose_num_workers(samples) == 3
     monkeypatch.setattr(multiprocessing, "current_process", lambda: Process(daemon=True))
     assert [Loader(samples, number).num_workers for number in (None, 2)] == [0, 0]  # Table 1's runs side by side
@@ -245,3 +239,108 @@ def test_choose_num_workers__without_affinity_or_shared_memory(
     assert [Loader(samples, number).num_workers for number in (None, 2)] == [3, 2]
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert choose_num_workers(samples) == 0
+
+
+class Recording(Loader):
+    """Notes how each batch came."""
+
+    def read(self, plan):  # type: ignore[no-untyped-def]
+        reading = super().read(plan)
+        came = self._reading
+
+        def note():  # type: ignore[no-untyped-def]
+            for found in came:
+                how.append(type(found).__name__)
+                yield found
+
+        self._reading = note()
+        return reading
+
+
+how: list[str] = []
+
+
+@pytest.mark.parametrize(("free", "expected"), [(64 << 20, "Batch"), (33 << 20, "Batch"), (32 << 20, "_Piped")])
+def test_loader__half_of_the_shared_memory_stays_free(
+    samples: RefSamples, monkeypatch: pytest.MonkeyPatch, free: int, expected: str
+) -> None:
+    samples.keeps = False
+    monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(64 << 20, free))
+    how.clear()
+    assert_reads(list(Recording(samples, 1).read(PLAN)), samples)
+    assert how == [expected] * len(PLAN)
+
+
+class NoRoom(RefSamples):
+    """Read in a process for which shared memory is full: as there, the system refuses to make a file longer."""
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        if multiprocessing.parent_process() is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return super().__getitem__(key)
+
+
+@pytest.mark.skipif(not loading_module.SHARED_MEMORY.is_dir(), reason="needs shared memory that is a file system")
+def test_loader__full_shared_memory_is_not_waited_for(
+    refshapes: ReferDataset, tokenizer: Tokenizer, viewed_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = CandidateView(viewed_store, SIZE)
+    samples = NoRoom(refshapes, refshapes.refs_of("train"), tokenizer, SIZE, view)
+    monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(1 << 40, 1 << 40))
+    how.clear()
+    assert_reads(list(Recording(samples, 2).read(PLAN)), samples)
+    assert how == ["_Piped"] * len(PLAN)
+
+
+def test_piped__pins_what_goes_to_the_device(samples: RefSamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    (batch,) = load_batches(samples, PLAN[:1], num_workers=0)
+    piped = loading_module._Piped({name: t.numpy() for name, t in vars(batch).items() if isinstance(t, torch.Tensor)})
+    assert_same(piped.pin_memory(), batch)
+
+
+@pytest.mark.usefixtures("_no_forks")
+def test_loader__no_room_for_the_annotations(samples: RefSamples, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(storage: torch.UntypedStorage) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", full)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_filename_cpu_", full)
+    others = processes_here()
+    with pytest.raises(InputError, match=r"No space left on device \(28\)\): .*--shm-size 1g\), or --num-workers 0"):
+        list(load_batches(samples, PLAN, num_workers=1))
+    assert processes_here() <= others
+
+
+class Failing(RefSamples):
+    """Reads nothing."""
+
+    error: Exception | None = None
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        if self.error is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert self.error is not None
+        raise self.error
+
+
+def test_loader__a_process_that_was_killed_is_one_line(refshapes: ReferDataset, tokenizer: Tokenizer) -> None:
+    samples = Failing(refshapes, refshapes.refs_of("train"), tokenizer, SIZE)
+    with pytest.raises(InputError, match=r"one of them dead .*: .*--num-workers") as caught:
+        list(load_batches(samples, PLAN, num_workers=2))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "error", [InputError("a"), StoreError("b"), PermissionError(13, "not for you", "c.jpg"), MemoryError("d")]
+)
+def test_loader__what_may_go_wrong_with_a_sample_comes_as_it_is(
+    refshapes: ReferDataset, tokenizer: Tokenizer, num_workers: int, error: Exception
+) -> None:
+    samples = Failing(refshapes, refshapes.refs_of("train"), tokenizer, SIZE)
+    samples.error = error
+    with pytest.raises(type(error)) as caught:
+        list(load_batches(samples, PLAN, num_workers))
+    assert str(caught.value) == str(error)
+    assert "Traceback" not in str(caught.value)
