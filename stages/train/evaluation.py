@@ -95,7 +95,8 @@ def measure(
     order = np.argsort(samples.image_ids.numpy()[every[:, 0]], kind="stable")
     rows = ranks.rows(len(every))
     keys_of_rank = every[order[rows]]
-    counts, native_counts = SegmentationMetrics(), SegmentationMetrics()
+    counts = SegmentationMetrics(len(keys_of_rank))
+    native_counts = SegmentationMetrics(len(keys_of_rank) if native else 0)
     started, waited, done = time.perf_counter(), 0.0, 0
 
     def count(keys: NDArray[np.int64], at_once: int) -> None:

@@ -59,13 +59,14 @@ class ExpressionCounts:
 class SegmentationMetrics:
     """Collects intersection and union of every expression, in the order of the updates.
 
-    Counts are exact: int64 on the device of the masks until asked for, so updating never waits for the device.
+    Counts are exact: int64 on the device of the masks until asked for, so updating never waits for the device. They lie
+    in one tensor with room for `capacity` expressions, more where more come: thousands of small ones between the
+    batches' large ones would keep the allocator from using the memory of those again.
     """
 
-    def __init__(self) -> None:
-        self._intersections: list[Tensor] = []
-        self._unions: list[Tensor] = []
-        self._areas: list[Tensor] = []
+    def __init__(self, capacity: int = 1024) -> None:
+        self._counts = torch.empty(3, max(capacity, 1), dtype=torch.int64)
+        self._num = 0
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add B expressions. pred, target: bool [B, S, S]; sizes may differ between updates.
@@ -77,16 +78,18 @@ class SegmentationMetrics:
                 f"expected prediction and target as bool [B, S, S] alike, found {pred.dtype} {list(pred.shape)} and "
                 f"{target.dtype} {list(target.shape)}: resize and threshold them first"
             )
-        self._intersections.append((pred & target).sum(dim=(1, 2)))
-        self._unions.append((pred | target).sum(dim=(1, 2)))
-        self._areas.append(target.sum(dim=(1, 2)))
+        first, self._num = self._num, self._num + len(pred)
+        if self._num > self._counts.shape[1] or self._counts.device != pred.device:
+            grown = self._counts.new_empty(3, max(self._num * 2, self._counts.shape[1]), device=pred.device)
+            grown[:, :first] = self._counts[:, :first]
+            self._counts = grown
+        rows = self._counts[:, first : self._num]
+        for row, masks in zip(rows, (pred & target, pred | target, target), strict=True):
+            torch.sum(masks, dim=(1, 2), out=row)
 
     def counts(self) -> ExpressionCounts:
         """The counts of everything added."""
-        nothing = torch.zeros(0, dtype=torch.int64)
-        intersections, unions, areas = (
-            torch.cat(parts).cpu() if parts else nothing for parts in (self._intersections, self._unions, self._areas)
-        )
+        intersections, unions, areas = self._counts[:, : self._num].cpu().clone()
         return ExpressionCounts(intersections=intersections, unions=unions, areas=areas)
 
     def ious(self) -> Tensor:
