@@ -77,7 +77,7 @@ def _counted(config: TrainConfig, paths: Paths) -> RunCounts:
     image_ids = (
         draw_labeled_images(refs, config.labeled, config.labeled_seed)
         if config.labeled_list is None
-        else load_labeled_images(config.labeled_list)
+        else load_labeled_images(config.labeled_list, dataset.image_names)
     )
     labeled, unlabeled = split_refs(refs, image_ids)
     return RunCounts(

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -52,12 +52,13 @@ def draw_labeled_images(refs: Iterable[_HasImage], share: float, seed: int = 0) 
     return random.Random(seed).sample(image_ids, num_labeled)
 
 
-def load_labeled_images(path: Path | str) -> list[int]:
+def load_labeled_images(path: Path | str, names: Mapping[str, int] | None = None) -> list[int]:
     """Read labeled image ids from a file, each once, in file order.
 
     Three formats: text with one id a line (blank lines and lines that begin with `#` are skipped), a JSON list of
     integers, and the split files of the public SemiRES code (`*_1%_image.json`: a dict whose `train` lists entries with
-    the image id in `iid`, one entry a ref).
+    the image id in `iid`, one entry a ref). A line of text may also be one of `names`, by which a data set knows its
+    images (`ReferDataset.image_names`), and is then that image's id.
 
     Raises `InputError` when the file cannot be read, is none of these or lists no image.
     """
@@ -67,7 +68,7 @@ def load_labeled_images(path: Path | str) -> list[int]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected a list of labeled image ids, could not read it ({error})") from error
     is_json = text.lstrip()[:1] in ("[", "{")
-    image_ids = _ids_of_json(path, text) if is_json else _ids_of_lines(path, text)
+    image_ids = _ids_of_json(path, text) if is_json else _ids_of_lines(path, text, names or {})
     if not image_ids:
         raise InputError(f"{path}: expected at least one labeled image id, found none; list one a line")
     return list(dict.fromkeys(image_ids))
@@ -92,14 +93,18 @@ def _ids_of_json(path: Path, text: str) -> list[int]:
     return content
 
 
-def _ids_of_lines(path: Path, text: str) -> list[int]:
+def _ids_of_lines(path: Path, text: str, names: Mapping[str, int]) -> list[int]:
     image_ids = []
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
+        if stripped in names:
+            image_ids.append(names[stripped])
+            continue
         if not (stripped.isascii() and stripped.isdigit() and len(stripped) < 20):
-            raise InputError(f"{path}: expected one image id a line, found {stripped[:40]!r} in line {number}; fix it")
+            what = "one image id a line" + (" or the name of one of the data set's images" if names else "")
+            raise InputError(f"{path}: expected {what}, found {stripped[:40]!r} in line {number}; fix it")
         image_ids.append(int(stripped))
     return image_ids
 

@@ -163,6 +163,11 @@ class ReferDataset:
         """The distinct images of all refs, in ref-id order: what stage one has to run on."""
         return list(dict.fromkeys(ref.image_id for ref in self.refs))
 
+    @property
+    def image_names(self) -> dict[str, int]:
+        """The ids of the same images by the names of their files; of own data by their paths as a line has them."""
+        return {self.image_record(image_id).file_name: image_id for image_id in self.image_ids}
+
     def refs_of(self, split: str) -> list[Ref]:
         """The refs of `train` or an evaluation split, in ref-id order.
 

@@ -239,5 +239,5 @@ def _image_ids(refs: list[Ref]) -> list[int]:
 
 def _labeled_images(config: TrainConfig, dataset: ReferDataset) -> list[int]:
     if config.labeled_list is not None:
-        return load_labeled_images(config.labeled_list)
+        return load_labeled_images(config.labeled_list, dataset.image_names)
     return draw_labeled_images(dataset.refs_of("train"), config.labeled, config.labeled_seed)

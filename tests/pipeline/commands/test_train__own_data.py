@@ -162,4 +162,11 @@ def test_commands__every_mask_is_used_unless_asked(
     assert_refused(semires("train", *short), "--labeled 1.0 leaves no unlabeled image: give a smaller share")
     write_own(num_labeled=0)
     assert_refused(semires("train", *short), "the split has no train refs with masks")
+    own = write_own()
+    first, second = (json.loads(line)["image"] for line in own.file.read_text().splitlines()[:4:2])
+    (own.file.parent / "list.txt").write_text(f"{first}\n{own.train_ids[1]}\n{second}\n", encoding="utf-8")
+    trained = semires("train", *short, "--labeled-list", "list.txt", "--method", "supervised", "--burn-in-epochs", 1)
+    assert trained.code == 0, trained.err
+    (run,) = (own.file.parent / "runs").glob("*supervised*")
+    assert RunFolder(run).read_labeled_images() == sorted(own.train_ids[:2])
     assert_refused(semires("train", "--split", "none.jsonl"), "none.jsonl: expected a JSON-lines file, could not read")

@@ -120,6 +120,16 @@ def test_load_labeled_images__refuses(tmp_path: Path, content: str, message: str
     assert str(path) in str(caught.value)
 
 
+def test_load_labeled_images__by_the_names_that_a_data_set_has(tmp_path: Path) -> None:
+    names = {"photos/a b.jpg": 7, "12": 3}
+    path = tmp_path / "labeled.txt"
+    path.write_text("photos/a b.jpg\n12\n13\n photos/a b.jpg \n")
+    assert load_labeled_images(path, names) == [7, 3, 13]
+    path.write_text("photos/c.jpg\n")
+    with pytest.raises(InputError, match=r"or the name of one of the data set's images, found 'photos/c\.jpg'"):
+        load_labeled_images(path, names)
+
+
 def test_load_labeled_images__unreadable(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="could not read it"):
         load_labeled_images(tmp_path / "none.txt")
