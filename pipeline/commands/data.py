@@ -157,7 +157,7 @@ def data_check(
     from semires.stages.data.checking.check import check_dataset, find_specs
     from semires.stages.data.download.sources import SOURCES
     from semires.stages.data.json_lines.findings import check_json_lines
-    from semires.stages.data.json_lines.reading import load_json_lines
+    from semires.stages.data.json_lines.reading import dataset_of
     from semires.stages.data.refer import ReferDataset
     from semires.stages.data.splits import is_own_data, own_path
     from semires.stages.train.models.vocabularies import find_tokenizer
@@ -165,12 +165,12 @@ def data_check(
     paths = make_paths(data, coco_images)
     if is_own_data(name):
         prepare_json(json_file)
-        lines = check_json_lines(own_path(name))
-        for line in lines.report():
+        found = check_json_lines(own_path(name))
+        for line in found.report():
             console.print(line, soft_wrap=True)
-        if not lines.is_usable:
+        if not found.is_usable:
             raise typer.Exit(1)
-        datasets = [load_json_lines(name)]
+        datasets = [dataset_of(name, found.lines)]
     else:
         specs = find_specs(name, paths.data, paths.images)
         prepare_json(json_file)
@@ -184,7 +184,10 @@ def data_check(
             check = check_dataset(dataset, tokenizer, on_progress=on_progress, **options)
         console.print(counts_table(check))
         console.print(f"expressions are read by the tokenizer {whose}", soft_wrap=True)
-        for line in finding_lines(check, every=bool(every)):
+        names = (
+            {number: name for name, number in dataset.image_names.items()} if is_own_data(dataset.spec.name) else None
+        )
+        for line in finding_lines(check, every=bool(every), image_names=names):
             console.print(line, soft_wrap=True)
         checks.append(check.to_dict() | {"tokenizer": whose})
     if json_file is not None:

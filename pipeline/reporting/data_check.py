@@ -1,6 +1,6 @@
 """What `semires data check` shows: a table of counts, then what is wrong, then what is worth knowing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from rich.table import Table
@@ -30,8 +30,11 @@ def counts_table(check: DataCheck) -> Table:
     return table
 
 
-def finding_lines(check: DataCheck, *, every: bool = False) -> Iterator[str]:
-    """A line for each finding, what is wrong first; with `every`, all ids in it."""
+def finding_lines(
+    check: DataCheck, *, every: bool = False, image_names: Mapping[int, str] | None = None
+) -> Iterator[str]:
+    """A line for each finding, what is wrong first; with `every`, all ids in it. image_names: what images are called
+    where their ids say nothing to people."""
     if check.published is None:
         yield f"no counts are published of {check.name}: none were compared"
     wrong = [finding for finding in check.findings if finding.is_wrong]
@@ -39,12 +42,12 @@ def finding_lines(check: DataCheck, *, every: bool = False) -> Iterator[str]:
     hidden = [] if every else damaged[NUM_NAMED:]
     for finding in wrong:
         if finding not in hidden:
-            yield f"wrong: {_with_ids(finding, every)}"
+            yield f"wrong: {_with_ids(finding, every, image_names)}"
     if hidden:
         yield f"wrong: {len(hidden):,} more images cannot be read; --all names them"
     others = [finding for finding in check.findings if not finding.is_wrong]
     for finding in others:
-        yield f"information: {_with_ids(finding, every)}"
+        yield f"information: {_with_ids(finding, every, image_names)}"
     yield f"{check.name}: {_findings(wrong)} wrong, {_findings(others)} for information"
 
 
@@ -52,9 +55,11 @@ def _findings(found: list[Finding]) -> str:
     return f"{len(found):,} finding{'s' * (len(found) != 1)}" if found else "nothing"
 
 
-def _with_ids(finding: Finding, every: bool) -> str:
+def _with_ids(finding: Finding, every: bool, image_names: Mapping[int, str] | None) -> str:
     if not finding.ids or finding.kind == "damaged_image":  # its text names the file
         return finding.text
     shown = finding.ids if every else finding.ids[:NUM_NAMED]
     more = "" if len(shown) == len(finding.ids) else ", …"
+    if finding.of == "images" and image_names is not None:
+        return f"{finding.text} ({', '.join(repr(image_names[image_id]) for image_id in shown)}{more})"
     return f"{finding.text} ({finding.of.removesuffix('s')} ids {', '.join(map(str, shown))}{more})"

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from semires.stages.data.json_lines.reading import BadLine, OwnRef, notes_of, read_json_lines
+from semires.stages.data.json_lines.reading import JsonLines, OwnRef, notes_of, read_json_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,18 +19,17 @@ class SplitCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """`splits`: counts of the usable lines by split, train first; `bad`: all others; `notes`: what a user should know,
-    which is no fault."""
+    """`splits`: counts of the usable lines by split, train first; `notes`: what a user should know, which is no
+    fault."""
 
-    path: Path
+    lines: JsonLines
     splits: dict[str, SplitCounts]
-    bad: tuple[BadLine, ...]
     notes: tuple[str, ...]
 
     @property
     def is_usable(self) -> bool:
         """Whether commands take the file: it has lines, and every one can be used."""
-        return bool(self.splits) and not self.bad
+        return bool(self.lines.refs) and not self.lines.bad
 
     def report(self) -> list[str]:
         """Everything in lines of text, every bad line named."""
@@ -41,14 +40,14 @@ class Findings:
                 f"{name}: {found.refs} refs of {found.images} images, {found.expressions} expressions"
                 + (of_train if name == "train" else "")
             )
+        bad = self.lines.bad
         lines += [f"note: {note}" for note in self.notes]
-        lines += map(str, self.bad)
-        num_refs = sum(found.refs for found in self.splits.values())
-        if self.bad:
-            end = f"{len(self.bad)} of {num_refs + len(self.bad)} lines cannot be used: mend them"
+        lines += map(str, bad)
+        if bad:
+            end = f"{len(bad)} of {len(self.lines.refs) + len(bad)} lines cannot be used: mend them"
         else:
-            end = f"{num_refs} lines, every one can be used" if num_refs else "no lines"
-        return [*lines, f"{self.path}: {end}"]
+            end = f"{len(self.lines.refs)} lines, every one can be used" if self.lines.refs else "no lines"
+        return [*lines, f"{self.lines.path}: {end}"]
 
 
 def check_json_lines(path: Path) -> Findings:
@@ -59,7 +58,7 @@ def check_json_lines(path: Path) -> Findings:
         of_splits[ref.row.split].append(ref)
     splits = {name: _counts(of_splits[name]) for name in sorted(of_splits, key=_place)}
     notes = [*notes_of(lines.refs), *([] if lines.bad else _lacks(splits))]  # a bad line may be what seems to lack
-    return Findings(path=path, splits=splits, bad=lines.bad, notes=tuple(notes))
+    return Findings(lines=lines, splits=splits, notes=tuple(notes))
 
 
 def _place(split: str) -> tuple[bool, bool, str]:

@@ -72,7 +72,11 @@ def load_json_lines(split: str) -> ReferDataset:
     `image_id_of` the images' paths. Raises `InputError` when the file cannot be read, has no lines, or has a bad one:
     unlike REFER's files, own data can be mended by who reads the message.
     """
-    lines = read_json_lines(own_path(split))
+    return dataset_of(split, read_json_lines(own_path(split)))
+
+
+def dataset_of(split: str, lines: JsonLines) -> ReferDataset:
+    """`load_json_lines` of a file that was read."""
     if lines.bad:
         raise _refusal(lines)
     if not lines.refs:
