@@ -15,7 +15,7 @@ from typing import IO, Protocol
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import SPLITS
 
-# The largest published ones have 44 MB (RefCOCOg's refs) and 220 MB (its instances): more is no such file.
+# Several times what the published ones have.
 MAX_REFS, MAX_INSTANCES = 512 << 20, 2 << 30
 _CHUNK = 1 << 20
 

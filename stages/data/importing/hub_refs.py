@@ -1,7 +1,7 @@
 """Parquet as `jxu124/refcoco`, `refcocoplus` and `refcocog` of the Hugging Face hub have it: a row a ref, no pictures.
 
 A row has REFER's record of the ref, and as JSON text the record of its annotation (`raw_anns`) and of its image
-(`raw_image_info`) in COCO's instances.json; `bbox` is x1, y1, x2, y2.
+(`raw_image_info`) in COCO's instances.json; `bbox` is x1, y1, x2, y2 (x, y, width, height is taken as well).
 """
 
 from collections.abc import Callable, Sequence
@@ -71,11 +71,13 @@ def _check_box(values: dict[str, Any], annotation: dict[str, Any], where: str) -
     """The row's box is made of its annotation's: where it is another one, two records were joined wrongly."""
     if values.get("bbox") is None or "bbox" not in annotation:
         return
-    x1, y1, x2, y2 = numbers_field(values, "bbox", where, count=4)
+    box = numbers_field(values, "bbox", where, count=4)
     x, y, width, height = numbers_field(annotation, "bbox", f"{where}, raw_anns", count=4)
-    corners = (x, y, x + width, y + height)
-    if any(abs(a - b) > BOX_TOLERANCE for a, b in zip((x1, y1, x2, y2), corners, strict=True)):
+    corners, sides = [x, y, x + width, y + height], [x, y, width, height]
+    if not any(
+        all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(box, expected, strict=True)) for expected in (corners, sides)
+    ):
         raise InputError(
-            f"{where}: expected `bbox` {list(corners)} (x1, y1, x2, y2) as raw_anns has it, found {[x1, y1, x2, y2]}; "
-            "the row joins two records that do not belong together: get the file again"
+            f"{where}: expected `bbox` {corners} (x1, y1, x2, y2) as raw_anns has it, found {box}; the row joins two "
+            "records that do not belong together: get the file again"
         )

@@ -1,6 +1,5 @@
 """An import from its source to the files in REFER's layout, which the reader then reads like any other's."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from semires.stages.data.importing.staging import (
     write_refs,
 )
 from semires.stages.data.instances import read_instances
+from semires.stages.data.json_records import load_records
 from semires.stages.data.pickles import load_refs_pickle
 from semires.stages.data.problems import ReferProblems
 from semires.stages.data.refer import problem_of, read_refs
@@ -218,15 +218,25 @@ def _cleaned(
 
 
 def _boxes(path: Path) -> dict[int, Box]:
+    boxes: dict[int, Box] = {}
+
+    def see(_: int, record: Any) -> None:
+        if isinstance(record, dict) and type(record.get("id")) is int:
+            boxes.update(_boxes_of([record]))
+
     try:
-        content = json.loads(path.read_bytes())
-        return _boxes_of(content["annotations"])
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise InputError(f"{path.name}: expected COCO's JSON with boxes, found other content ({error})") from error
+        load_records(path, {"annotations": see})
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name}: expected COCO's JSON, found a damaged file ({error}); get it again") from error
+    return boxes
 
 
 def _boxes_of(annotations: Iterable[dict[str, Any]]) -> dict[int, Box]:
-    return {record["id"]: tuple(record["bbox"]) for record in annotations if len(record.get("bbox", ())) == 4}
+    return {
+        record["id"]: tuple(record["bbox"])
+        for record in annotations
+        if isinstance(record.get("bbox"), list) and len(record["bbox"]) == 4
+    }
 
 
 def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[str, SplitCounts], list[str]]:

@@ -106,3 +106,11 @@ def test_hub_refs__rows_that_say_two_things_of_one_image_or_annotation(
     in_json("raw_anns", "segmentation", [[1.0, 1.0, 5.0, 1.0, 5.0, 5.0]])(rows[-1])
     with pytest.raises(InputError, match="row 6: expected annotation 10 as in an earlier row"):
         import_data(str(write_parquet(rows, "b.parquet")), "refcoco", tmp_path / "data")
+
+
+def test_hub_refs__boxes_as_sides_and_none(tmp_path: Path, small: Any, write_parquet: Callable[..., Path]) -> None:
+    rows = small.hub_rows()
+    for row in rows:
+        row["bbox"] = small.annotations[row["ann_id"]]["bbox"]
+    rows[1]["bbox"] = None
+    assert import_data(str(write_parquet(rows, "refcoco.parquet")), "refcoco", tmp_path / "data").num_files == 2
