@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,12 +126,22 @@ class Served:
     """After how many bytes the next answers end; then they are whole."""
     statuses: list[int] = field(default_factory=list)
     """What the next answers are in place of 200."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """Where paths lead."""
+    delay: float = 0.0
+    """Seconds before each answer."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Path and Range of every request."""
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path, asked_range = unquote(request.path), request.headers.get("Range")
         self.asked.append((path, asked_range))
+        time.sleep(self.delay)
+        if path.lstrip("/") in self.redirects:
+            request.send_response(302)
+            request.send_header("Location", self.redirects[path.lstrip("/")])
+            request.end_headers()
+            return
         content = self.files.get(path.lstrip("/"))
         if content is None or self.statuses:
             request.send_error(self.statuses.pop(0) if self.statuses else 404)
@@ -153,9 +164,19 @@ class Served:
         request.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
 
 
+class _Server(ThreadingHTTPServer):
+    """Ends with its last answer, and is not shaken by clients that went away."""
+
+    daemon_threads = False  # so that closing it waits for them
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Served]]:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Served]]:
     """Serve files over HTTP on loopback, each call on a server of its own."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     servers: list[ThreadingHTTPServer] = []
 
     def start(files: dict[str, bytes], **how: Any) -> Served:
@@ -168,7 +189,7 @@ def serve() -> Iterator[Callable[..., Served]]:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = _Server(("127.0.0.1", 0), Handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         served.url = f"http://127.0.0.1:{server.server_port}"

@@ -134,12 +134,21 @@ def _attempt(
         if total is not None:
             require_space(path.parent, total - start)
         begun = _Begun(url=url, validator=_validator(response), size=total)
-        ended = _write(partial, start, response, begun, on_bytes)
+        ended = _write(partial, start, response, begun, on_bytes, size)
     return start, ended and (total is None or _size_of(partial) == total)
 
 
-def _write(partial: Path, start: int, response: http.client.HTTPResponse, begun: _Begun, on_bytes: OnBytes) -> bool:
-    """Append what comes to the first `start` bytes of the partial file; False where the connection broke."""
+def _write(
+    partial: Path,
+    start: int,
+    response: http.client.HTTPResponse,
+    begun: _Begun,
+    on_bytes: OnBytes,
+    most: int | None,
+) -> bool:
+    """Append what comes to the first `start` bytes of the partial file; False where the connection broke.
+
+    TransferError where more than `most` bytes come, of a server that says no length: they might never end."""
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("r+b" if start else "wb") as file:
@@ -151,6 +160,8 @@ def _write(partial: Path, start: int, response: http.client.HTTPResponse, begun:
             while chunk := _read(response):
                 file.write(chunk)
                 start += len(chunk)
+                if most is not None and start > most:
+                    raise TransferError(f"{begun.url}: sends more than the {most:,} bytes expected")
                 on_bytes(start, begun.size)
             return True
     except _Cut:

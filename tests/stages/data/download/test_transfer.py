@@ -1,7 +1,11 @@
+import io
 import json
 import resource
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +152,43 @@ def test_transfer__a_server_that_tells_no_length(serve: Serve, tmp_path: Path) -
     served = serve({"a.bin": CONTENT}, tells_length=False, etag=None)
     fetch(served.url, tmp_path / "a.bin", size=None)
     assert partial_of(tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_transfer__a_server_that_never_ends(serve: Serve, tmp_path: Path) -> None:
+    served = serve({"a.bin": CONTENT}, tells_length=False)
+    with pytest.raises(TransferError, match="sends more than the 100 bytes expected"):
+        fetch(served.url, tmp_path / "a.bin", size=100)
+
+
+def test_transfer__a_silent_server(serve: Serve, tmp_path: Path) -> None:
+    served = serve({"a.bin": CONTENT}, delay=0.2)
+    with pytest.raises(TransferError, match=r"a.bin: timed out"):
+        fetch(served.url, tmp_path / "a.bin", timeout=0.02)
+    assert len(served.asked) == module.TRIES
+
+
+def test_transfer__a_redirect_keeps_the_range(serve: Serve, tmp_path: Path) -> None:
+    target = serve({"b.bin": CONTENT}, cuts=[3000])
+    served = serve({}, redirects={"a.bin": f"{target.url}/b.bin"})
+    fetch(served.url, tmp_path / "a.bin")
+    assert partial_of(tmp_path / "a.bin").read_bytes() == CONTENT
+    assert target.asked == [("/b.bin", None), ("/b.bin", "bytes=3000-")]
+
+
+def test_transfer__a_redirect_to_a_file_is_not_followed(serve: Serve, tmp_path: Path) -> None:
+    served = serve({}, redirects={"a.bin": "file:///etc/passwd"})
+    with pytest.raises(TransferError, match="HTTP 302"):
+        fetch(served.url, tmp_path / "a.bin", size=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_redirects__not_from_https_to_http() -> None:
+    request, handler = urllib.request.Request("https://host/a"), module._Redirects()
+    with pytest.raises(urllib.error.URLError, match="it leads from https to http"):
+        handler.redirect_request(request, io.BytesIO(), 302, "Found", Message(), "http://host/a")
+    followed = handler.redirect_request(request, io.BytesIO(), 302, "Found", Message(), "https://other/a")
+    assert followed is not None
+    assert followed.full_url == "https://other/a"
 
 
 def test_transfer__no_room(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
