@@ -27,7 +27,7 @@ from semires.pipeline.side_by_side import CandidatesJob, Job, is_worth_it, train
 from semires.pipeline.stage_runs import lacks_candidates, load_dataset, prepare, train
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
-from semires.stages.data.splits import is_own_data, short_name
+from semires.stages.data.splits import is_own_data, short_name, spec_of
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import as_begun
 from semires.stages.train.run_folder import RunFolder
@@ -71,8 +71,8 @@ def what_is_missing(split: str, paths: Paths) -> str | None:
         return f"{split}: expected a file there, found none; check the path"
     if missing:
         return (
-            f"{split}: put {', '.join(map(str, missing))} there, then run `semires cache-sam --split {quote(split)} "
-            "--sam-checkpoint FILE` (README, RefCOCO step by step)"
+            f"{split}: missing {', '.join(map(str, missing))}; {spec_of(split).hint}, then run "
+            f"`semires cache-sam --split {quote(split)} --sam-checkpoint FILE`"
         )
     try:
         num_images = len(CandidateStore(paths.store(split)))

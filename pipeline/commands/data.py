@@ -72,8 +72,8 @@ def data_download(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="refcoco, refcoco+, refcocog, coco-train2014, sam-vit-h, sam-vit-b, swin-base, bert; several at once. "
-            "None: list what there is, how large, and what is here.",
+            help="refcoco, refcoco+, refcocog, coco-train2014, sam-vit-h, sam-vit-l, sam-vit-b, swin-base, bert; "
+            "several at once. None: list what there is, how large, and what is here.",
             show_default=False,
         ),
     ] = None,

@@ -145,7 +145,7 @@ def test_run_table1__goes_on_where_it_stopped(tiny_grid: Paths, capsys: pytest.C
     assert "## Not measured" in text
     out = capsys.readouterr().out
     for split in ("refcoco", "refcoco+", "refcocog"):
-        assert f"not measured: {split}: put " in out
+        assert f"not measured: {split}: missing " in out
 
 
 def test_run_table1__nothing_here_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

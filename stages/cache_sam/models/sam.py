@@ -57,8 +57,8 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
     if checkpoint is None:
         if name != "tiny":
             raise InputError(
-                f"SAM {name} needs its weights: give --sam-checkpoint FILE, the file {CHECKPOINT_FILES[name]} that "
-                "segment-anything's README links"
+                f"SAM {name} needs its weights: give --sam-checkpoint FILE, the file {CHECKPOINT_FILES[name]}, which "
+                f"`semires data download sam-{'vit-h' if name == 'default' else name.replace('_', '-')}` fetches"
             )
         checkpoint = weights_path()
     if checkpoint.is_dir():

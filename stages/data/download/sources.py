@@ -6,8 +6,8 @@ Looked up in November 2026. The checksums and sizes, and who measured them:
   Archive's captures; refcoco+ also mohsin651/clip-sam-research, REFCOCOPLUS_REPRODUCTION.md. The captures are those
   that lichengunc/refer's issues 14, 22 and 26 link; `id_` in their address asks for the bytes as they were.
 - coco-train2014: pytorch/vision, torchvision/prototype/datasets/_builtin/coco.py.
-- sam-vit-h, sam-vit-b: computational-cell-analytics/micro-sam, micro_sam/util.py. What their file names end in is no
-  part of it.
+- sam-vit-h, sam-vit-l, sam-vit-b: computational-cell-analytics/micro-sam, micro_sam/util.py. What their file names end
+  in is no part of it.
 - bert: its commit 86b5e093 on the Hugging Face hub.
 - swin-base: nobody who measured it was found, so its size is a rough one and there is no checksum.
 """
@@ -168,6 +168,14 @@ SOURCES: dict[str, Source] = {
             "--sam vit_h --sam-checkpoint {}",
             2_564_550_879,
             "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        ),
+        _weights(
+            "sam-vit-l",
+            "SAM ViT-L, stage one",
+            _SAM.format(name="sam_vit_l_0b3195.pth"),
+            "--sam vit_l --sam-checkpoint {}",
+            1_249_524_607,
+            "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
         ),
         _weights(
             "sam-vit-b",

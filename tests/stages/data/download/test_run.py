@@ -86,6 +86,18 @@ def test_download__an_archive_that_is_none(serve: Make, make_source: Make, told:
     assert not (tmp_path / "sets").exists()
 
 
+def test_download__an_archive_that_leads_out(
+    serve: Make, make_source: Make, make_zip: Make, told: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    content = make_zip(FILES | {"../../evil.txt": b"evil"})
+    with pytest.raises(InputError, match=r"found '../../evil.txt', which leads elsewhere; it is kept"):
+        download(make_source(content, serve({"mini.zip": content}).url), root, told)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        "root/downloads/mini.zip.differs"
+    ]
+
+
 def test_download__no_room_is_said_before_anything_is_asked(
     serve: Make, make_source: Make, make_zip: Make, told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +134,7 @@ def test_find_sources__each_once() -> None:
     with pytest.raises(InputError, match=r"expected one of refcoco, refcoco\+, .*, found 'coco'"):
         find_sources(["coco"])
     assert list(SOURCES) == [
-        "refcoco", "refcoco+", "refcocog", "coco-train2014", "sam-vit-h", "sam-vit-b", "swin-base", "bert",
+        "refcoco", "refcoco+", "refcocog", "coco-train2014", "sam-vit-h", "sam-vit-l", "sam-vit-b", "swin-base", "bert",
     ]  # fmt: skip
 
 

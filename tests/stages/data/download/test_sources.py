@@ -36,7 +36,7 @@ def test_sources__data_sets_go_where_their_readers_look() -> None:
 
 
 def test_sources__sams_files_have_their_names() -> None:
-    for name in ("vit_h", "vit_b"):
+    for name in ("vit_h", "vit_l", "vit_b"):
         source = SOURCES[f"sam-{name.replace('_', '-')}"]
         assert source.target(Path("data")) == Path("data/weights") / CHECKPOINT_FILES[name]
         assert f"--sam {name} " in source.option
