@@ -184,10 +184,9 @@ def data_check(
             check = check_dataset(dataset, tokenizer, on_progress=on_progress, **options)
         console.print(counts_table(check))
         console.print(f"expressions are read by the tokenizer {whose}", soft_wrap=True)
-        names = (
-            {number: name for name, number in dataset.image_names.items()} if is_own_data(dataset.spec.name) else None
-        )
-        for line in finding_lines(check, every=bool(every), image_names=names):
+        names = {image_id: file for file, image_id in dataset.image_names.items()}
+        shown = names if is_own_data(dataset.spec.name) else None
+        for line in finding_lines(check, every=bool(every), image_names=shown):
             console.print(line, soft_wrap=True)
         checks.append(check.to_dict() | {"tokenizer": whose})
     if json_file is not None:

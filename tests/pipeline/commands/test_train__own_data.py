@@ -171,5 +171,5 @@ def test_commands__every_mask_is_used_unless_asked(
     assert RunFolder(run).read_labeled_images() == sorted(own.train_ids[:2])
     checked = semires("data", "check", "my.jsonl")
     assert checked.code == 0, checked.out
-    assert f"have several refs: 2.00 in the mean, 2 at most ('{first}'" in checked.out  # names, for ids say nothing
+    assert "have several refs: 2.00 in the mean, 2 at most ('data/images/" in checked.out  # names, for ids say nothing
     assert_refused(semires("train", "--split", "none.jsonl"), "none.jsonl: expected a JSON-lines file, could not read")
