@@ -124,7 +124,7 @@ def test_command__needs_to_be_told_that_more_than_one_per_cent_may_be_lost(
     )
     if command[0] == "table1":
         assert code == 1
-        assert f"not measured: refcoco: {text}" in out.splitlines()
+        assert f"not measured: {text}" in out.splitlines()
     else:
         assert (code, err) == (2, f"error: {text}\n")
 
