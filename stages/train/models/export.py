@@ -68,8 +68,10 @@ def export_model(model: ResModel, path: Path, format: Format, *, fixed_size: boo
 
 
 def _export(model: ResModel, fixed_size: bool) -> Any:
-    auto, free = torch.export.Dim.DYNAMIC, torch.export.Dim("batch")
-    sides = {} if fixed_size else {2: auto, 3: auto}
+    # A named dimension would refuse a model whose windows torch tells apart from a single one, which it may with one
+    # image of a fixed size.
+    free = torch.export.Dim.DYNAMIC
+    sides = {} if fixed_size else {2: free, 3: free}
     batch = _batch(model, (2, 3, model.image_size, model.image_size))
     shapes = ({0: free, **sides}, {0: free}, {0: free})
     try:
@@ -86,7 +88,9 @@ def _export(model: ResModel, fixed_size: bool) -> Any:
     # torch asks for more than one image where it chooses a kernel for convolutions; one runs as well, as the comparison
     # shows. Without this a program that is loaded refuses it.
     if hasattr(program, "_guards_code"):
-        program._guards_code = [guard for guard in program._guards_code if not guard.endswith("> 1")]
+        program._guards_code = [
+            guard for guard in program._guards_code if not guard.endswith("> 1") and "!=" not in guard
+        ]
     return program
 
 
