@@ -1,13 +1,16 @@
 """The `semires` command, assembled of its command groups.
 
 A command parses, calls, prints; the work is in the modules that it imports when it runs. A user's error (`InputError`,
-`StoreError`) is one line on standard error and exit code 2.
+`StoreError`), and what the operating system refuses, is one line on standard error and exit code 2.
 """
 
 import io
 import sys
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from semires.pipeline.commands import bench, cache, data, study
 from semires.pipeline.commands.cache_sam import cache_sam
@@ -19,12 +22,42 @@ from semires.pipeline.commands.run import evaluate, figure, predict
 from semires.pipeline.commands.table1 import table1
 from semires.pipeline.commands.train import train
 
+
+class _Commands(TyperGroup):
+    """The commands; Ctrl-C is heard here, because typer makes an exit without a word of it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            print("stopped; type the command again to go on", file=sys.stderr)
+            raise typer.Exit(getattr(stop, "exit_code", 130)) from None
+
+
 app = typer.Typer(
-    help="Semi-supervised referring expression segmentation: SAM candidates once, then a teacher-student LAVT.",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"semires {version('semires')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def semires(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Semi-supervised referring expression segmentation: SAM candidates once, then a teacher-student LAVT."""
+
+
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
@@ -49,11 +82,30 @@ def main() -> None:
     try:
         app()
     except (InputError, StoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; type the command again to go on", file=sys.stderr)
-        sys.exit(130)
+        _fail(str(error))
+    except MemoryError as error:
+        _fail(f"expected enough memory, found none left ({error}): end other programs, or give smaller batches")
+    except OSError as error:
+        _fail(_refusal(error))
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        # torch says so wherever the signal finds this process, in the middle of a step too.
+        _fail(f"a process that reads images died ({error}): memory may be short, give a smaller --num-workers")
+
+
+def _fail(text: str) -> NoReturn:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system refuses, with the path where it names one: a full disk, a file in a folder's place, a
+    folder of somebody else's."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    what = f"{' and '.join(paths)}: expected to read or write there" if paths else "expected to read or write a file"
+    return f"{what}, found: {reason}; mend it (path, permissions, free space), then type the command again"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A command that torchrun may have started several times: one display, and each error said once, in one line."""
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from semires.stages.processes.ranks import Ranks, SaidElsewhere
 from semires.stages.processes.stopping import StopRequested
 from semires.stages.processes.torchrun import first_line
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -63,7 +64,9 @@ def _in_one_line(error: Exception, device: torch.device) -> InputError | StoreEr
             f"expected a step to fit into the memory of {device}, found it full ({first_line(error)}): give "
             "--micro-batch N, --grad-checkpointing or --precision bf16; `semires train --plan` says what fits"
         )
-    if isinstance(error, OSError) and (error.errno in _DISK_ERRORS or "No space left" in str(error)):
+    if isinstance(error, OSError) and (
+        error.errno in _DISK_ERRORS or any(os.strerror(number) in str(error) for number in _DISK_ERRORS)
+    ):
         return InputError(
             f"expected space for the run's files, found none ({first_line(error)}): free some, then type the command "
             "again to go on from the last state"

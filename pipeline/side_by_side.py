@@ -75,8 +75,8 @@ def train_side_by_side(jobs: Sequence[Job | CandidatesJob], paths: Paths, on_pro
     trained is scored as well.
 
     `on_progress` is told of each run under its method's name. The first error of one ends the others, which go on from
-    their last evaluation when asked again; so does the end of this process, however it comes. InputError and StoreError
-    as `train_run` raises them, RuntimeError where a process ended otherwise; its own words are on stderr then.
+    their last evaluation when asked again; so does the end of this process, however it comes. InputError, StoreError
+    and OSError as `train_run` raises them, RuntimeError where a process ended otherwise: its own words are on stderr.
 
     To be called in the main thread, of a script under ``if __name__ == "__main__"``: the processes import it.
     """
@@ -125,7 +125,7 @@ def _follow(running: Mapping[Connection, tuple[Job | CandidatesJob, BaseProcess]
                 ) from None
             if message is None:
                 pending.remove(reader)
-            elif isinstance(message, InputError | StoreError):
+            elif isinstance(message, InputError | StoreError | OSError):
                 raise message
             elif isinstance(message, str):
                 console.print(message, soft_wrap=True)
@@ -146,7 +146,7 @@ def _do(job: Job | CandidatesJob, paths: Paths, num_threads: int, writer: Connec
             size = job.config.model_image_size
             prepare_candidates(paths, dataset, size, job.store, lambda *what: writer.send(what))
         writer.send(None)
-    except (InputError, StoreError) as error:
+    except (InputError, StoreError, OSError) as error:
         writer.send(error)
     except StopRequested:  # by the parent, or with it: its state is saved
         sys.exit(1)

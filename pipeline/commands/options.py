@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,6 +101,17 @@ def make_paths(
     from semires.pipeline.paths import Paths
 
     return Paths(**given(data=data, images=images, runs=runs), allow_missing=allow_missing)
+
+
+def check_folder(option: str, path: Path) -> None:
+    """InputError unless the folder `path` can be made and written to, as far as can be seen: before hours of work."""
+    from semires.stages.data.errors import InputError
+
+    found = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    if not found.is_dir():
+        raise InputError(f"{option}: expected a folder, found a file at {found}; give another path")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise InputError(f"{option}: expected a folder that can be written, found {found}, which cannot; give another")
 
 
 def unused(path: Path) -> Path:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, LogTo, make_paths
+from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, LogTo, check_folder, make_paths
 
 
 def table1(
@@ -47,9 +47,12 @@ def table1(
                 "train single runs with torchrun and `semires train`"
             )
         loggers = choose_loggers(log_to)
+        paths = make_paths(data, coco_images, runs, allow_missing=allow_missing)
+        for option, folder in (("--runs", paths.runs / "table1"), ("reports", paths.reports)):
+            check_folder(option, folder)
         with progress() as on_progress:
             is_whole = run_table1(
-                make_paths(data, coco_images, runs, allow_missing=allow_missing),
+                paths,
                 chosen_device,
                 on_progress,
                 splits=split,

@@ -14,6 +14,7 @@ from semires.pipeline.commands.options import (
     LogTo,
     Split,
     Store,
+    check_folder,
     given,
     make_paths,
 )
@@ -267,6 +268,8 @@ def train(
             by = "" if recipe in (None, "paper") else f"-{recipe}"
             name = f"{short_name(split)}-{config.labeled_name}-{config.method}{how}{by}-seed{config.seed}"
         run = paths.runs / name
+        if not plan:
+            check_folder("--runs", run)
         if plan:
             folder = RunFolder(run)
             if folder.is_started and not restart:

@@ -204,14 +204,18 @@ class RunFolder:
 
     def _write(self, name: str, text: str) -> None:
         temporary = self.path / f"{name}.{os.getpid()}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / name)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.path / name)
+        except OSError:  # a full disk, for instance, has no room for what is half written
+            temporary.unlink(missing_ok=True)
+            raise
 
     def _read_json(self, name: str) -> Any:
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"expected a run of `semires train`, found no {path}") from error
         except ValueError as error:
             raise InputError(f"expected JSON in {path}, found a damaged file ({error})") from error

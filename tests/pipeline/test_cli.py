@@ -93,16 +93,6 @@ def test_module__runs_as_a_program(tmp_path: Path) -> None:
     assert refused.stderr.startswith("error: no data for refcoco: expected data/refcoco/refs(unc).p")
 
 
-def test_interrupt__one_line_and_code_130(semires: Semires, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(stage_runs, "load_dataset", stop)
-    finished = semires("make-refshapes")
-    assert finished.code == 130
-    assert "Traceback" not in finished.err
-
-
 def test_train__asked_to_stop_saves_a_state_and_goes_on(
     semires: Semires, write_refer: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
