@@ -62,7 +62,6 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
-app.add_typer(data.app, name="data")
 app.command("make-refshapes")(make_refshapes)
 app.command("cache-sam")(cache_sam)
 for command in (train, evaluate, predict, convert, export, table1, figure):

@@ -67,6 +67,11 @@ def test_commands__all_of_them() -> None:
     assert {f"semires {name}" for name in expected} <= set(COMMANDS)
 
 
+def test_commands__each_group_once() -> None:
+    names = [group.name for group in cli.app.registered_groups]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help__of_every_command_names_every_option(semires: Semires, name: str) -> None:
     finished = semires(*name.split()[1:], "--help")
