@@ -55,6 +55,15 @@ def test_counts__gathered_from_two_processes_score_as_one() -> None:
     assert joined.rows(torch.tensor([2, 0])).areas.tolist() == [2, 5]
 
 
+def test_counts__more_expressions_than_there_was_room_for() -> None:
+    metrics = SegmentationMetrics(2)
+    for number in (1, 2, 3):
+        metrics.update(masks(*([number] * 3)), masks(*([number + 1] * 3)))
+    found = metrics.counts()
+    assert found.intersections.tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert found.unions.tolist() == found.areas.tolist() == [2, 2, 2, 3, 3, 3, 4, 4, 4]
+
+
 def test_scores_from_counts__sums_are_exact_beyond_float32() -> None:
     # 2^24 + 1 has no float32: a float sum would lose the odd pixels.
     unions = torch.full((3,), 2**24 + 1)

@@ -265,10 +265,21 @@ def test_loader__half_of_the_shared_memory_stays_free(
     samples: RefSamples, monkeypatch: pytest.MonkeyPatch, free: int, expected: str
 ) -> None:
     samples.keeps = False
+    monkeypatch.setattr(loading_module, "SMALL", 0)
     monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(64 << 20, free))
     how.clear()
     assert_reads(list(Recording(samples, 1).read(PLAN)), samples)
     assert how == [expected] * len(PLAN)
+
+
+def test_loader__small_batches_go_through_pipes(samples: RefSamples) -> None:
+    samples.keeps = False
+    how.clear()
+    found = list(Recording(samples, 1).read(PLAN))
+    assert_reads(found, samples)
+    sizes = [sum(t.nbytes for t in vars(batch).values() if isinstance(t, torch.Tensor)) for batch in found]
+    assert max(sizes) < loading_module.SMALL
+    assert how == ["_Piped"] * len(PLAN)
 
 
 class NoRoom(RefSamples):
@@ -286,6 +297,7 @@ def test_loader__full_shared_memory_is_not_waited_for(
 ) -> None:
     view = CandidateView(viewed_store, SIZE)
     samples = NoRoom(refshapes, refshapes.refs_of("train"), tokenizer, SIZE, view)
+    monkeypatch.setattr(loading_module, "SMALL", 0)
     monkeypatch.setattr(loading_module.shutil, "disk_usage", lambda path: Usage(1 << 40, 1 << 40))
     how.clear()
     assert_reads(list(Recording(samples, 2).read(PLAN)), samples)
