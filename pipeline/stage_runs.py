@@ -26,7 +26,7 @@ from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import write_refshapes
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.run import check_run, train_run
+from semires.stages.train.run import check_run, starting_model, train_run
 from semires.stages.train.run_folder import RunFolder
 
 
@@ -136,11 +136,13 @@ def prepare(
     require_whole(dataset, paths, ("train", "val"))
     # Before the candidates, which may take hours.
     check_run(config, dataset, run, burn_in)
-    if not RunFolder(run).is_finished:
-        config.build_model(pretrained=burn_in is None)  # weights that cannot be read, a factory that makes no model
+    folder = RunFolder(run)
+    # Refused here: weights that cannot be read, a factory that makes no model.
+    model = folder.kept_network(config) if folder.is_finished else starting_model(config, folder, burn_in)
     if config.is_refined:
         store = store or paths.store(config.split)
-        prepare_candidates(paths, dataset, config.model_image_size, store, on_progress)
+        size = config.model_image_size if model is None else model.image_size
+        prepare_candidates(paths, dataset, size, store, on_progress)
     return dataset, store
 
 

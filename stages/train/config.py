@@ -35,6 +35,9 @@ WHICH_IMAGES = ("labeled", "labeled_seed", "labeled_list")
 """Settings that say which images are labeled. Where a list does, the images themselves are compared: the same list may
 lie at two paths, and be edited at one."""
 
+PLACES = ("swin", "bert", "clipseg")
+"""Settings that may be a folder, which a relative and an absolute path name alike."""
+
 FORMER_DEFAULTS: dict[str, Any] = {"batch_burn_in": 6, "batch_labeled": 3, "batch_unlabeled": 3}
 """Defaults of before there were several GPUs: a run that was begun with them goes on with them."""
 

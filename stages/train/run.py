@@ -18,6 +18,7 @@ from semires.stages.data.splits import is_own_data, is_same_split, own_path
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import WHICH_IMAGES, TrainConfig
+from semires.stages.train.models.interface import ResModel
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.train_data import TrainData
@@ -71,9 +72,9 @@ def train_run(
             )
 
         torch.manual_seed(config.seed)
-        model = config.build_model(pretrained=burn_in is None)
-        if burn_in is not None:
-            RunFolder(burn_in).load_best(model)
+        model = starting_model(config, folder, burn_in)
+        if config.model != "nano":  # whose vocabulary is in the package
+            ranks.first(lambda: folder.keep_network(model))
         size, tokenizer = model.image_size, model.tokenizer
         view = None if store is None or not config.is_refined else CandidateView(store, size)
         has_unlabeled = config.method != "supervised"
@@ -87,6 +88,22 @@ def train_run(
         )
         trainer = Trainer(config, model, data, folder, device, on_progress, ranks=ranks, on_metrics=on_metrics, say=say)
         return trainer.train()
+
+
+def starting_model(config: TrainConfig, folder: RunFolder, burn_in: Path | None) -> ResModel:
+    """The model that the run in `folder` starts from, or goes on with once its state is read, on the CPU in training
+    mode: of a burn-in with its best weights, else with the pre-trained ones.
+
+    The network that the run, or its burn-in, has kept goes before files that may have moved since.
+    """
+    if burn_in is not None:
+        source = RunFolder(burn_in)
+        model = folder.kept_network(config) or source.kept_network(config) or config.build_model(pretrained=False)
+        source.load_best(model)
+        return model
+    # Before the first state its weights are the pre-trained ones, which are not kept.
+    has_state = folder.is_started and folder.states().latest_step is not None
+    return (folder.kept_network(config) if has_state else None) or config.build_model(pretrained=True)
 
 
 def as_begun(config: TrainConfig, path: Path, device: torch.device, *, given: Collection[str] = ()) -> TrainConfig:

@@ -5,6 +5,7 @@ labeled_images.json the labeled image ids
 sources.json        the candidate store and the burn-in that the run reads, not of a supervised run; own data's file
 metrics.jsonl       a line an evaluation
 state-<step>.pt     what is needed to go on after an interruption, with its sha256; gone once the run is finished
+model/              the network and its vocabulary, which came from files that may move; not of nano, nor a factory's
 best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
 result.json         written last: the run is finished
 """
@@ -23,9 +24,11 @@ from torch import Tensor
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_same_split
 from semires.stages.data.tensor_files import load_tensors, save_tensors
-from semires.stages.train.config import FREE, UNSAID, WHICH_IMAGES, TrainConfig
+from semires.stages.train.config import FREE, PLACES, UNSAID, WHICH_IMAGES, TrainConfig
 from semires.stages.train.engine.states import StateFiles
+from semires.stages.train.models.checkpoints.folder import open_network, save_network
 from semires.stages.train.models.interface import ResModel
+from semires.stages.train.models.lavt import Lavt
 
 
 class RunFolder:
@@ -77,6 +80,8 @@ class RunFolder:
                 continue
             if key == "precision" and asked[key] == "auto":
                 continue  # it goes on in its own
+            if key in PLACES and _is_same_place(found[key], asked[key]):
+                continue
             if key not in FREE and found[key] != asked[key]:
                 # Of runs older than these options the default is not what they were begun with.
                 given = f"give {_options_of_unsaid(found)}, "
@@ -152,9 +157,23 @@ class RunFolder:
     def load_model(self) -> tuple[TrainConfig, ResModel]:
         """The run's best model on CPU in eval mode; InputError where the run or its weights are missing or damaged."""
         config = self.read_config()
-        model = config.build_model(pretrained=False)
+        model = self.kept_network(config) or config.build_model(pretrained=False)
         self.load_best(model)
         return config, model.eval()
+
+    def keep_network(self, model: ResModel) -> None:
+        """Keep what makes the run's network again, once: the folder of its BERT may be gone when it is asked for."""
+        if model.factory is None and not (self.path / "model").is_dir():
+            save_network(model, self.path / "model")
+
+    def kept_network(self, config: TrainConfig) -> ResModel | None:
+        """The run's network with random weights, on the CPU in training mode; None where none was kept."""
+        if not (self.path / "model").is_dir():
+            return None
+        model = open_network(self.path / "model")
+        if isinstance(model, Lavt):
+            model.gradient_checkpointing = config.gradient_checkpointing
+        return model.train()
 
     def load_best(self, model: ResModel) -> None:
         """Read the best weights into `model`, which must be of the run's size."""
@@ -219,6 +238,11 @@ class RunFolder:
             raise InputError(f"expected a run of `semires train`, found no {path}") from error
         except ValueError as error:
             raise InputError(f"expected JSON in {path}, found a damaged file ({error})") from error
+
+
+def _is_same_place(found: str | None, asked: str | None) -> bool:
+    """Whether two texts name the same folder; a hub's name is as good as a path here."""
+    return found is not None and asked is not None and os.path.abspath(found) == os.path.abspath(asked)
 
 
 def _no_weights(path: Path, error: OSError) -> InputError:

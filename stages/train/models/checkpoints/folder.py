@@ -72,6 +72,30 @@ def save_model(model: ResModel, folder: str | os.PathLike[str], card: CardFacts 
         (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
+def save_network(model: ResModel, folder: str | os.PathLike[str]) -> None:
+    """Write what makes the network of a model again, its vocabulary included, without its weights and its card; whole
+    or not at all. Not for a factory's model, which makes its own."""
+    name = _name_of(model)
+    with replacing_folder(Path(folder), is_model_config) as temporary:
+        config = {"format": FORMAT, "version": VERSION, "model": name, "settings": _NETWORKS[name].settings(model)}
+        config["tokenizer"] = _save_tokenizer(model, temporary)
+        (temporary / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def open_network(folder: Path) -> ResModel:
+    """The network that `save_network` wrote, with random weights, on the CPU in training mode; InputError as
+    `open_model`, and for a factory's."""
+    config = read_model_config(folder)
+    if config["model"] not in _NETWORKS:
+        raise InputError(f"expected one of {', '.join(_NETWORKS)} in {folder}, found {config['model']}: begin anew")
+    return _build(folder, config)
+
+
+def _build(folder: Path, config: Mapping[str, Any]) -> ResModel:
+    network = _NETWORKS[config["model"]]
+    return network.build(config.get("settings"), _open_tokenizer(folder, config.get("tokenizer")))
+
+
 def open_model(source: str | os.PathLike[str], **hub_options: Any) -> ResModel:
     """The model in a folder, or under a name on the Hugging Face hub, on the CPU in evaluation mode.
 
@@ -81,9 +105,9 @@ def open_model(source: str | os.PathLike[str], **hub_options: Any) -> ResModel:
     is_local = Path(source).is_dir()
     folder = Path(source) if is_local else download_model(str(source), **hub_options)
     config = read_model_config(folder)
-    name, known = config["model"], _NETWORKS.get(config["model"])
-    if known is not None:
-        model = known.build(config.get("settings"), _open_tokenizer(folder, config.get("tokenizer")))
+    name = config["model"]
+    if name in _NETWORKS:
+        model = _build(folder, config)
     elif not is_local:
         raise InputError(
             f"expected a model of semires in {source}, found one that runs {name}: download it with `hf download`, and "

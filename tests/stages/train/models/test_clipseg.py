@@ -57,3 +57,7 @@ def test_clipseg__trains_in_both_phases(
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, start[name])}
     assert moved
     assert all(name.startswith("network.decoder.") for name in moved)
+    # The run has kept what it needs of the folder.
+    clipseg.rename(tmp_path / "elsewhere")
+    assert RunFolder(tmp_path / "run" / "burn-in").load_model()[1].tokenizer.max_tokens == 12
+    torch.testing.assert_close(folder.load_model()[1].state_dict(), model.state_dict(), rtol=0, atol=0)
