@@ -3,14 +3,16 @@ on it begins only for those who say that they know."""
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import console
 from semires.stages.data.datasets import open_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import MOST_LOST, some_ids
-from semires.stages.data.refer import ReferDataset
+from semires.stages.data.refer import ReferDataset, Text
+from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.models.unread_words import count_unread
 
 
 def default_split(paths: Paths) -> tuple[str, str]:
@@ -41,6 +43,15 @@ def read_dataset(paths: Paths, split: str) -> ReferDataset:
     if line is not None and os.environ.get("RANK", "0") == "0":
         _say(line)
     return dataset
+
+
+def say_unread(dataset: ReferDataset, tokenizer: Tokenizer, splits: Mapping[str, Text]) -> None:
+    """Say in one line, once a process, what of the expressions a model does not read, if anything: of each split in
+    the text that is read of it."""
+    texts = (text for split, kind in splits.items() for ref in dataset.refs_of(split) for text in ref.texts(kind))
+    line = count_unread(tokenizer, texts).line(f"{dataset.spec.name}, {' and '.join(splits)}")
+    if line is not None:
+        _say(line)
 
 
 def require_whole(dataset: ReferDataset, paths: Paths, splits: Iterable[str]) -> None:

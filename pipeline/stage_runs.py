@@ -10,7 +10,7 @@ import torch
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.pipeline.candidate_views import derive_view
-from semires.pipeline.datasets import read_dataset, require_whole
+from semires.pipeline.datasets import read_dataset, require_whole, say_unread
 from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console, counting
@@ -139,6 +139,8 @@ def prepare(
     folder = RunFolder(run)
     # Refused here: weights that cannot be read, a factory that makes no model.
     model = folder.kept_network(config) if folder.is_finished else starting_model(config, folder, burn_in)
+    if model is not None and not folder.is_finished:
+        say_unread(dataset, model.tokenizer, {"train": config.text, "val": config.eval_text})
     if config.is_refined:
         store = store or paths.store(config.split)
         size = config.model_image_size if model is None else model.image_size

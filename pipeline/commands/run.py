@@ -121,6 +121,7 @@ def predict(
     from semires.stages.data.errors import InputError
     from semires.stages.data.images import load_image
     from semires.stages.train.models.interface import ResModel
+    from semires.stages.train.models.unread_words import unread_line
     from semires.stages.train.prediction import overlay, predict_mask
     from semires.stages.train.run_folder import RunFolder
 
@@ -130,6 +131,9 @@ def predict(
     pixels = load_image(image, upright=True)
     chosen_device = choose_device(device)
     network = ResModel.from_pretrained(str(model)) if run is None else RunFolder(run).load_model()[1]
+    unread = unread_line(network.tokenizer, expression)
+    if unread is not None:
+        console.print(unread, soft_wrap=True)
     mask = predict_mask(network.to(chosen_device), pixels, expression, chosen_device)
     mask_path, overlay_path = files.save(Image.fromarray(mask), overlay(pixels, mask))
     console.print(f"{mask.mean() * 100:.1f}% of the image; written: {mask_path}, {overlay_path}", soft_wrap=True)

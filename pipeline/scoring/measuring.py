@@ -1,8 +1,8 @@
 """A run's best model measured on splits of a data set; what a finished run keeps is measured once."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from semires.stages.data.masks import RESAMPLING
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import measure
 from semires.stages.train.models.interface import ResModel
+from semires.stages.train.models.unread_words import count_unread
 from semires.stages.train.reading.loading import Loader
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
@@ -149,13 +150,11 @@ def _measure_split(
         native_intersections=None if found.native is None else found.native.intersections.numpy(),
         native_unions=None if found.native is None else found.native.unions.numpy(),
     )
-    return counts, _num_cut(model, target.texts(split))
-
-
-def _num_cut(model: ResModel, texts: Iterable[str]) -> int:
-    """How many expressions the model reads without their last words: beside these it has [CLS] and [SEP]."""
-    most = model.tokenizer.max_tokens - 2
-    return sum(len(model.tokenizer.tokens(text)) > most for text in texts)
+    unread = count_unread(model.tokenizer, target.texts(split))
+    line = replace(unread, num_cut=0).line(f"{dataset.spec.name}, {split}")  # the table says how many are cut
+    if line is not None:
+        console.print(line, soft_wrap=True)
+    return counts, unread.num_cut
 
 
 def _keep(path: Path, kept: Mapping[str, KeptSplit]) -> None:

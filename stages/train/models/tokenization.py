@@ -128,20 +128,34 @@ class Tokenizer:
             ids = self._tokenizer.encode(expression)[: self.max_tokens]
             return ids
         except TypeError as error:  # its word for what is no UTF-8
-            raise InputError(
-                f"expected an expression in UTF-8, found {expression!r}: write it in this encoding"
-            ) from error
+            raise _no_text(expression) from error
 
     def tokens(self, expression: str) -> list[str]:
         """The word pieces of an expression, without special tokens and untruncated: what the model can read of it."""
-        return self._tokenizer.tokenize(expression)
+        try:
+            tokens: list[str] = self._tokenizer.tokenize(expression)
+            return tokens
+        except TypeError as error:
+            raise _no_text(expression) from error
 
     def lost(self, expression: str) -> tuple[int, int]:
         """How many of an expression's word pieces the model does not see: those behind `max_tokens`, and those among
         the others that are no word to it ([UNK])."""
-        tokens = self.tokens(expression)
-        num_seen = self.max_tokens - (2 if self.keep_sep else 1)  # [CLS] and [SEP]
-        return max(len(tokens) - num_seen, 0), tokens[:num_seen].count(self._tokenizer.unk_token)
+        are_unknown = self.unknown(expression)
+        return max(len(are_unknown) - self.num_read, 0), sum(are_unknown[: self.num_read])
+
+    @property
+    def num_read(self) -> int:
+        """The most word pieces of an expression that the model reads: beside them it has [CLS] and, if kept, [SEP]."""
+        return self.max_tokens - (2 if self.keep_sep else 1)
+
+    def unknown(self, expression: str) -> list[bool]:
+        """Of each word piece of an expression whether it is no word to the model ([UNK])."""
+        return [token == self._tokenizer.unk_token for token in self.tokens(expression)]
+
+
+def _no_text(expression: str) -> InputError:
+    return InputError(f"expected an expression in UTF-8, found {expression!r}: write it in this encoding")
 
 
 def build_vocab(words: Iterable[str]) -> list[str]:
