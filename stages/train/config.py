@@ -59,7 +59,7 @@ class TrainConfig:
     """File that lists the labeled image ids, in place of a draw."""
     method: Method = "semires"
     """supervised: labeled data only; baseline: mutual learning on raw pseudo-labels; semires: on refined ones;
-    semires-cc, which is not the paper's: on refined ones of consensus and competition."""
+    semires-cc, which is not the paper's: on refined ones of consensus, competition and presence (labels/)."""
     match: MatchConfig = field(default_factory=MatchConfig)
     """How pseudo-labels are refined; read by `semires` and `semires-cc`."""
     pwa: bool = True
