@@ -29,6 +29,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.splits import is_own_data, short_name, spec_of
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.models.checkpoints.replacing import replacing_file
 from semires.stages.train.run import as_begun
 from semires.stages.train.run_folder import RunFolder
 
@@ -147,13 +148,16 @@ def run_table1(
         if measured:
             tables.append(split_table(split, shares_of[split], measured))
             runs += measured
-    paths.reports.mkdir(parents=True, exist_ok=True)
-    (paths.reports / "table1.md").write_text(as_markdown(tables, list(notes)), encoding="utf-8")
-    (paths.reports / "table1.json").write_text(
-        json.dumps(as_json(tables, runs, list(notes)), indent=1) + "\n", encoding="utf-8"
-    )
     for table in tables:
         console.print(as_rich(table))
+    paths.reports.mkdir(parents=True, exist_ok=True)
+    content = {
+        "table1.md": as_markdown(tables, list(notes)),
+        "table1.json": json.dumps(as_json(tables, runs, list(notes)), indent=1) + "\n",
+    }
+    for name, text in content.items():
+        with replacing_file(paths.reports / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     console.print(f"written: {paths.reports / 'table1.md'}, {paths.reports / 'table1.json'}", soft_wrap=True)
     return is_whole
 

@@ -30,9 +30,10 @@ def subsets(
 ) -> dict[str, NDArray[np.bool_]]:
     """Name -> which expressions are in it, bool [E]; subsets without any are left out.
 
-    ref_ids, areas: int64 [E], an expression's ref and the pixels of its mask. Of each share of the refs the number is
-    rounded up; of refs of one area those with the lower ids come first. An expression has a word of place where one of
-    its words is such a word, whatever its case.
+    ref_ids, areas: int64 [E], an expression's ref and the pixels of its mask. The smallest are so among refs that mean
+    something: gRefCOCO's others have no size. Of each share of these the number is rounded up; of refs of one area
+    those with the lower ids come first. An expression has a word of place where one of its words is such a word,
+    whatever its case.
     """
     found = {f"smallest {share:.0%}": _of_smallest(ref_ids, areas, share) for share in SMALLEST}
     lengths = np.array([len(text.split()) for text in expressions])
@@ -48,5 +49,6 @@ def subsets(
 
 def _of_smallest(ref_ids: NDArray[np.int64], areas: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
     refs, firsts = np.unique(ref_ids, return_index=True)
+    refs, firsts = refs[areas[firsts] > 0], firsts[areas[firsts] > 0]
     smallest = np.argsort(areas[firsts], kind="stable")[: math.ceil(share * len(refs))]
     return np.isin(ref_ids, refs[smallest])

@@ -139,11 +139,21 @@ class RunFolder:
         return result
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl` in the order written; one that a kill cut off is left out."""
+        """The lines of `metrics.jsonl` in the order written; one that a kill cut off is left out. InputError for a file
+        with other content."""
         path = self.path / "metrics.jsonl"
-        return (
-            [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.is_file() else []
-        )
+        if not path.is_file():
+            return []
+        lines: list[dict[str, Any]] = []
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                lines.append(dict(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise InputError(
+                    f"{path}: expected the metrics of a run, a JSON object a line, found a damaged line {number}; "
+                    "remove it"
+                ) from error
+        return lines
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl`."""

@@ -7,21 +7,28 @@ from semires.pipeline.scoring.subsets import subsets
 def of(expressions: list[str]) -> dict[str, list[int]]:
     """Name -> the numbers of the expressions in each subset."""
     ids = np.arange(len(expressions))
-    return {name: np.flatnonzero(mask).tolist() for name, mask in subsets(ids, ids, expressions).items()}
+    return {name: np.flatnonzero(mask).tolist() for name, mask in subsets(ids, 1 + ids, expressions).items()}
 
 
 def test_subsets__smallest_are_refs_with_all_their_expressions() -> None:
     ref_ids = np.repeat(np.arange(40), 2)
-    areas = np.repeat(np.arange(40)[::-1], 2)  # the last refs are the smallest
+    areas = np.repeat(1 + np.arange(40)[::-1], 2)  # the last refs are the smallest
     found = subsets(ref_ids, areas, ["a"] * 80)
     assert np.unique(ref_ids[found["smallest 5%"]]).tolist() == [38, 39]
     assert np.unique(ref_ids[found["smallest 10%"]]).tolist() == [36, 37, 38, 39]
     assert found["smallest 10%"].sum() == 8
 
 
+def test_subsets__refs_that_mean_nothing_are_not_the_smallest() -> None:
+    areas = np.array([0, 0, 5, 3, 0])
+    found = subsets(np.arange(5), areas, ["a"] * 5)
+    assert np.flatnonzero(found["smallest 10%"]).tolist() == [3]
+    assert "smallest 5%" not in subsets(np.arange(3), np.zeros(3, dtype=np.int64), ["a"] * 3)
+
+
 @pytest.mark.parametrize(("num_refs", "expected"), [(1, [0]), (20, [0]), (21, [0, 1]), (40, [0, 1])])
 def test_subsets__shares_are_rounded_up_and_ties_go_by_id(num_refs: int, expected: list[int]) -> None:
-    found = subsets(np.arange(num_refs), np.zeros(num_refs, dtype=np.int64), ["a"] * num_refs)
+    found = subsets(np.arange(num_refs), np.full(num_refs, 7), ["a"] * num_refs)
     assert np.flatnonzero(found["smallest 5%"]).tolist() == expected
 
 

@@ -176,6 +176,17 @@ def test_read_metrics__a_line_cut_off_by_a_kill_is_left_out(folder: RunFolder, n
     assert folder.read_metrics() == [{"step": 2}, {"step": 4}]
 
 
+@pytest.mark.parametrize("line", [b"{", b"3", b"\xff", b"[1, 2]"])
+def test_read_metrics__damaged(folder: RunFolder, nano_config: NanoConfig, line: bytes) -> None:
+    folder.start(nano_config(), [3])
+    folder.log({"step": 2})
+    path = folder.path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    folder.log({"step": 4})
+    with pytest.raises(InputError, match="found a damaged line 2; remove it"):
+        folder.read_metrics()
+
+
 def test_save_best__load_model_gives_it_back(folder: RunFolder, nano_config: NanoConfig) -> None:
     folder.start(nano_config(), [3])
     lavt = nano_config().build_model(pretrained=False)
