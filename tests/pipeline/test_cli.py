@@ -496,7 +496,7 @@ def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, mo
     monkeypatch.setattr(table1, "train_recipe", recipe)
     lines = run("table1", "--share", 0.25)
     for split in ("refcoco", "refcoco+", "refcocog"):
-        assert any(line.startswith(f"not measured: {split}: put data/{split}/") for line in lines)
+        assert any(line.startswith(f"not measured: {split}: missing data/{split}/") for line in lines)
     assert lines[-1] == "written: reports/table1.md, reports/table1.json"
     text = (tmp_path / "reports" / "table1.md").read_text()
     assert "| method | 25% val | 25% testA | 25% testB |" in text
