@@ -54,6 +54,13 @@ def test_export_model__lavt_is_followed_at_any_size(
     assert max(parity.difference for parity in parities) <= TOLERANCES["torch-export"]
 
 
+def test_export_model__lavt_with_a_fixed_size(tmp_path: Path, small_lavt: Lavt) -> None:
+    """One image has as many windows as torch may tell apart from those of several: it refused any batch."""
+    parities = export_model(small_lavt, tmp_path / "nano.pt2", "torch-export", fixed_size=True)
+    assert [parity.shape for parity in parities] == [(1, 3, 96, 96), (3, 3, 96, 96)]
+    assert max(parity.difference for parity in parities) <= TOLERANCES["torch-export"]
+
+
 # A model of one's own stands for it below, written and read back at any size too.
 @pytest.mark.slow
 @pytest.mark.parametrize("format", get_args(Format))
