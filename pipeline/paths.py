@@ -4,12 +4,17 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_own_data, own_path, short_name, spec_of
 
 
 def _data_root() -> Path:
     # An empty variable is how many scripts say that there is none.
-    return Path(os.environ.get("SEMIRES_DATA") or "data").expanduser()
+    found = os.environ.get("SEMIRES_DATA") or "data"
+    try:
+        return Path(found).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"SEMIRES_DATA: expected a path, found {found!r}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from semires.pipeline.scoring.targets import choose_target
 from semires.stages.data.errors import InputError
 from semires.stages.data.masks import RESAMPLING
 from semires.stages.data.refer import ReferDataset
-from semires.stages.train.models.checkpoints.replacing import replacing_file
+from semires.stages.train.models.checkpoints.replacing import replace_text
 from semires.stages.train.run_folder import RunFolder
 
 
@@ -70,8 +70,7 @@ def run_scores(measured: MeasuredRun) -> RunScores:
         text = json.dumps(asdict(of_all), indent=1) + "\n"
         try:
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                with replacing_file(path) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
+                replace_text(path, text)
         except (InputError, OSError, UnicodeDecodeError) as error:
             console.print(f"scores are not written: {error.__cause__ or error}", soft_wrap=True)
     return replace(of_all, by_split={split: of_all.by_split[split] for split in measured.by_split})
@@ -105,7 +104,8 @@ def _scores(measured: MeasuredRun, kept: Mapping[str, KeptSplit]) -> RunScores:
 
 
 def _split_values(measured: MeasuredRun, split: str, kept: KeptSplit) -> dict[str, Any]:
-    of_subsets = subsets(kept.counts.ref_ids, kept.counts.areas, measured.target.texts(split))
+    meaningless = [ref.ref_id for ref in measured.target.dataset.refs_of(split) if not ref.ann_ids]
+    of_subsets = subsets(kept.counts.ref_ids, kept.counts.areas, measured.target.texts(split), meaningless)
     values = split_scores(kept.counts.pixels, of_subsets)
     generalized = generalized_values(kept.counts, measured.target.dataset.refs_of(split))
     if generalized is not None:

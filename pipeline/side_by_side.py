@@ -120,12 +120,13 @@ def _follow(running: Mapping[Connection, tuple[Job | CandidatesJob, BaseProcess]
             except EOFError:
                 job, process = running[reader]
                 process.join()
-                raise RuntimeError(
-                    f"{job.what} ended with exit code {process.exitcode}; what it had to say is above"
+                raise InputError(
+                    f"{job.what} ended with exit code {process.exitcode} (-9: killed, for want of memory perhaps); "
+                    "what it had to say is above; type the command again to go on"
                 ) from None
             if message is None:
                 pending.remove(reader)
-            elif isinstance(message, InputError | StoreError | OSError):
+            elif isinstance(message, InputError | StoreError | OSError | MemoryError):
                 raise message
             elif isinstance(message, str):
                 console.print(message, soft_wrap=True)
@@ -146,7 +147,7 @@ def _do(job: Job | CandidatesJob, paths: Paths, num_threads: int, writer: Connec
             size = job.config.model_image_size
             prepare_candidates(paths, dataset, size, job.store, lambda *what: writer.send(what))
         writer.send(None)
-    except (InputError, StoreError, OSError) as error:
+    except (InputError, StoreError, OSError, MemoryError) as error:
         writer.send(error)
     except StopRequested:  # by the parent, or with it: its state is saved
         sys.exit(1)

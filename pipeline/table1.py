@@ -29,7 +29,7 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.splits import is_own_data, short_name, spec_of
 from semires.stages.train.config import TrainConfig
-from semires.stages.train.models.checkpoints.replacing import replacing_file
+from semires.stages.train.models.checkpoints.replacing import replace_text
 from semires.stages.train.run import as_begun
 from semires.stages.train.run_folder import RunFolder
 
@@ -129,11 +129,12 @@ def run_table1(
         missing = what_is_missing(split, paths)
         if missing is not None:
             note(missing)
+            is_whole = is_whole and splits is None  # one that the user named
             continue
         try:
             dataset = load_dataset(paths, split, on_progress)
             require_whole(dataset, paths, ("train", *dataset.spec.evaluation))
-        except (InputError, StoreError) as error:
+        except (InputError, StoreError, OSError) as error:
             note(str(error))
             is_whole = False
             continue
@@ -142,12 +143,15 @@ def run_table1(
             try:
                 for of_run in _measure_group(group, dataset, paths, device, on_progress, log_to):
                     measured.append(of_run)  # one by one: what a later run of the group lacks is no loss of these
-            except (InputError, StoreError) as error:
+            except (InputError, StoreError, OSError) as error:
                 note(f"{split} {group[0].config.labeled * 100:g}%: {error}")
                 is_whole = False
         if measured:
             tables.append(split_table(split, shares_of[split], measured))
             runs += measured
+    if not tables:
+        console.print(f"nothing was measured: what is in {paths.reports} stays as it is", soft_wrap=True)
+        return False
     for table in tables:
         console.print(as_rich(table))
     paths.reports.mkdir(parents=True, exist_ok=True)
@@ -156,8 +160,7 @@ def run_table1(
         "table1.json": json.dumps(as_json(tables, runs, list(notes)), indent=1) + "\n",
     }
     for name, text in content.items():
-        with replacing_file(paths.reports / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        replace_text(paths.reports / name, text)
     console.print(f"written: {paths.reports / 'table1.md'}, {paths.reports / 'table1.json'}", soft_wrap=True)
     return is_whole
 
@@ -182,10 +185,16 @@ def _measure_group(
         names = " and ".join(METHODS[run.config.method] for run in together)
         console.print(f"{first.config.split} {first.config.labeled * 100:g}% seed {first.seed}: {names}")
         candidates_of = others[-1].config if together == [first] else None
-        _train_all(together, paths, device, on_progress, log_to, candidates_of)
+        failure = None
+        try:
+            _train_all(together, paths, device, on_progress, log_to, candidates_of)
+        except (InputError, StoreError, OSError) as error:
+            failure = error
         for run in together:
-            scores = evaluate_run(run.folder, paths, device, on_progress, dataset)
-            yield Measured(seed=run.seed, scores=scores)
+            if failure is None or RunFolder(run.folder).is_finished:
+                yield Measured(seed=run.seed, scores=evaluate_run(run.folder, paths, device, on_progress, dataset))
+        if failure is not None:
+            raise failure
 
 
 def _groups(runs: Sequence[GridRun]) -> list[Sequence[GridRun]]:

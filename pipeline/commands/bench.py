@@ -22,12 +22,13 @@ def show(bench: "Bench", json_file: Path | None) -> None:
     """Print the table of a finished benchmark with its notes; with `json_file`, write it there too."""
     from semires.pipeline.bench.measures.report import as_json, as_rich, footnotes
     from semires.pipeline.progress import console
+    from semires.stages.train.models.checkpoints.replacing import replace_text
 
     console.print(as_rich(bench))
     for note in footnotes(bench):
         console.print(note, soft_wrap=True)
     if json_file is not None:
-        json_file.write_text(as_json(bench), encoding="utf-8")
+        replace_text(json_file, as_json(bench))
         console.print(f"written: {json_file}", soft_wrap=True)
 
 

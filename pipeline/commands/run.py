@@ -65,7 +65,7 @@ def evaluate(
     from semires.pipeline.scoring.measuring import measure_target
     from semires.pipeline.scoring.targets import choose_targets
     from semires.pipeline.stage_runs import choose_device
-    from semires.stages.train.models.checkpoints.replacing import replacing_file
+    from semires.stages.train.models.checkpoints.replacing import replace_text
 
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
     chosen_device = choose_device(device)
@@ -89,8 +89,7 @@ def evaluate(
         console.print(f"written: {per_expression}", soft_wrap=True)
     if json_file is not None:
         content = {"run": str(run), "scores": [asdict(of_data) for of_data in scores]}
-        with replacing_file(json_file) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        replace_text(json_file, json.dumps(content, indent=1) + "\n")
         console.print(f"written: {json_file}", soft_wrap=True)
 
 

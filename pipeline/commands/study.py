@@ -45,6 +45,7 @@ def labels_study(
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.study.labels import study_labels
     from semires.pipeline.study.report import notes, tables
+    from semires.stages.train.models.checkpoints.replacing import replace_text
 
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
     chosen_device = choose_device(device)
@@ -57,7 +58,7 @@ def labels_study(
         console.print(note, soft_wrap=True)
     target = json_file or unused(paths.reports / "labels.json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+    replace_text(target, json.dumps(found.to_dict(), indent=1) + "\n")
     console.print(f"written: {target}", soft_wrap=True)
 
 
@@ -75,6 +76,7 @@ def compare(
     from semires.pipeline.progress import console, progress
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.study.comparison import compare_runs, comparison_table
+    from semires.stages.train.models.checkpoints.replacing import replace_text
 
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
     prepare_json(json_file)
@@ -82,5 +84,5 @@ def compare(
         found = compare_runs(runs, against, paths, choose_device(device), on_progress)
     console.print(comparison_table(found))
     if json_file is not None:
-        json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+        replace_text(json_file, json.dumps(found.to_dict(), indent=1) + "\n")
         console.print(f"written: {json_file}", soft_wrap=True)

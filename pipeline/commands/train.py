@@ -1,6 +1,5 @@
 """`semires train`: stage two."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +20,6 @@ from semires.pipeline.commands.options import (
 
 if TYPE_CHECKING:
     from semires.stages.processes.ranks import Ranks
-    from semires.stages.train.config import TrainConfig
 
 
 def train(
@@ -186,6 +184,7 @@ def train(
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
+    from semires.pipeline.unread_options import refuse_unread
     from semires.stages.data.splits import short_name
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
@@ -238,6 +237,7 @@ def train(
         )
         if patience is not None:
             changed["patience"] = patience or None
+        typed = {*changed, *given(label_floor=label_floor, label_mean=label_mean)}
         matched = dataclasses.replace(start.match, **given(iou_rate=iou_rate, inter1=inter1, inter2=inter2))
         group = dataclasses.replace(
             start.group, **given(compete=compete, label_floor=label_floor, label_mean=label_mean, most_refs=most_refs)
@@ -267,13 +267,16 @@ def train(
             how = f"-{config.match.strategy}" if config.is_refined else ""
             by = "" if recipe in (None, "paper") else f"-{recipe}"
             name = f"{short_name(split)}-{config.labeled_name}-{config.method}{how}{by}-seed{config.seed}"
+            former = f"{short_name(split)}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
+            if config.labeled_list is not None and _goes_on(paths.runs / former, paths.runs / name):
+                name = former  # lists did not name runs once
         run = paths.runs / name
         if not plan:
             check_folder("--runs", run)
         if plan:
             folder = RunFolder(run)
             if folder.is_started and not restart:
-                config = config.continuing(folder.read_config(), given=changed)
+                config = config.continuing(folder.read_config(), given=typed)
             if ranks.is_main:
                 print_plan(
                     config,
@@ -289,7 +292,7 @@ def train(
             aside = ranks.first(lambda: move_aside(run))
             if aside is not None:
                 console.print(f"what was in {run} is now in {aside}", soft_wrap=True)
-        config, asked = as_begun(config, run, chosen_device, given=changed), config
+        config, asked = as_begun(config, run, chosen_device, given=typed), config
         for what, (begun, default) in config.differences(asked.resolved(chosen_device)).items():
             console.print(f"{run} was begun with {what} {begun!r} and goes on so, not with {default!r}", soft_wrap=True)
         if burn_in is not None and config.method != "supervised":
@@ -318,29 +321,12 @@ def train(
         console.print(f"best val oIoU {result['val_oiou']:.2f}%; next: semires evaluate {run}", soft_wrap=True)
 
 
-REFINED, GROUPED = ("semires", "semires-cc"), ("semires-cc",)
-METHODS_THAT_READ = {
-    **dict.fromkeys(("matching", "iou_rate", "inter1", "inter2", "pwa"), REFINED),
-    **dict.fromkeys(("expressions", "compete", "label_floor", "label_mean", "most_refs"), GROUPED),
-    "confidence_filter": ("baseline",),
-}
-MATCHINGS_THAT_READ = {"iou_rate": ("iom",), "inter1": ("cpi", "cpi-u"), "inter2": ("cpi", "cpi-o")}
+def _goes_on(former: Path, today: Path) -> bool:
+    """Whether a run of a list lies under the name that it was once given, and none under today's."""
+    from semires.stages.train.run_folder import RunFolder
 
-
-def refuse_unread(config: "TrainConfig", typed: Collection[str]) -> None:
-    """InputError for an option among those `typed` that the run's method or matching does not read."""
-    from semires.stages.data.errors import InputError
-
-    for name in typed:
-        for what, found, readers in (
-            ("method", config.method, METHODS_THAT_READ[name]),
-            ("matching", config.match.strategy, MATCHINGS_THAT_READ.get(name)),
-        ):
-            if readers is not None and found not in readers:
-                raise InputError(
-                    f"--{name.replace('_', '-')}: expected --{what} {' or '.join(readers)}, found {found!r}; "
-                    "leave it out"
-                )
+    folder = RunFolder(former)
+    return folder.is_started and not today.exists() and folder.read_config().labeled_list is not None
 
 
 def _of_many(ranks: "Ranks") -> str:

@@ -9,6 +9,7 @@ from semires.pipeline.planning.plan import make_plan
 from semires.pipeline.planning.report import as_json, headline, memory_line, parameter_table, phase_table, plan_lines
 from semires.pipeline.progress import console
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.models.checkpoints.replacing import replace_text
 
 
 def print_plan(
@@ -35,4 +36,4 @@ def print_plan(
         console.print(line, soft_wrap=True)
     console.print(memory_line(plan), soft_wrap=True)
     if write_json_to is not None:
-        write_json_to.write_text(as_json(plan), encoding="utf-8")
+        replace_text(write_json_to, as_json(plan))

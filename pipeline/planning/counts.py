@@ -94,12 +94,12 @@ def _mutual_steps(config: TrainConfig, unlabeled: Sequence[Ref]) -> int:
     if not config.is_grouped or not unlabeled:
         return max(len(unlabeled) * config.mutual_epochs // config.batch_unlabeled, 1)
     plan = image_plan(
-        np.ones(len(unlabeled), dtype=np.int64),  # how many expressions changes keys, not batches
+        np.array([len(ref.expressions) for ref in unlabeled]),
         np.array([ref.image_id for ref in unlabeled]),
         batch_size=config.batch_unlabeled,
         num_passes=config.mutual_epochs,
         most_refs=config.group.most_refs,
-        most_expressions=1,
+        most_expressions=config.group.expressions,
         seed=config.seed * 2 + 1,
     )
     return len(plan)

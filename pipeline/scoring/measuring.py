@@ -15,6 +15,7 @@ from semires.pipeline.scoring.targets import Target
 from semires.stages.data.errors import InputError
 from semires.stages.data.fingerprint import SplitFingerprint
 from semires.stages.data.masks import RESAMPLING
+from semires.stages.data.problems import splits_of
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.evaluation import measure
 from semires.stages.train.models.interface import ResModel
@@ -54,7 +55,7 @@ def measure_target(
     """
     folder, config, dataset = RunFolder(target.run), target.config, target.dataset
     path = kept_file(target.run, "counts", ".npz", target.on)
-    image_size = config.model_image_size
+    image_size = folder.image_size(config)
 
     @functools.cache
     def measured_by(split: str) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _still_valid(
     present = {ref.split for ref in dataset.refs}
     found = {}
     for split, of_split in kept.items():
-        now = measured_by(split) if split in present else None
+        now = measured_by(split) if splits_of(split, present) else None
         if now == of_split.measured_by:
             found[split] = of_split
         else:

@@ -5,7 +5,7 @@ Axes: E expressions.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,20 @@ OTHER_PLACES = frozenset(
 
 
 def subsets(
-    ref_ids: NDArray[np.int64], areas: NDArray[np.int64], expressions: Sequence[str]
+    ref_ids: NDArray[np.int64],
+    areas: NDArray[np.int64],
+    expressions: Sequence[str],
+    meaningless: Collection[int] = (),
 ) -> dict[str, NDArray[np.bool_]]:
     """Name -> which expressions are in it, bool [E]; subsets without any are left out.
 
-    ref_ids, areas: int64 [E], an expression's ref and the pixels of its mask. The smallest are so among refs that mean
-    something: gRefCOCO's others have no size. Of each share of these the number is rounded up; of refs of one area
-    those with the lower ids come first. An expression has a word of place where one of its words is such a word,
-    whatever its case.
+    ref_ids, areas: int64 [E], an expression's ref and the pixels of its mask. meaningless: ids of refs that mean no
+    object (gRefCOCO), which are not among the smallest. Of each share of the others the number is rounded up; of refs
+    of one area those with the lower ids come first. An expression has a word of place where one of its words is such a
+    word, whatever its case.
     """
-    found = {f"smallest {share:.0%}": _of_smallest(ref_ids, areas, share) for share in SMALLEST}
+    is_sized = ~np.isin(ref_ids, list(meaningless))
+    found = {f"smallest {share:.0%}": _of_smallest(ref_ids, areas, is_sized, share) for share in SMALLEST}
     lengths = np.array([len(text.split()) for text in expressions])
     for first, last in LENGTHS:
         name = f"{first}+ words" if last is None else f"{first}-{last} words"
@@ -47,8 +51,10 @@ def subsets(
     return {name: mask for name, mask in found.items() if mask.any()}
 
 
-def _of_smallest(ref_ids: NDArray[np.int64], areas: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
+def _of_smallest(
+    ref_ids: NDArray[np.int64], areas: NDArray[np.int64], is_sized: NDArray[np.bool_], share: float
+) -> NDArray[np.bool_]:
     refs, firsts = np.unique(ref_ids, return_index=True)
-    refs, firsts = refs[areas[firsts] > 0], firsts[areas[firsts] > 0]
+    refs, firsts = refs[is_sized[firsts]], firsts[is_sized[firsts]]
     smallest = np.argsort(areas[firsts], kind="stable")[: math.ceil(share * len(refs))]
     return np.isin(ref_ids, refs[smallest])

@@ -69,12 +69,13 @@ def choose_targets(
     set's name among the `splits` stands for its evaluation splits. InputError as `choose_target` raises it."""
     named = [name for name in splits if name in SPLITS or is_own_data(name)]
     plain = [name for name in splits if name not in named]
+    of_run = RunFolder(run).read_config().split
     asked: dict[str | None, list[str]] = {}
     own: list[str | None] = [] if named and not plain else [None]
     for data in on or own:
-        asked[data] = plain
-    for data in named:
-        asked[data] = []
+        asked[None if data is None or is_same_split(data, of_run) else data] = plain
+    for data in named:  # all of its splits, those named as well among them
+        asked[None if is_same_split(data, of_run) else data] = []
     return [choose_target(run, paths, on_progress, on=data, splits=wanted) for data, wanted in asked.items()]
 
 

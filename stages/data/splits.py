@@ -117,8 +117,11 @@ def spec_of(split: str) -> SplitSpec:
 
 
 def own_path(split: str) -> Path:
-    """The file of own data; `~` is the user's home."""
-    return Path(split).expanduser()
+    """The file of own data; `~` is the user's home. InputError for the home of a user that there is not."""
+    try:
+        return Path(split).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"--split: expected a path, found {split!r}: {error}") from error
 
 
 def plain_name(split: str) -> str:

@@ -221,13 +221,20 @@ class TrainConfig:
     def continuing(self, found: "TrainConfig", *, given: Collection[str] = ()) -> "TrainConfig":
         """This config as a run of `found` goes on with it: settings whose default has changed since keep their former
         one, unless they are among those `given`; auto is what the run resolved it to."""
-        kept = {
+        kept: dict[str, Any] = {
             name: value
             for name, value in FORMER_DEFAULTS.items()
             if name not in given and getattr(found, name) == value and getattr(self, name) == getattr(TrainConfig, name)
         }
         if self.precision == "auto" and found.precision != "auto":
             kept["precision"] = found.precision
+        former = {
+            name: value
+            for name, value in UNSAID_OF_GROUP.items()
+            if name not in given and getattr(found.group, name) == value
+        }
+        if self.is_grouped and found.is_grouped and former:
+            kept["group"] = dataclasses.replace(self.group, **former)
         return dataclasses.replace(self, **kept)
 
     def differences(self, other: "TrainConfig") -> dict[str, tuple[Any, Any]]:

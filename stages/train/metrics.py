@@ -92,15 +92,6 @@ class SegmentationMetrics:
         intersections, unions, areas = self._counts[:, : self._num].cpu().clone()
         return ExpressionCounts(intersections=intersections, unions=unions, areas=areas)
 
-    def ious(self) -> Tensor:
-        """IoU of each expression, float64 [N] in [0, 1], in the order of the updates."""
-        counts = self.counts()
-        return ious_from_counts(counts.intersections, counts.unions)
-
-    def compute(self) -> SegmentationScores:
-        """The scores of everything added. Raises InputError where nothing was."""
-        return self.counts().scores()
-
 
 def ious_from_counts(intersections: Tensor, unions: Tensor) -> Tensor:
     """IoU float64 [N] from int64 [N] counts; an empty union counts 0."""

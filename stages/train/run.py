@@ -101,9 +101,11 @@ def starting_model(config: TrainConfig, folder: RunFolder, burn_in: Path | None)
         model = folder.kept_network(config) or source.kept_network(config) or config.build_model(pretrained=False)
         source.load_best(model)
         return model
+    if config.method != "supervised":
+        folder = RunFolder(folder.path / "burn-in")  # which it trains first
     # Before the first state its weights are the pre-trained ones, which are not kept.
-    has_state = folder.is_started and folder.states().latest_step is not None
-    return (folder.kept_network(config) if has_state else None) or config.build_model(pretrained=True)
+    has_weights = folder.is_finished or (folder.is_started and folder.states().latest_step is not None)
+    return (folder.kept_network(config) if has_weights else None) or config.build_model(pretrained=True)
 
 
 def as_begun(config: TrainConfig, path: Path, device: torch.device, *, given: Collection[str] = ()) -> TrainConfig:

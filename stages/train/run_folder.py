@@ -185,6 +185,11 @@ class RunFolder:
             model.gradient_checkpointing = config.gradient_checkpointing
         return model.train()
 
+    def image_size(self, config: TrainConfig) -> int:
+        """Side in pixels of the run's images, without the files of its backbones where its network was kept."""
+        kept = self.kept_network(config) if config.model == "clipseg" else None
+        return config.model_image_size if kept is None else kept.image_size
+
     def load_best(self, model: ResModel) -> None:
         """Read the best weights into `model`, which must be of the run's size."""
         path = self.path / "best.safetensors"

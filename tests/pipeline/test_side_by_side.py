@@ -113,5 +113,5 @@ def test_is_worth_it__several_runs_and_several_threads(
 def test_train_side_by_side__names_the_run_that_died(tmp_path: Path) -> None:
     job = Job(config=train_recipe("refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
     broken = dataclasses.replace(job, config=None)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match=f"training in {tmp_path / 'run'} ended with exit code 1"):
+    with pytest.raises(InputError, match=f"training in {tmp_path / 'run'} ended with exit code 1"):
         train_side_by_side([broken], Paths(data=tmp_path), ignore)

@@ -150,10 +150,13 @@ def test_run_table1__goes_on_where_it_stopped(tiny_grid: Paths, capsys: pytest.C
 
 def test_run_table1__nothing_here_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = Paths(data=tmp_path / "data", runs=tmp_path / "runs", reports=tmp_path / "reports")
-    run_table1(paths, CPU, ignore, splits=["refcocog"])
-    assert "not measured: refcocog" in capsys.readouterr().out
-    content = json.loads((paths.reports / "table1.json").read_text())
-    assert (content["tables"], content["runs"], len(content["not_measured"])) == ([], [], 1)
+    paths.reports.mkdir()
+    (paths.reports / "table1.json").write_text("of an earlier call")
+    assert not run_table1(paths, CPU, ignore, splits=["refcocog"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "not measured: refcocog" in out
+    assert "nothing was measured: what is in" in out
+    assert [path.read_text() for path in paths.reports.iterdir()] == ["of an earlier call"]
 
 
 @pytest.mark.parametrize("split", ["refcoco2", "refcocog-google"])
@@ -211,8 +214,29 @@ def test_run_table1__goes_on_past_what_cannot_be_measured(
     assert unread == "refcoco 50%: images that cannot be read"
     assert [config.method for config in done] == ["supervised", "baseline"] * 2
     (table,) = content["tables"]
+    assert [cell["measured"] for cell in table["rows"]["baseline"]] == [[]] * 6  # none is finished
     assert [cell["measured"] for cell in table["rows"]["supervised"]] == [[], [], [], [7.0, 7.0], [], []]
     assert "- refcoco 50%: images that cannot be read" in (paths.reports / "table1.md").read_text()
+
+
+def test_run_table1__a_run_that_is_refused_hides_no_finished_one(
+    tiny_grid: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(config: TrainConfig, paths: Paths, run: Path, *rest: Any, **options: Any) -> None:
+        if config.method == "semires-cc":
+            raise OSError(5, "Input/output error", str(run))
+        folder = RunFolder(run)
+        folder.start(config, [1])
+        folder.finish({})
+
+    of_split = SCORES | {"split": "refshapes"}
+    monkeypatch.setattr(table1, "train", train)
+    monkeypatch.setattr(table1, "is_worth_it", lambda num_jobs, device: False)
+    monkeypatch.setattr(table1, "evaluate_run", lambda run, *rest: RunScores(**of_split, method=run.name, labeled=0.25))
+    assert not run_table1(tiny_grid, CPU, ignore, splits=["refshapes"], shares=[0.25])
+    content = json.loads((tiny_grid.reports / "table1.json").read_text())
+    assert [run["scores"]["method"] for run in content["runs"]] == list(METHODS[:3])
+    assert "Input/output error" in content["not_measured"][0]
 
 
 def test_run_table1__settings_of_the_runs(
@@ -226,7 +250,7 @@ def test_run_table1__settings_of_the_runs(
 
     monkeypatch.setattr(table1, "plan_grid", plan)
     monkeypatch.setattr(table1, "train_recipe", train_recipe)
-    assert run_table1(tiny_grid, CPU, ignore, swin="swin", bert="bert", num_workers=0)
+    run_table1(tiny_grid, CPU, ignore, swin="swin", bert="bert", num_workers=0)
     of_lavt = {"swin": "swin", "bert": "bert", "num_workers": 0}
     assert found == dict.fromkeys(("refcoco", "refcoco+", "refcocog"), of_lavt) | {"refshapes": {"num_workers": 0}}
     runs = plan_grid("refcoco", (0.01,), 1, tiny_grid.runs, of_lavt)

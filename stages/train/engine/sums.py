@@ -35,8 +35,9 @@ class StepSums:
         measured of none is left out. The host waits for the device and the ranks."""
         if not self._sums:
             return {}
-        totals = ranks.sum(torch.stack(list(self._sums.values()))).tolist()
-        sums = dict(zip(self._sums, totals, strict=True))
+        names = sorted(self._sums)  # in one order on all ranks, whatever each has gone on from
+        totals = ranks.sum(torch.stack([self._sums[name] for name in names])).tolist()
+        sums = dict(zip(names, totals, strict=True))
         of_labels = {"matched": sums.pop("num_labels", 0.0)}
         num_measured = sums.pop("num_measured", 0.0)
         means = {}

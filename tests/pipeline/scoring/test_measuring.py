@@ -99,3 +99,13 @@ def test_measure_target__after_each_split_what_was_measured_is_kept(
     monkeypatch.setattr(measuring, "measure", measure)
     assert set(measure_target(both, CPU, lambda what, *rest: told.add(what)).by_split) == {"testA", "val"}
     assert told == {"expressions of val"}
+
+
+def test_measure_target__test_means_every_test_split_again(
+    target: Target, refshapes: ReferDataset, loaders: list[tuple[int | None, bool]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = choose_target(target.run, Paths(), ignore, refshapes, splits=["test"])
+    for _ in range(2):
+        assert set(measure_target(both, CPU, ignore).by_split) == {"test"}
+    assert len(loaders) == 1
+    assert capsys.readouterr().out == ""

@@ -7,7 +7,7 @@ from semires.pipeline.scoring.subsets import subsets
 def of(expressions: list[str]) -> dict[str, list[int]]:
     """Name -> the numbers of the expressions in each subset."""
     ids = np.arange(len(expressions))
-    return {name: np.flatnonzero(mask).tolist() for name, mask in subsets(ids, 1 + ids, expressions).items()}
+    return {name: np.flatnonzero(mask).tolist() for name, mask in subsets(ids, ids, expressions).items()}
 
 
 def test_subsets__smallest_are_refs_with_all_their_expressions() -> None:
@@ -21,9 +21,11 @@ def test_subsets__smallest_are_refs_with_all_their_expressions() -> None:
 
 def test_subsets__refs_that_mean_nothing_are_not_the_smallest() -> None:
     areas = np.array([0, 0, 5, 3, 0])
-    found = subsets(np.arange(5), areas, ["a"] * 5)
+    found = subsets(np.arange(5), areas, ["a"] * 5, [0, 1, 4])
     assert np.flatnonzero(found["smallest 10%"]).tolist() == [3]
-    assert "smallest 5%" not in subsets(np.arange(3), np.zeros(3, dtype=np.int64), ["a"] * 3)
+    # An object of which nothing is left at the model's size is the smallest there is.
+    assert np.flatnonzero(subsets(np.arange(5), areas, ["a"] * 5, [0, 1])["smallest 10%"]).tolist() == [4]
+    assert "smallest 5%" not in subsets(np.arange(3), areas[:3], ["a"] * 3, [0, 1, 2])
 
 
 @pytest.mark.parametrize(("num_refs", "expected"), [(1, [0]), (20, [0]), (21, [0, 1]), (40, [0, 1])])

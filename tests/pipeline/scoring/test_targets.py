@@ -35,13 +35,20 @@ def run(tmp_path: Path) -> Path:
         ([], ["testA", "refcocog"], [(None, ["testA"]), ("refcocog", [])]),
         (["refcoco"], ["testA", "refcocog"], [("refcoco", ["testA"]), ("refcocog", [])]),
         (["refcoco"], ["refcoco", "testA"], [("refcoco", [])]),
+        # The run's own data set by its name is no second one: its splits would be measured and written twice.
+        (["refshapes"], ["val"], [(None, ["val"])]),
+        ([], ["val", "refshapes"], [(None, [])]),
     ],
 )
 def test_choose_targets__what_a_user_names(
-    monkeypatch: pytest.MonkeyPatch, on: list[str], splits: list[str], expected: list[tuple[str | None, list[str]]]
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    on: list[str],
+    splits: list[str],
+    expected: list[tuple[str | None, list[str]]],
 ) -> None:
     monkeypatch.setattr(targets, "choose_target", lambda run, paths, tell, *, on, splits: (on, splits))
-    assert choose_targets(Path("run"), Paths(), ignore, on=on, splits=splits) == expected
+    assert choose_targets(run, Paths(), ignore, on=on, splits=splits) == expected
 
 
 def test_choose_target__the_runs_own_name_is_no_other(run: Path, refshapes: ReferDataset) -> None:

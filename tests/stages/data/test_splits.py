@@ -51,3 +51,8 @@ def test_is_same_split__one_file_has_many_paths(tmp_path: Path, monkeypatch: pyt
         assert not is_same_split("my.jsonl", other)
     assert is_same_split("refcoco", "refcoco")
     assert not is_same_split("refcoco", "refcoco+")
+
+
+def test_own_path__of_a_user_that_there_is_not() -> None:
+    with pytest.raises(InputError, match=r"--split: expected a path, found '~nosuchuser/my\.jsonl'"):
+        own_path("~nosuchuser/my.jsonl")

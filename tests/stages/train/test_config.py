@@ -185,6 +185,17 @@ def test_burn_in__of_itself_is_itself() -> None:
     assert once.burn_in() == once
 
 
+def test_continuing__a_semires_cc_run_of_before_presence() -> None:
+    config = TrainConfig(method="semires-cc")
+    written = config.to_dict()
+    del written["group"]["label_floor"], written["group"]["label_mean"]
+    begun = TrainConfig.from_dict(written)
+    assert config.continuing(begun) == begun
+    assert config.continuing(begun, given=["label_floor"]).group == GroupConfig(label_floor=0.7, label_mean="kinds")
+    assert config.continuing(config) == config
+    assert TrainConfig().continuing(begun) == TrainConfig()
+
+
 def test_continuing__former_defaults_that_a_run_was_begun_with() -> None:
     begun = dataclasses.replace(TrainConfig(precision="fp32"), batch_burn_in=6, batch_labeled=3, batch_unlabeled=3)
     assert TrainConfig().continuing(begun) == begun

@@ -5,7 +5,12 @@ import torch
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.metrics import ExpressionCounts, SegmentationMetrics, scores_from_counts
+from semires.stages.train.metrics import (
+    ExpressionCounts,
+    SegmentationMetrics,
+    ious_from_counts,
+    scores_from_counts,
+)
 
 
 def masks(*counts: int, num_pixels: int = 16) -> Tensor:
@@ -14,34 +19,35 @@ def masks(*counts: int, num_pixels: int = 16) -> Tensor:
     return pixels < torch.tensor(counts)[:, None, None]
 
 
-def test_compute__hand_counted() -> None:
+def test_scores__hand_counted() -> None:
     metrics = SegmentationMetrics()
     metrics.update(masks(5, 10), masks(10, 10))
     metrics.update(masks(0), masks(4))
-    scores = metrics.compute()
+    scores = metrics.counts().scores()
     assert scores.oiou == pytest.approx(100 * 15 / 24)
     assert scores.miou == pytest.approx(100 * 1.5 / 3)
     assert scores.num_samples == 3
     assert scores.precision == {x: pytest.approx(100 * (2 if x == 0.5 else 1) / 3) for x in (0.5, 0.6, 0.7, 0.8, 0.9)}
-    assert metrics.ious().tolist() == [0.5, 1.0, 0.0]
+    counts = metrics.counts()
+    assert ious_from_counts(counts.intersections, counts.unions).tolist() == [0.5, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.6, 0.7, 0.8, 0.9])
-def test_compute__a_threshold_is_reached_at_equality(threshold: float) -> None:
+def test_scores__a_threshold_is_reached_at_equality(threshold: float) -> None:
     metrics = SegmentationMetrics()
     metrics.update(masks(round(10 * threshold)), masks(10))
-    precision = metrics.compute().precision
+    precision = metrics.counts().scores().precision
     assert all(share == (100.0 if x <= threshold else 0.0) for x, share in precision.items())
 
 
-def test_compute__an_empty_union_counts_zero() -> None:
+def test_scores__an_empty_union_counts_zero() -> None:
     metrics = SegmentationMetrics()
     metrics.update(masks(0, 8), masks(0, 8))
-    scores = metrics.compute()
+    scores = metrics.counts().scores()
     assert (scores.oiou, scores.miou) == (100.0, 50.0)
     nothing = SegmentationMetrics()
     nothing.update(masks(0), masks(0))
-    assert (nothing.compute().oiou, nothing.compute().miou) == (0.0, 0.0)
+    assert (nothing.counts().scores().oiou, nothing.counts().scores().miou) == (0.0, 0.0)
 
 
 def test_counts__gathered_from_two_processes_score_as_one() -> None:
@@ -51,7 +57,7 @@ def test_counts__gathered_from_two_processes_score_as_one() -> None:
         parts[index % 2].update(masks(pred), masks(target))
     joined = ExpressionCounts.joined([part.counts() for part in parts])
     assert joined.intersections.dtype == joined.unions.dtype == joined.areas.dtype == torch.int64
-    assert joined.scores() == whole.compute()
+    assert joined.scores() == whole.counts().scores()
     assert joined.rows(torch.tensor([2, 0])).areas.tolist() == [2, 5]
 
 
@@ -78,7 +84,6 @@ def test_update__rejects_other_masks() -> None:
         SegmentationMetrics().update(masks(1), masks(1, num_pixels=64))
 
 
-def test_compute__rejects_nothing() -> None:
+def test_scores__rejects_nothing() -> None:
     with pytest.raises(InputError, match="at least one expression"):
-        SegmentationMetrics().compute()
-    assert SegmentationMetrics().ious().shape == (0,)
+        SegmentationMetrics().counts().scores()

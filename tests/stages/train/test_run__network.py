@@ -103,3 +103,12 @@ def test_starting_model__before_the_first_state_the_backbones_are_read(config: T
     move_away("bert")
     with pytest.raises(InputError, match="expected a BERT"):
         starting_model(config.burn_in(), folder, None)
+
+
+def test_starting_model__of_a_run_whose_own_burn_in_is_done_the_backbones_are_not_asked_for(
+    config: TrainConfig, refshapes: ReferDataset, tmp_path: Path
+) -> None:
+    train_run(config.burn_in(), refshapes, tmp_path / "one" / "burn-in", CPU)
+    move_away("swin", "bert")
+    model = starting_model(config, RunFolder(tmp_path / "one"), None)
+    assert model.tokenizer.tokens("red") == ["red"]

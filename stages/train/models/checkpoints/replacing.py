@@ -78,7 +78,14 @@ def check_replaceable(folder: Path, is_ours: Callable[[dict[str, Any]], bool]) -
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """A path to write a file to, which becomes `path` at the end of the block; on an error it is removed."""
+    """A path to write a file to, which becomes `path` at the end of the block; on an error it is removed.
+
+    A link stays one, to the new file; what is no file, a terminal or /dev/null, is itself written to.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_dir() and not path.is_file():
+        yield path
+        return
     if path.is_dir():
         raise InputError(f"expected a file to write to, found a folder at {path}: name a file in it")
     try:
@@ -93,6 +100,12 @@ def replacing_file(path: Path) -> Iterator[Path]:
         raise InputError(f"expected a file that can be written, found {path} ({error}): choose another") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file through `replacing_file`."""
+    with replacing_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _umask() -> int:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.engine.sums import StepSums
@@ -60,3 +61,16 @@ def test_load__of_before_there_were_labels_that_nothing_measures() -> None:
     means = sums.means(Ranks())
     assert means["label_iou_before"] == pytest.approx(2.5 / 6)
     assert means["matched"] == 0.75
+
+
+def test_means__ranks_add_up_the_same_things() -> None:
+    """One that goes on from a state has its sums in another order than one that begins."""
+    sums, seen = sums_of(dict(reversed(STEP.items()))), []
+
+    class Spy(Ranks):
+        def sum(self, value: Tensor) -> Tensor:
+            seen.append(value.tolist())
+            return value
+
+    assert sums.means(Spy()) == sums_of(STEP).means(Spy())
+    assert seen[0] == seen[1]

@@ -1,9 +1,10 @@
 import json
+import os
 
 import pytest
 
 from semires.stages.data.errors import InputError
-from semires.stages.train.models.checkpoints.replacing import replacing_file, replacing_folder
+from semires.stages.train.models.checkpoints.replacing import replace_text, replacing_file, replacing_folder
 
 
 def is_ours(config):
@@ -82,3 +83,18 @@ def test_replacing_file__whole_or_not_at_all(tmp_path):
         temporary.write_text(None)
     assert [p.name for p in path.parent.iterdir()] == ["a.pth"]
     assert path.read_text() == "first"
+
+
+def test_replacing_file__a_link_stays_one_and_a_device_is_written_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.json").write_text("old")
+    (tmp_path / "a.json").symlink_to(tmp_path / "disk" / "a.json")
+    replace_text(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").is_symlink()
+    assert (tmp_path / "disk" / "a.json").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    replace_text(tmp_path / "pipe", "told")
+    assert os.read(reader, 10) == b"told"
+    os.close(reader)
+    assert not (tmp_path / "pipe").is_file()
