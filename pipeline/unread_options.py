@@ -1,4 +1,4 @@
-"""Options of `semires train` that the method or the matching of a run does not read: typed in vain, they are refused."""
+"""Options of `semires train` that the method or matching of a run does not read: typed in vain, they are refused."""
 
 from collections.abc import Collection
 
