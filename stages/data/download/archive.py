@@ -15,6 +15,7 @@ from semires.stages.data.download.sources import Unpacking
 from semires.stages.data.download.telling import Tell
 from semires.stages.data.download.transfer import CHUNK, require_space
 from semires.stages.data.errors import InputError
+from semires.stages.data.placing import move_beside
 
 
 class ArchiveError(Exception):
@@ -124,13 +125,13 @@ def _merge(beside: Path, folder: Path, names: list[str], tell: Tell) -> None:
     num_same, differing = 0, []
     for name in names:
         target = folder / name
+        if target.is_file() and filecmp.cmp(beside / name, target, shallow=False):
+            num_same += 1
+            continue
+        placed = move_beside(beside / name, target)
         if target.is_file():
-            if filecmp.cmp(beside / name, target, shallow=False):
-                num_same += 1
-                continue
             differing.append(set_aside(target).name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(beside / name, target)
+        os.replace(placed, target)
     tell.say(f"{folder} was there with {num_same:,} of {len(names):,} files, which stay as they were")
     if differing:
         tell.say(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.placing import move_beside
 from semires.stages.data.splits import SplitSpec
 
 
@@ -53,8 +54,9 @@ def put_in_place(staging: Path, root: Path, *, overwrite: bool) -> int:
     """Move every file below `staging` to its place below the data root; returns how many were new or changed.
 
     A file that is there with the same content is left as it is. InputError, before anything is moved, where one has
-    other content and it is not to be overwritten. The refs go last: without them there is no data set, so that a
-    process killed in between leaves none that is half old and half new.
+    other content and it is not to be overwritten, and where there is no room. The refs go last: without them there is
+    no data set, so that a process killed in between leaves no old refs beside new instances. Refs of the same folder
+    that are not staged (refcocog's other division) stay as they are.
     """
     files = [path.relative_to(staging) for path in sorted(staging.rglob("*")) if path.is_file()]
     new = [path for path in files if not _is_same(staging / path, root / path)]
@@ -65,12 +67,24 @@ def put_in_place(staging: Path, root: Path, *, overwrite: bool) -> int:
             f"{different[0]}{more}: expected no such file or one of the same content, found another; nothing was "
             "changed: give another --data, move it away, or replace it with --overwrite"
         )
-    refs = [path for path in new if path.suffix == ".p"]
-    for path in refs if len(new) > len(refs) else []:
-        (root / path).unlink(missing_ok=True)
-    for path in [path for path in new if path not in refs] + refs:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (staging / path).replace(root / path)
+    # All of them beside their places first: a folder there may be a link to another disk, which may be full.
+    beside: dict[Path, Path] = {}
+    try:
+        for path in new:
+            beside[path] = move_beside(staging / path, root / path)
+        refs = [path for path in new if path.suffix == ".p"]
+        for path in refs if len(new) > len(refs) else []:
+            (root / path).unlink(missing_ok=True)
+        for path in [path for path in new if path not in refs] + refs:
+            beside[path].replace(root / path)
+    except OSError as error:
+        raise InputError(
+            f"{root}: expected a folder that can be written, found {error.strerror or error}; make room, or give "
+            "another --data"
+        ) from error
+    finally:
+        for path in beside.values():
+            path.unlink(missing_ok=True)
     return len(new)
 
 

@@ -138,6 +138,13 @@ def test_unpack__into_a_folder_that_is_there(archive: Path, told: Any, tmp_path:
     assert told.lines[-1] == f"{folder} was there with 2 of 2 files, which stay as they were"
 
 
+def test_unpack__into_a_link_to_another_disk(archive: Path, told: Any, tmp_path: Path, other_disk: Path) -> None:
+    (tmp_path / "mini").symlink_to(other_disk)
+    (other_disk / "a.txt").write_bytes(b"another")
+    unpack(archive, tmp_path / "mini", UNPACKING, told)
+    assert contents(other_disk) == {"a.txt": b"a" * 5000, "a.txt.differs": b"another", "sub/b.txt": b"b"}
+
+
 def test_unpack__what_a_killed_process_left_is_removed(archive: Path, told: Any, tmp_path: Path) -> None:
     left = tmp_path / ".mini.unpacking"
     left.mkdir()

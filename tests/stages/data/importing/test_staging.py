@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_put_in_place__killed_between_two_files_leaves_no_mixture(
     replace = Path.replace
 
     def killed(self: Path, target: Path) -> Path:
-        if self.name.startswith("refs"):
+        if "refs(" in self.name:
             raise KeyboardInterrupt
         return replace(self, target)
 
@@ -60,3 +61,32 @@ def test_put_in_place__killed_between_two_files_leaves_no_mixture(
     with pytest.raises(KeyboardInterrupt):
         stage(root, {**FILES, "a/instances.json": "others", "a/refs(unc).p": "other refs"}, overwrite=True)
     assert set(content(root)) == {"a/instances.json", "a/images/1.jpg"}
+
+
+def test_put_in_place__a_folder_that_is_a_link_to_another_disk(tmp_path: Path, other_disk: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "a").symlink_to(other_disk)
+    assert stage(root, FILES) == 3
+    changed = {**FILES, "a/instances.json": "others", "a/refs(unc).p": "other refs"}
+    assert stage(root, changed, overwrite=True) == 2
+    assert content(other_disk) == {name.removeprefix("a/"): text for name, text in changed.items()}
+
+
+def test_put_in_place__another_disk_without_room_loses_nothing(tmp_path: Path, other_disk: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "a").symlink_to(other_disk)
+    stage(root, FILES)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with staging_folder(root, "x") as staging:
+        (staging / "a").mkdir()
+        for name in ("refs(unc).p", "instances.json"):
+            (staging / "a" / name).write_text(name * 1000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+        try:
+            with pytest.raises(InputError, match="expected a folder that can be written, found File too large"):
+                put_in_place(staging, root, overwrite=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert content(other_disk) == {name.removeprefix("a/"): text for name, text in FILES.items()}
