@@ -62,7 +62,7 @@ def _crowds(path: Path, source: Path) -> set[int]:
 
 def _add(found: Collected, record: Any, crowds: set[int], where: str, evaluation: tuple[str, ...]) -> None:
     ref_id = field_of(record, "ref_id", int, where)
-    split_of(field_of(record, "split", str, where), evaluation, where)
+    split = split_of(field_of(record, "split", str, where), evaluation, where)
     targets = record.get("ann_id")
     targets = targets if isinstance(targets, list) else [targets]
     if not targets or not all(type(target) is int for target in targets):
@@ -83,4 +83,4 @@ def _add(found: Collected, record: Any, crowds: set[int], where: str, evaluation
     if not left:
         found.left_out["refs: no target but crowds (ref ids)"].append(str(ref_id))
         return
-    found.add_ref({**record, "ann_id": left}, where)
+    found.add_ref({**record, "split": split, "ann_id": left}, where)

@@ -2,7 +2,7 @@
 
 COCO's layout with an image record an expression: `images` has `id`, `file_name` (COCO's) and `caption`, `annotations`
 has `image_id`, `bbox` (x, y, width, height) and `caption_quality`, 0 for a wrong expression. Nothing in it names the
-ref, so that an expression is found by its image, its text and, where two refs have both alike, its box.
+ref, so that an expression is found by its image, its text and its box.
 """
 
 import json
@@ -22,6 +22,14 @@ BOX_TOLERANCE = 1.0  # pixels between the box of a list and that of the annotati
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReviewedList:
+    """COCO's image id, text and box of each expression that the list at `path` calls wrong."""
+
+    path: Path
+    wrong: tuple[tuple[int, str, Box], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cleaned:
     """What lists left of a data set: its refs, those of every wrong expression without it; the wrong expressions of
     each split that were found, the refs that lost all, and how many of the lists' wrong ones are of none here."""
@@ -32,8 +40,8 @@ class Cleaned:
     num_unknown: int
 
 
-def read_wrong(path: Path) -> list[tuple[int, str, Box]]:
-    """COCO's image id, text and box of each wrong expression of a list; InputError where the file is none."""
+def read_list(path: Path) -> ReviewedList:
+    """What is wrong by the list at `path`; InputError where the file is none."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -51,7 +59,7 @@ def read_wrong(path: Path) -> list[tuple[int, str, Box]]:
     wrong = []
     for number, annotation in enumerate(field_of(content, "annotations", list, str(path))):
         where = f"{path}: annotations[{number}]"
-        quality, image_id = annotation.get("caption_quality"), field_of(annotation, "image_id", int, where)
+        image_id, quality = field_of(annotation, "image_id", int, where), annotation.get("caption_quality")
         if not isinstance(quality, int | float) or image_id not in images:
             raise InputError(
                 f"{where}: expected `caption_quality` and an `image_id` of the list, found {quality!r} and {image_id}; "
@@ -60,11 +68,15 @@ def read_wrong(path: Path) -> list[tuple[int, str, Box]]:
         if quality <= 0:
             x, y, width, height = numbers_field(annotation, "bbox", where, count=4)
             wrong.append((*images[image_id], (x, y, width, height)))
-    return wrong
+    return ReviewedList(path=path, wrong=tuple(wrong))
 
 
-def clean(refs: Sequence[dict[str, Any]], boxes: dict[int, Box], lists: Sequence[Path]) -> Cleaned:
-    """`refs` without the expressions that `lists` call wrong; boxes: annotation id -> x, y, width, height."""
+def clean(refs: Sequence[dict[str, Any]], boxes: dict[int, Box], lists: Sequence[ReviewedList]) -> Cleaned:
+    """`refs`, records as `read_refs` takes them, without the expressions that `lists` call wrong.
+
+    boxes: annotation id -> x, y, width, height, where they are known; where one is not, image and text must tell which
+    ref is meant. InputError where none of a list's wrong expressions is found: it is of another data set.
+    """
     by_text: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
     for index, ref in enumerate(refs):
         for number, sentence in enumerate(ref["sentences"]):
@@ -72,14 +84,21 @@ def clean(refs: Sequence[dict[str, Any]], boxes: dict[int, Box], lists: Sequence
                 by_text[ref["image_id"], text].append((index, number))
     to_go: dict[int, set[int]] = defaultdict(set)
     num_unknown = 0
-    for path in lists:
-        for image_id, text, box in read_wrong(path):
+    for reviewed in lists:
+        num_found = 0
+        for image_id, text, box in reviewed.wrong:
             found = by_text.get((image_id, text), [])
-            if len({index for index, _ in found}) > 1:
-                found = [item for item in found if _is_near(boxes.get(refs[item[0]]["ann_id"]), box)]
+            is_one = len({index for index, _ in found}) == 1
+            found = [item for item in found if _is_of(box, boxes, refs[item[0]].get("ann_id"), is_one)]
             for index, number in found:
                 to_go[index].add(number)
-            num_unknown += not found
+            num_found += bool(found)
+        if reviewed.wrong and not num_found:
+            raise InputError(
+                f"--clean-list: expected a list of this data set, found none of the {len(reviewed.wrong):,} "
+                f"expressions that {reviewed.path} calls wrong; is it of another data set, or of a split not here?"
+            )
+        num_unknown += len(reviewed.wrong) - num_found
     kept, lost, num_wrong = [], [], dict[str, int]()
     for index, ref in enumerate(refs):
         wrong = to_go.get(index, set())
@@ -102,5 +121,7 @@ def _folded(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _is_near(box: Box | None, other: Box) -> bool:
-    return box is not None and all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(box, other, strict=True))
+def _is_of(box: Box, boxes: dict[int, Box], ann_id: Any, otherwise: bool) -> bool:
+    """Whether a list's box is that of an annotation; `otherwise` where that has none that is known."""
+    known = boxes.get(ann_id) if isinstance(ann_id, int) else None
+    return otherwise if known is None else all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(known, box, strict=True))

@@ -1,7 +1,7 @@
 """An import from its source to the files in REFER's layout, which the reader then reads like any other's."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +15,9 @@ from semires.stages.data.hub import download_dataset, is_hub_name
 from semires.stages.data.importing import grefcoco, hub_refs, picture_refs, refcoco_m
 from semires.stages.data.importing.archive import copy_refer_files, open_archive
 from semires.stages.data.importing.collected import Collected
+from semires.stages.data.importing.fields import numbers_field
 from semires.stages.data.importing.parquet_rows import column_names, parquet_files
-from semires.stages.data.importing.reviewed_list import Box, clean
+from semires.stages.data.importing.reviewed_list import Box, ReviewedList, clean, read_list
 from semires.stages.data.importing.staging import (
     instances_file,
     put_in_place,
@@ -29,7 +30,7 @@ from semires.stages.data.instances import read_instances
 from semires.stages.data.json_records import load_records
 from semires.stages.data.pickles import load_refs_pickle
 from semires.stages.data.problems import ReferProblems
-from semires.stages.data.refer import problem_of, read_refs
+from semires.stages.data.refer import Ref, problem_of, read_refs
 from semires.stages.data.splits import SPLITS, SplitSpec
 
 OnRows = Callable[[int, int], None]
@@ -85,18 +86,28 @@ def import_data(
     for path in clean_lists:
         if not path.is_file():
             raise InputError(f"--clean-list: expected a file, found none at {path}; check the path")
+    # All that can be refused is, before gigabytes are fetched.
+    if is_hub_name(source):
+        _check_hub_name(source, split, is_clean=bool(clean_lists))
+    lists = [read_list(path) for path in clean_lists]
     place = _fetched(source, split)
     files = [] if split == "grefcoco" else parquet_files(place)
     kind = _kind_of(files[0]) if files else "grefs" if split == "grefcoco" else "archive"
     spec = _target(kind, split, is_clean=bool(clean_lists))
     with staging_folder(root, spec.name) as staging, paused_garbage_collection():
+        refs_path, instances_path = refs_file(staging, spec), instances_file(staging, spec)
         if kind == "archive":
-            lines = _stage_archive(place, spec, staging, clean_lists)
+            base, lines = SPLITS[spec.name.removesuffix("-clean")], []
+            with open_archive(place) as archive:
+                copy_refer_files(archive, base.by, base.folder, refs_path, instances_path)
         else:
-            lines = _stage_collected(
-                _collect(kind, place, files, spec, staging, on_progress), spec, staging, clean_lists
-            )
-        counts, problems = _checked(refs_file(staging, spec), instances_file(staging, spec), place)
+            lines = _stage_collected(_collect(kind, place, files, spec, staging, on_progress), spec, staging)
+        found = _read_refs(refs_path, place)
+        _refuse_another(found[0], spec, place)
+        if lists:
+            lines += _clean(refs_path, instances_path, lists)
+            found = _read_refs(refs_path, place)
+        counts, problems = _checked(*found, instances_path, place)
         others = [finding.text for finding in compare_counts(counts, PUBLISHED.get(spec.name, counts))]
         num_files = put_in_place(staging, root, overwrite=overwrite)
     return ImportReport(
@@ -106,19 +117,6 @@ def import_data(
         counts=counts,
         lines=(*lines, *problems, *others),
     )
-
-
-def _stage_archive(place: Path, spec: SplitSpec, staging: Path, clean_lists: Sequence[Path]) -> list[str]:
-    """Copy refer's own files, whose bytes stay as they are but for what the lists call wrong."""
-    refs_path, instances_path = refs_file(staging, spec), instances_file(staging, spec)
-    base = SPLITS[spec.name.removesuffix("-clean")]
-    with open_archive(place) as archive:
-        copy_refer_files(archive, base.by, base.folder, refs_path, instances_path)
-    if not clean_lists:
-        return []
-    refs, lines = _cleaned(load_refs_pickle(refs_path), _boxes(instances_path), clean_lists)
-    write_refs(refs_path, refs)
-    return lines
 
 
 def _collect(
@@ -135,18 +133,25 @@ def _collect(
     return refcoco_m.read_refcoco_m(files, staging / spec.images, on_progress)
 
 
-def _stage_collected(found: Collected, spec: SplitSpec, staging: Path, clean_lists: Sequence[Path]) -> list[str]:
-    """Write what was collected, without what the lists call wrong."""
-    lines = [f"left out: {len(ids):,} {what}: {_some(ids)}" for what, ids in found.left_out.items()]
-    refs = found.refs
-    if clean_lists:
-        refs, cleaned = _cleaned(refs, _boxes_of(found.annotations.values()), clean_lists)
-        lines += cleaned
+def _stage_collected(found: Collected, spec: SplitSpec, staging: Path) -> list[str]:
+    """Write what was collected."""
     instances_path = instances_file(staging, spec)
     if not instances_path.exists():
         write_instances(instances_path, found.instances())
-    write_refs(refs_file(staging, spec), refs)
-    return [*lines, *found.notes]
+    write_refs(refs_file(staging, spec), found.refs)
+    left_out = [f"left out: {len(ids):,} {what}: {_some(ids)}" for what, ids in found.left_out.items()]
+    return [*left_out, *found.notes]
+
+
+def _check_hub_name(source: str, split: str, *, is_clean: bool) -> None:
+    """InputError where what a data set of the hub is called says that it cannot become `split`."""
+    known = HUB_SPLITS.get(source.lower())
+    if known is None:
+        return
+    if split not in (known, known.removesuffix("-lmms"), f"{known}-clean"):
+        raise InputError(f"--split: expected {known} for {source}, found {split!r}")
+    kinds = {"grefcoco": "grefs", "refcoco-m": "refcoco-m"}
+    _target(kinds.get(known, "picture refs" if known.endswith("-lmms") else "hub refs"), split, is_clean=is_clean)
 
 
 def _fetched(source: str, split: str) -> Path:
@@ -158,9 +163,6 @@ def _fetched(source: str, split: str) -> Path:
                 f"found none at {source}; check the path"
             )
         return Path(source)
-    known = HUB_SPLITS.get(source.lower())
-    if known is not None and split not in (known, known.removesuffix("-lmms"), f"{known}-clean"):
-        raise InputError(f"--split: expected {known} for {source}, found {split!r}")
     return download_dataset(source, grefcoco.FILES if split == "grefcoco" else ("*.parquet",))
 
 
@@ -204,50 +206,71 @@ def _target(kind: str, split: str, *, is_clean: bool) -> SplitSpec:
     return SPLITS[name]
 
 
-def _cleaned(
-    refs: list[dict[str, Any]], boxes: dict[int, Box], lists: Sequence[Path]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    found = clean(refs, boxes, lists)
+def _refuse_another(refs: list[Ref], spec: SplitSpec, source: Path) -> None:
+    """InputError where these are the refs of another data set: names of folders tell nothing."""
+    counts = count_splits(refs)
+    for name, published in PUBLISHED.items():
+        if name != spec.name.removesuffix("-clean") and counts and counts.items() <= published.items():
+            raise InputError(
+                f"{source}: expected the data set that --split names, {spec.name}, found as many refs, images and "
+                f"expressions in {', '.join(counts)} as {name} has; is it that one?"
+            )
+
+
+def _read_refs(refs_path: Path, source: Path) -> tuple[list[Ref], list[int], list[int]]:
+    """As `read_refs`, of what was staged; InputError, which names the source, where the reader cannot read it."""
+    try:
+        return read_refs(refs_path)
+    except InputError as error:
+        raise _of_source(error, refs_path.parent, source) from error
+
+
+def _of_source(error: InputError, staged: Path, source: Path) -> InputError:
+    return InputError(str(error).replace(f"{staged}/", f"{source}: "))
+
+
+def _clean(refs_path: Path, instances_path: Path, lists: Sequence[ReviewedList]) -> list[str]:
+    """Write refs anew without what the lists call wrong."""
+    refs = load_refs_pickle(refs_path)
+    found = clean(refs, _boxes(instances_path, {ref["ann_id"] for ref in refs if type(ref["ann_id"]) is int}), lists)
+    write_refs(refs_path, found.refs)
     by_split = ", ".join(f"{number:,} of {split}" for split, number in found.num_wrong.items()) or "none"
     lines = [f"left out: {sum(found.num_wrong.values()):,} expressions that the lists call wrong: {by_split}"]
     if found.lost_refs:
         lines.append(f"left out: {len(found.lost_refs)} refs without any other: {_some(found.lost_refs)}")
     if found.num_unknown:
         lines.append(f"{found.num_unknown:,} wrong expressions of the lists are not in this data set")
-    return found.refs, lines
+    return lines
 
 
-def _boxes(path: Path) -> dict[int, Box]:
+def _boxes(path: Path, ann_ids: set[int]) -> dict[int, Box]:
     boxes: dict[int, Box] = {}
 
     def see(_: int, record: Any) -> None:
-        if isinstance(record, dict) and type(record.get("id")) is int:
-            boxes.update(_boxes_of([record]))
+        ann_id = record.get("id") if isinstance(record, dict) else None
+        if type(ann_id) is int and ann_id in ann_ids and record.get("bbox") is not None:
+            x, y, width, height = numbers_field(record, "bbox", f"{path.name}: annotation {ann_id}", count=4)
+            boxes[ann_id] = (x, y, width, height)
 
     try:
         load_records(path, {"annotations": see})
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: expected COCO's JSON, found a damaged file ({error}); get it again") from error
     return boxes
 
 
-def _boxes_of(annotations: Iterable[dict[str, Any]]) -> dict[int, Box]:
-    return {
-        record["id"]: tuple(record["bbox"])
-        for record in annotations
-        if isinstance(record.get("bbox"), list) and len(record["bbox"]) == 4
-    }
-
-
-def _checked(refs_path: Path, instances_path: Path, source: Path) -> tuple[dict[str, SplitCounts], list[str]]:
+def _checked(
+    refs: list[Ref], with_empty: list[int], with_single: list[int], instances_path: Path, source: Path
+) -> tuple[dict[str, SplitCounts], list[str]]:
     """The counts of each split, and in lines what the reader will leave out; InputError, which names the source, where
     it cannot read what is to be written."""
     try:
-        refs, with_empty, with_single = read_refs(refs_path)
         ann_ids = {ann_id for ref in refs for ann_id in ref.ann_ids}
         instances = read_instances(instances_path, ann_ids, {ref.image_id for ref in refs})
     except InputError as error:
-        raise InputError(str(error).replace(f"{refs_path.parent}/", f"{source}: ")) from error
+        raise _of_source(error, instances_path.parent, source) from error
     names = {image.file_name for image in instances.images.values()}
     dropped = defaultdict(list)
     for ref in refs:

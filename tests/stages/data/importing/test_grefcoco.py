@@ -136,3 +136,13 @@ def test_grefcoco__not_whole_or_damaged(tmp_path: Path, small: Any) -> None:
     (source / "grefs(unc).json").unlink()
     with pytest.raises(InputError, match=r"grefcoco: expected grefs\(unc\).json in a folder grefcoco, found none"):
         import_data(str(source), "grefcoco", tmp_path / "data")
+
+
+def test_grefcoco__a_split_in_a_copys_word_is_stored_in_refers(tmp_path: Path, small: Any) -> None:
+    def renamed(grefs: list[dict[str, Any]]) -> None:
+        for record in grefs:
+            record["split"] = record["split"].replace("val", "validation")
+
+    no_crowd(small)
+    report = import_data(str(written(small, tmp_path / "grefcoco", renamed)), "grefcoco", tmp_path / "data")
+    assert list(report.counts) == ["train", "val", "testA"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.importing.reviewed_list import clean, read_wrong
+from semires.stages.data.importing.reviewed_list import clean, read_list
 from semires.stages.data.importing.run import import_data
 
 # image id, caption, box, quality
@@ -66,16 +66,54 @@ def test_import__of_parquet_too(tmp_path: Path, small: Any, write_parquet: Calla
     assert (report.name, report.counts["testB"].expressions) == ("refcoco-clean", 1)
 
 
-@pytest.mark.parametrize(("box", "left"), [([20.4, 0, 10, 10], [1]), ([0, 0, 10, 10], [2]), ([50, 0, 9, 9], [1, 2])])
-def test_clean__box_of_the_wrong_one(tmp_path: Path, box: list[float], left: list[int]) -> None:
-    refs: list[dict[str, Any]] = [
+def two_men() -> list[dict[str, Any]]:
+    return [
         {"ref_id": n, "image_id": 5, "ann_id": n, "split": "val", "sentences": [{"sent": "man", "raw": "Man"}]}
         for n in (1, 2)
     ]
+
+
+@pytest.mark.parametrize(("box", "left"), [([20.4, 0, 10, 10], [1]), ([0, 0, 10, 10], [2])])
+def test_clean__box_of_the_wrong_one(tmp_path: Path, box: list[float], left: list[int]) -> None:
     boxes = {1: (0.0, 0.0, 10.0, 10.0), 2: (20.0, 0.0, 10.0, 10.0)}
-    found = clean(refs, boxes, [write_list(tmp_path / "val.json", [(5, "man", box, 0)])])
+    entries: list[Entry] = [(5, "man", box, 0), (5, "man", [50, 0, 9, 9], 0)]
+    found = clean(two_men(), boxes, [read_list(write_list(tmp_path / "val.json", entries))])
     assert [ref["ref_id"] for ref in found.refs] == left
-    assert found.num_unknown == (len(left) == 2)
+    assert found.num_unknown == 1
+
+
+def test_clean__one_ref_of_that_text_but_another_box(tmp_path: Path) -> None:
+    """A list of another data set: the same image and words, another object."""
+    refs, reviewed = two_men()[:1], read_list(write_list(tmp_path / "val.json", [(5, "man", [50, 0, 9, 9], 0)]))
+    with pytest.raises(InputError, match=r"none of the 1 expressions that .*val.json calls wrong; is it of"):
+        clean(refs, {1: (0.0, 0.0, 10.0, 10.0)}, [reviewed])
+    # Without a box, image and text tell; of two refs they do not.
+    assert clean(refs, {}, [reviewed]).lost_refs == [1]
+    with pytest.raises(InputError, match="found none of the 1 expressions"):
+        clean(two_men(), {}, [reviewed])
+
+
+def test_clean__a_list_without_wrong_expressions(tmp_path: Path) -> None:
+    reviewed = read_list(write_list(tmp_path / "val.json", [(5, "man", [0, 0, 10, 10], 1)]))
+    assert clean(two_men(), {}, [reviewed]).refs == two_men()
+
+
+@pytest.mark.parametrize(
+    ("sentences", "box", "expected"),
+    [
+        (None, [12.0, 2.5, 10.25, 8.0], "ref 2: expected `sentences` as list"),
+        ([{"sent": 1, "raw": "x"}], [12.0, 2.5, 10.25, 8.0], "ref 2, sentences: expected `sent` as str"),
+        ([{"sent": "people", "raw": "x"}], ["a", "b", "c", "d"], "annotation 12: expected `bbox` as a list of 4 num"),
+    ],
+)
+def test_import__archive_that_cannot_be_cleaned_is_one_line(
+    tmp_path: Path, small: Any, write_zip: Callable[..., Path], sentences: Any, box: list[Any], expected: str
+) -> None:
+    small.refs[2]["sentences"], small.annotations[12]["bbox"] = sentences, box
+    wrong = write_list(tmp_path / "val.json", [(920, "people", [12.0, 2.5, 10.25, 8.0], 0)])
+    with pytest.raises(InputError, match=expected):
+        import_data(str(write_zip(small)), "refcoco", tmp_path / "data", clean_lists=[wrong])
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -83,6 +121,7 @@ def test_clean__box_of_the_wrong_one(tmp_path: Path, box: list[float], left: lis
     [
         ("no json", "could not read"),
         ("[]", "expected a dict with `images`"),
+        ('{"images": [], "annotations": [1]}', "expected a dict with `image_id`, found a int"),
         ('{"images": [{"id": 1, "file_name": "x.jpg", "caption": "a"}]}', "expected COCO's file name, found 'x.jpg'"),
         (
             '{"images": [{"id": 1, "file_name": "COCO_train2014_000000000005.jpg", "caption": "a"}], '
@@ -91,7 +130,7 @@ def test_clean__box_of_the_wrong_one(tmp_path: Path, box: list[float], left: lis
         ),
     ],
 )
-def test_read_wrong__other_files(tmp_path: Path, content: str, expected: str) -> None:
+def test_read_list__other_files(tmp_path: Path, content: str, expected: str) -> None:
     (tmp_path / "list.json").write_text(content)
     with pytest.raises(InputError, match=expected):
-        read_wrong(tmp_path / "list.json")
+        read_list(tmp_path / "list.json")

@@ -1,12 +1,15 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from semires.stages.data.checking.counts import PUBLISHED, count_splits
 from semires.stages.data.errors import InputError
 from semires.stages.data.importing.run import import_data
 from semires.stages.data.pickles import load_refs_pickle
+from semires.stages.data.refer import read_refs
 
 
 def test_import_data__twice_and_from_another_source(
@@ -74,14 +77,59 @@ def test_import_data__clean_list_of_what_cannot_be_cleaned(
     tmp_path: Path, small: Any, write_parquet: Callable[..., Path], rows: str
 ) -> None:
     found = small.m_rows() if rows == "m_rows" else small.picture_rows("testA")
-    source = write_parquet(found, "testA.parquet")
+    source, reviewed = write_parquet(found, "testA.parquet"), tmp_path / "list.json"
+    reviewed.write_text('{"images": [], "annotations": []}')
     with pytest.raises(InputError, match="--clean-list: expected refer's archive or parquet as jxu124's to clean"):
-        import_data(str(source), "refcoco", tmp_path / "data", clean_lists=[source])
+        import_data(str(source), "refcoco", tmp_path / "data", clean_lists=[reviewed])
 
 
 def test_import_data__no_such_source(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a zip, a folder, a parquet file or a name on the Hugging Face hub"):
         import_data(str(tmp_path / "none.zip"), "refcoco", tmp_path / "data")
+
+
+@pytest.mark.parametrize("is_parquet", [False, True])
+@pytest.mark.parametrize("is_cleaned", [False, True])
+def test_import_data__as_many_refs_as_another_data_set(
+    tmp_path: Path,
+    small: Any,
+    write_zip: Callable[..., Path],
+    write_parquet: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    is_parquet: bool,
+    is_cleaned: bool,
+) -> None:
+    """RefCOCO+ in a folder of another name passes for nothing else."""
+    source = write_parquet(small.hub_rows(), "x.parquet") if is_parquet else write_zip(small, "any.zip", "any")
+    root, wrong = tmp_path / "data", tmp_path / "val.json"
+    image = {"id": 0, "file_name": "COCO_train2014_000000000920.jpg", "caption": "people"}
+    reviewed = {"image_id": 0, "bbox": [12.0, 2.5, 10.25, 8.0], "caption_quality": 0}
+    wrong.write_text(json.dumps({"images": [image], "annotations": [reviewed]}))
+    lists = [wrong] if is_cleaned else []
+    import_data(str(source), "refcoco", tmp_path / "first")
+    counts = count_splits(read_refs(tmp_path / "first/refcoco/refs(unc).p")[0])
+    monkeypatch.setitem(PUBLISHED, "refcoco+", counts)
+    with pytest.raises(InputError, match=r"the data set that --split names, refcoco(-clean)?, .* refcoco\+ has"):
+        import_data(str(source), "refcoco", root, clean_lists=lists)
+    assert list(root.iterdir()) == []
+    assert import_data(str(source), "refcoco+", root, clean_lists=lists).num_files == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "has_list", "expected"),
+    [
+        ("lmms-lab/RefCOCO", "refcoco", True, "--clean-list: expected refer's archive or parquet as jxu124's"),
+        ("jxu124/refcoco", "refcoco-clean", False, "--split: expected refcoco, .* found 'refcoco-clean'"),
+        ("jxu124/refcoco", "refcoco", True, "--clean-list: expected a reviewed list of Ref-L4, could not read"),
+    ],
+)
+def test_import_data__hub_names_refused_before_anything_is_fetched(
+    tmp_path: Path, name: str, split: str, has_list: bool, expected: str
+) -> None:
+    (tmp_path / "x.json").write_text("no list")
+    # Offline, a fetch would be refused with other words.
+    with pytest.raises(InputError, match=expected):
+        import_data(name, split, tmp_path / "data", clean_lists=[tmp_path / "x.json"] * has_list)
 
 
 @pytest.mark.parametrize(
