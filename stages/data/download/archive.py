@@ -5,9 +5,6 @@ import os
 import shutil
 import stat
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from semires.stages.data.download.files import set_aside
@@ -16,10 +13,7 @@ from semires.stages.data.download.telling import Tell
 from semires.stages.data.download.transfer import CHUNK, require_space
 from semires.stages.data.errors import InputError
 from semires.stages.data.placing import move_beside
-
-
-class ArchiveError(Exception):
-    """The archive is damaged, or not what it should be: one line. Nothing of it is used."""
+from semires.stages.data.zip_files import ArchiveError, open_zip, reading_zip
 
 
 def unpack(archive: Path, folder: Path, unpacking: Unpacking, tell: Tell) -> dict[str, int]:
@@ -32,7 +26,7 @@ def unpack(archive: Path, folder: Path, unpacking: Unpacking, tell: Tell) -> dic
     is not in it; `InputError` when there is no room or the folder cannot be written.
     """
     beside = folder.with_name(f".{folder.name}.unpacking")
-    with _open(archive) as opened:
+    with open_zip(archive) as opened:
         members = _wanted(opened, unpacking, tell)
         try:
             if beside.exists():  # of a process that was killed
@@ -52,17 +46,6 @@ def unpack(archive: Path, folder: Path, unpacking: Unpacking, tell: Tell) -> dic
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return {name: member.file_size for name, member in members.items()}
-
-
-@contextmanager
-def _open(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, opened; all that zipfile raises of damaged ones as `ArchiveError`."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            yield opened
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ArchiveError(f"expected a whole zip archive, found a damaged or other file ({reason})") from error
 
 
 def _wanted(opened: zipfile.ZipFile, unpacking: Unpacking, tell: Tell) -> dict[str, zipfile.ZipInfo]:
@@ -115,7 +98,7 @@ def _extract(opened: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], besid
     for done, (name, member) in enumerate(members.items(), start=1):
         target = beside / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with opened.open(member) as source, target.open("xb") as file:
+        with reading_zip(), opened.open(member) as source, target.open("xb") as file:
             shutil.copyfileobj(source, file, CHUNK)
         tell.on_progress(what, done, len(members))
 

@@ -6,12 +6,13 @@ import re
 import shlex
 from pathlib import Path
 
-from semires.stages.data.download.archive import ArchiveError, unpack
+from semires.stages.data.download.archive import unpack
 from semires.stages.data.download.files import fetch_file, set_aside
 from semires.stages.data.download.sources import DOWNLOADS, SOURCES, Source, SourceFile
 from semires.stages.data.download.telling import Tell
 from semires.stages.data.download.transfer import partial_of, require_space
 from semires.stages.data.errors import InputError
+from semires.stages.data.zip_files import ArchiveError
 
 
 def find_sources(names: list[str]) -> list[Source]:

@@ -72,7 +72,7 @@ def transfer(
     """
     partial = partial_of(path)
     kept = _size_of(partial)
-    failures = 0
+    failures, has_served = 0, False
     while True:
         before = _size_of(partial)
         try:
@@ -89,8 +89,12 @@ def transfer(
             reason, passes = f"HTTP {error.code} {error.reason}", error.code in PASSING
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = _reason(error)
-            passes = isinstance(error, TimeoutError | http.client.HTTPException | ConnectionError)
+            # What urllib wraps while connecting; later errors come bare.
+            wrapped = error.reason if isinstance(error, urllib.error.URLError) else None
+            passes = isinstance(wrapped or error, TimeoutError | http.client.HTTPException | ConnectionError)
+            passes = passes or (wrapped is not None and has_served)
         came = _size_of(partial) > before
+        has_served = has_served or came
         failures = 0 if came else failures + 1
         if failures >= TRIES or not (passes or came):
             raise TransferError(f"{url}: {reason}")

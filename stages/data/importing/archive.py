@@ -6,14 +6,14 @@ such a file may have, are written under our own.
 """
 
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import SPLITS
+from semires.stages.data.zip_files import ArchiveError, open_zip, reading_zip
 
 # Several times what the published ones have.
 MAX_REFS, MAX_INSTANCES = 512 << 20, 2 << 30
@@ -72,13 +72,10 @@ class ZipArchive:
         """As `Archive`."""
         entry = next(e for e in self._entries if PurePosixPath(e.filename).name == name and _folder(e) == folder)
         try:
-            with self._zip.open(entry) as file:
+            with reading_zip(), self._zip.open(entry) as file:
                 _copy(file, target, limit, f"{self.source}: {entry.filename}")
-        # A wrong checksum or method, encryption, a stream that is cut off.
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise InputError(
-                f"{self.source}: expected a whole zip, could not read its {entry.filename!r} ({error}); get it again"
-            ) from error
+        except ArchiveError as error:
+            raise InputError(f"{self.source}: {entry.filename!r}: {error}; get it again") from error
 
 
 @contextmanager
@@ -87,11 +84,11 @@ def open_archive(source: Path) -> Iterator[Archive]:
     if source.is_dir():
         yield FolderArchive(source)
         return
-    try:
-        zip_file = zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{source}: expected a zip, found a damaged or other file ({error}); get it again") from error
-    with zip_file:
+    with ExitStack() as stack:
+        try:
+            zip_file = stack.enter_context(open_zip(source))
+        except ArchiveError as error:
+            raise InputError(f"{source}: {error}; get it again") from error
         yield ZipArchive(source, zip_file)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from semires.stages.data.download.archive import ArchiveError, unpack
+from semires.stages.data.download.archive import unpack
 from semires.stages.data.download.sources import Unpacking
 from semires.stages.data.errors import InputError
+from semires.stages.data.zip_files import ArchiveError
 
 Make = Callable[..., Any]
 UNPACKING = Unpacking(inside="mini", folder="mini", needed=("a.txt",), size=10)
@@ -101,6 +102,17 @@ def test_unpack__nothing_of_a_damaged_archive(
     with pytest.raises(ArchiveError, match=text):
         unpack(archive, tmp_path / "out" / "mini", UNPACKING, told)
     assert not list((tmp_path / "out").iterdir() if (tmp_path / "out").exists() else [])
+
+
+def test_unpack__a_damaged_stream_is_not_taken_for_a_full_disk(told: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as opened:
+        opened.writestr("mini/a.txt", b"a" * 5000)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[40:60] = bytes(20)
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"damaged or other file \(Invalid data stream\)"):
+        unpack(tmp_path / "a.zip", tmp_path / "mini", UNPACKING, told)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 def test_unpack__too_few_files(archive: Path, told: Any, tmp_path: Path) -> None:

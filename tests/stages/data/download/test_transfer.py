@@ -2,6 +2,7 @@ import io
 import json
 import resource
 import shutil
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -136,9 +137,50 @@ def test_transfer__a_passing_refusal(serve: Serve, tmp_path: Path) -> None:
     assert partial_of(tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_transfer__nobody_listens(tmp_path: Path) -> None:
+def failing(patch: pytest.MonkeyPatch, failures: list[Exception | None]) -> None:
+    """Connect as the list says, then as ever; None: connect."""
+    connect = socket.create_connection
+    patch.setattr(socket, "create_connection", lambda *given, **named: answer(*given, **named))
+
+    def answer(*given: Any, **named: Any) -> Any:
+        failure = failures.pop(0) if failures else None
+        if failure is not None:
+            raise failure
+        return connect(*given, **named)
+
+
+def test_transfer__nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
     with pytest.raises(TransferError, match=r"^http://127.0.0.1:9/a.bin: .*refused"):
         fetch("http://127.0.0.1:9", tmp_path / "a.bin")
+    assert len(waits) == module.TRIES - 1
+
+
+@pytest.mark.parametrize("failure", [TimeoutError("timed out"), ConnectionResetError("reset")])
+def test_transfer__connecting_fails_and_then_does_not(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    served = serve({"a.bin": CONTENT})
+    failing(monkeypatch, [failure, failure])
+    fetch(served.url, tmp_path / "a.bin")
+    assert partial_of(tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("has_served", [False, True])
+def test_transfer__a_name_unknown_for_a_while(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_served: bool
+) -> None:
+    """From the first it may be a wrong address; once bytes came from there it is the network."""
+    served = serve({"a.bin": CONTENT}, cuts=[3000])
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    failing(monkeypatch, [None, unknown, unknown] if has_served else [unknown, unknown])
+    if has_served:
+        fetch(served.url, tmp_path / "a.bin")
+        assert partial_of(tmp_path / "a.bin").read_bytes() == CONTENT
+    else:
+        with pytest.raises(TransferError, match="Name or service not known"):
+            fetch(served.url, tmp_path / "a.bin")
 
 
 def test_transfer__another_size_is_not_fetched(serve: Serve, tmp_path: Path) -> None:

@@ -129,9 +129,9 @@ def _broken(source: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (lambda source: source.write_bytes(b"no zip"), "expected a zip, found a damaged or other file"),
-        (lambda source: source.write_bytes(source.read_bytes()[:-30]), "expected a zip"),
-        (_broken, r"expected a whole zip, could not read its 'refcoco/refs\(unc\).p'"),
+        (lambda source: source.write_bytes(b"no zip"), "expected a whole zip archive, found a damaged or other file"),
+        (lambda source: source.write_bytes(source.read_bytes()[:-30]), "expected a whole zip archive"),
+        (_broken, r"'refcoco/refs\(unc\).p': expected a whole zip archive"),
     ],
 )
 def test_archive__damaged_zip_is_one_line(
