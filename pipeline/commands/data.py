@@ -50,12 +50,15 @@ def import_(
     """Write a copy of a data set, in whatever format it is, in the REFER layout below the data root."""
     from semires.pipeline.progress import console, counting, progress
     from semires.stages.data.importing.run import import_data
+    from semires.stages.processes.lock import folder_lock
 
-    with progress() as on_progress:
+    root = make_paths(data).data
+    _make_root(root)
+    with progress() as on_progress, folder_lock(root, what="import", or_else="give another --data"):
         report = import_data(
             source,
             split,
-            make_paths(data).data,
+            root,
             on_progress=counting(on_progress, "rows"),
             **given(clean_lists=clean_list, overwrite=overwrite),
         )
@@ -101,7 +104,6 @@ def data_download(
     from semires.stages.data.download.run import check_mirror, download, find_sources
     from semires.stages.data.download.sources import DOWNLOADS
     from semires.stages.data.download.telling import Tell
-    from semires.stages.data.errors import InputError
     from semires.stages.processes.lock import folder_lock
 
     root = make_paths(data).data
@@ -109,10 +111,7 @@ def data_download(
         console.print(_sources_table(root))
         return
     sources, mirror = find_sources(names), check_mirror(mirror)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--data: expected a folder that can be made, found {root}: {error.strerror}") from error
+    _make_root(root)
     with progress() as on_progress, folder_lock(root / DOWNLOADS, what="download", or_else="give another --data"):
         tell = Tell(say=lambda line: console.print(line, soft_wrap=True), on_progress=on_progress)
         for source in sources:
@@ -194,6 +193,15 @@ def data_check(
         console.print(f"written: {json_file}", soft_wrap=True)
     if any(check["is_wrong"] for check in checks):
         raise typer.Exit(1)
+
+
+def _make_root(root: Path) -> None:
+    from semires.stages.data.errors import InputError
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--data: expected a folder that can be made, found {root}: {error.strerror}") from error
 
 
 def _sources_table(root: Path) -> "Table":

@@ -39,12 +39,11 @@ def finding_lines(
         yield f"no counts are published of {check.name}: none were compared"
     wrong = [finding for finding in check.findings if finding.is_wrong]
     damaged = [finding for finding in wrong if finding.kind == "damaged_image"]
-    hidden = [] if every else damaged[NUM_NAMED:]
-    for finding in wrong:
-        if finding not in hidden:
-            yield f"wrong: {_with_ids(finding, every, image_names)}"
-    if hidden:
-        yield f"wrong: {len(hidden):,} more images cannot be read; --all names them"
+    named = damaged if every else damaged[:NUM_NAMED]
+    for finding in [*(finding for finding in wrong if finding.kind != "damaged_image"), *named]:
+        yield f"wrong: {_with_ids(finding, every, image_names)}"
+    if len(named) < len(damaged):
+        yield f"wrong: {len(damaged) - len(named):,} more images cannot be read; --all names them"
     others = [finding for finding in check.findings if not finding.is_wrong]
     for finding in others:
         yield f"information: {_with_ids(finding, every, image_names)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import Ref, ReferDataset, Text
+from semires.stages.data.splits import plain_name
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -22,7 +23,7 @@ class SplitFingerprint:
     """
 
     data: str
-    """The data set's name."""
+    """The data set's name; of own data the file's, wherever it lies and however its path was typed."""
     split: str
     num_refs: int
     num_images: int
@@ -39,7 +40,7 @@ class SplitFingerprint:
         file went away meanwhile."""
         refs = dataset.refs_of(split)
         return cls(
-            data=dataset.spec.name,
+            data=plain_name(dataset.spec.name),
             split=split,
             num_refs=len(refs),
             num_images=len({ref.image_id for ref in refs}),

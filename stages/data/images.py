@@ -97,9 +97,13 @@ def _to_upright_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     return _to_rgb(ImageOps.exif_transpose(image), path)
 
 
-def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _refuse_floats(image: Image.Image, path: Path) -> None:
     if image.mode == "F":
         raise InputError(f"{path}: expected whole-number pixels, found floating point; save it as 8-bit PNG or JPEG")
+
+
+def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    _refuse_floats(image, path)
     if image.mode.startswith("I"):
         # Pillow would clip 16-bit grey at 255, which turns nearly everything white.
         grey = np.asarray(image).astype(np.int64)
@@ -131,6 +135,7 @@ def _to_mask(image: Image.Image, path: Path) -> NDArray[np.bool_]:
 
 
 def _to_header(image: Image.Image, path: Path) -> tuple[tuple[int, int], bool]:
+    _refuse_floats(image, path)
     try:
         # The base class's: that of PNG looks behind the pixels too, which decodes them. TIFF Pillow turns itself.
         is_turned = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) not in (0, 1)

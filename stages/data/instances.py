@@ -50,7 +50,7 @@ def read_instances(path: Path, annotation_ids: set[int], image_ids: set[int]) ->
 
     Ids without a record are simply not in the result; an annotation's mask is None too where its image is not asked
     for. Raises `InputError` when the file is no JSON, or a record that is asked for contradicts COCO's format, leads
-    out of the image folder or has a mask that does not fit its image.
+    out of the image folder, has a mask that does not fit its image or the id of another.
     """
     images: dict[int, ImageRecord] = {}
     annotations: dict[int, AnnotationRecord] = {}
@@ -59,7 +59,13 @@ def read_instances(path: Path, annotation_ids: set[int], image_ids: set[int]) ->
     def see_image(index: int, record: Any) -> None:
         image_id = _id_of(path, "images", index, record)
         if image_id in image_ids:
-            images[image_id] = _image(record, f"{path}: images[{index}]")
+            where = f"{path}: images[{index}]"
+            image = _image(record, where)
+            if images.setdefault(image_id, image) != image:
+                raise InputError(
+                    f"{where}: expected an id of its own, found {image_id} a second time with another name or size; "
+                    "fix the file"
+                )
 
     def see_annotation(index: int, record: Any) -> None:
         ann_id = _id_of(path, "annotations", index, record)

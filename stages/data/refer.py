@@ -274,9 +274,13 @@ def read_refs(path: Path) -> tuple[list[Ref], list[int], list[int]]:
 
 
 def _texts(sentence: Any, where: str) -> tuple[str, str]:
-    """`sent` and `raw` of a sentence without blanks around them; `raw` is "" where home-made files leave it out."""
-    sent = field_of(sentence, "sent", str, where).strip()
-    return sent, "" if sentence.get("raw") is None else field_of(sentence, "raw", str, where).strip()
+    """`sent` and `raw` of a sentence without blanks around them; "" for one that home-made files leave out."""
+    if not isinstance(sentence, dict):
+        raise InputError(f"{where}: expected a dict with `sent`, found a {type(sentence).__name__}; fix the file")
+    sent, raw = (
+        "" if sentence.get(key) is None else field_of(sentence, key, str, where).strip() for key in ("sent", "raw")
+    )
+    return sent, raw
 
 
 def _one_or_more(record: dict[str, Any], key: str, where: str) -> list[int]:

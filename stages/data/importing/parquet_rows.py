@@ -71,13 +71,11 @@ def read_rows(
 
 
 def split_named(path: Path) -> str:
-    """The split in a file's name, as the hub writes it (`val-00000-of-00004.parquet`, or `0000.parquet` in a folder
-    `val`); "" where there is none."""
-    for text in (path.stem, path.parent.name):
-        word = re.split(r"[-_.]", text)[0]
-        if word in SPLIT_NAMES:
-            return word
-    return ""
+    """The split in a file's name, as the hub writes it (`val-00000-of-00004.parquet`), or, of a file that is called by
+    a number (`0000.parquet`), the one that its folder is called; "" where there is none."""
+    is_numbered = re.fullmatch(r"\d+", path.stem) is not None
+    word = path.parent.name if is_numbered else re.split(r"[-_.]", path.stem)[0]
+    return word if word in SPLIT_NAMES else ""
 
 
 def _open(path: Path) -> "ParquetFile":

@@ -50,6 +50,9 @@ def _add(found: Collected, sample: dict[str, Any], image: dict[str, Any], where:
         parse_segmentation(mask, image["height"], image["width"])
     except InputError as error:
         raise InputError(f"{where}, mask: {error}") from error
+    # A binary column; what was parsed has no other characters than ASCII's.
+    if isinstance(mask["counts"], bytes):
+        mask["counts"] = mask["counts"].decode("ascii")
     category = field_of(sample, "category", str, where)
     category_id = _CATEGORY_IDS.get(category)
     if category_id is None:

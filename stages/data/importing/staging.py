@@ -17,10 +17,14 @@ from semires.stages.data.splits import SplitSpec
 
 @contextmanager
 def staging_folder(root: Path, name: str) -> Iterator[Path]:
-    """A new folder below the data root, so that what lies in it can be renamed into its place; removed at the end."""
+    """A new folder below the data root, so that what lies in it can be renamed into its place; removed at the end.
+
+    What killed imports left there is removed too: whoever shares the root with others holds a lock on it.
+    """
     root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob(".import-*"):
+        shutil.rmtree(left, ignore_errors=True)
     staging = root / f".import-{name}-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
         yield staging

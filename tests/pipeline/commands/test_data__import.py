@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from semires.stages.processes.lock import folder_lock
+
 Run = Callable[..., Any]
 
 
@@ -58,6 +60,20 @@ def test_import__refused_in_one_line(semires: Run, assert_refused: Callable[...,
     assert (root / "refcoco/instances.json").read_text() == "mine"
     assert semires(*arguments, "--overwrite").code == 0
     assert_refused(semires("data", "import", source, "--split", "refcoco+", "--data", root), "is --split the data set")
+
+
+def test_import__one_at_a_time(semires: Run, assert_refused: Callable[..., None], tmp_path: Path) -> None:
+    """The other's half is not removed under its hands."""
+    half, root = tmp_path / "data/.import-refcoco-1", tmp_path / "data"
+    half.mkdir(parents=True)
+    source = write_zip(tmp_path / "refcoco.zip")
+    with folder_lock(root, what="import"):
+        assert_refused(
+            semires("data", "import", source, "--split", "refcoco", "--data", root), "only import there", "--data"
+        )
+    assert half.is_dir()
+    assert semires("data", "import", source, "--split", "refcoco", "--data", root).code == 0
+    assert not half.exists()
 
 
 def test_import__help_names_every_option(semires: Run) -> None:

@@ -73,6 +73,8 @@ def test_load_image__floating_point(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((6, 9), dtype=np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(InputError, match=r"a\.tiff.*floating point"):
         load_image(tmp_path / "a.tiff")
+    with pytest.raises(InputError, match=r"a\.tiff.*floating point"):
+        read_header(tmp_path / "a.tiff")
 
 
 def test_load_image__more_than_16_bits(tmp_path: Path) -> None:

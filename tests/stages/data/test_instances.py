@@ -60,6 +60,19 @@ def test_read_instances__annotations_listed_before_their_images(tmp_path: Path) 
     assert found.annotations[80] == expected.annotations[80]
 
 
+def test_read_instances__two_images_of_one_id(tmp_path: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        content["images"].append(content["images"][0] | changed)
+
+    changed: dict[str, Any] = {}
+    path = write_instances(tmp_path, edit)  # the same record again says nothing else
+    assert read_instances(path, {70}, {7}).images == {7: ImageRecord("7.jpg", HEIGHT, WIDTH)}
+    changed = {"file_name": "8.jpg"}
+    with pytest.raises(InputError, match=r"images\[2\]: expected an id of its own, found 7 a second time"):
+        read_instances(write_instances(tmp_path, edit), {70}, {7})
+    assert set(read_instances(path, {80}, {8}).images) == {8}
+
+
 def test_read_instances__annotation_without_a_mask(tmp_path: Path) -> None:
     def edit(content: dict[str, Any]) -> None:
         content["annotations"][0]["segmentation"] = [[1, 1, 2, 2]]

@@ -296,6 +296,8 @@ def sentences_of_ref_1(*sentences: dict[str, Any]) -> Edit:
         ({"sent": "cat", "raw": None}, "cat", "cat"),
         ({"sent": "cat ", "raw": " \t"}, "cat", "cat"),
         ({"sent": "", "raw": "CAT"}, "CAT", "CAT"),
+        ({"raw": "CAT "}, "CAT", "CAT"),
+        ({"sent": None, "raw": "CAT"}, "CAT", "CAT"),
     ],
 )
 def test_texts__sent_and_raw_or_one_for_both(tmp_path: Path, sentence: dict[str, Any], sent: str, raw: str) -> None:
@@ -378,7 +380,7 @@ def _set(table: str, key: str, value: Any) -> Edit:
         (_set("refs", "split", None), r"ref 0: expected `split` as str"),
         (_set("refs", "sentences", "the dog"), r"ref 0: expected `sentences` as list"),
         (_set("refs", "sentences", ["the dog"]), r"ref 0, sentences: expected a dict with `sent`, found a str"),
-        (_set("refs", "sentences", [{"raw": "the dog"}]), r"ref 0, sentences: expected `sent` as str, found None"),
+        (_set("refs", "sentences", [{"sent": 3, "raw": "dog"}]), r"ref 0, sentences: expected `sent` as str, found 3"),
         (_set("refs", "sentences", [{"sent": "dog", "raw": 3}]), r"ref 0, sentences: expected `raw` as str, found 3"),
         (_set("annotations", "segmentation", None), r"annotations\[0\] \(id 13\): expected a list of polygons"),
     ],

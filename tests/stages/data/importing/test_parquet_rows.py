@@ -56,6 +56,9 @@ def test_parquet_files__of_a_folder_in_order_of_names(tmp_path: Path, write_parq
         ("default/testB/0000.parquet", "testB"),
         ("data/train_1.parquet", "train"),
         ("data/values.parquet", ""),
+        ("test/refcoco_unc.parquet", ""),
+        ("val-old/0000.parquet", ""),
+        ("test/val-0.parquet", "val"),
         ("refcoco_unc_val-0.parquet", ""),
     ],
 )

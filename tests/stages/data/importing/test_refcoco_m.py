@@ -9,10 +9,14 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.importing.run import import_data
 
 
+@pytest.mark.parametrize("is_binary", [False, True])
 def test_refcoco_m__read_back(
-    tmp_path: Path, small: Any, write_parquet: Callable[..., Path], read_back: Callable[..., Any]
+    tmp_path: Path, small: Any, write_parquet: Callable[..., Path], read_back: Callable[..., Any], is_binary: bool
 ) -> None:
-    source = write_parquet(small.m_rows(), "data/validation-00000-of-00001.parquet")
+    rows = small.m_rows()
+    for sample in (sample for row in rows for sample in row["samples"] if is_binary):
+        sample["mask"]["counts"] = sample["mask"]["counts"].encode()
+    source = write_parquet(rows, "data/validation-00000-of-00001.parquet")
     report = import_data(str(source), "refcoco-m", tmp_path / "root")
     assert {name: (c.refs, c.images, c.expressions) for name, c in report.counts.items()} == {"val": (5, 4, 9)}
     dataset = read_back(tmp_path / "root", "refcoco-m")

@@ -33,6 +33,15 @@ def test_put_in_place__new_and_again(tmp_path: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["a"]
 
 
+def test_staging_folder__what_a_killed_import_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".import-refcoco-1"
+    left.mkdir()
+    (left / "instances.json").write_text("half")
+    with staging_folder(tmp_path, "x") as staging:
+        assert list(tmp_path.iterdir()) == [staging]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_put_in_place__another_file_stays_and_is_named(tmp_path: Path) -> None:
     root = tmp_path / "data"
     stage(root, FILES)
