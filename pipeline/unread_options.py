@@ -7,7 +7,7 @@ from semires.stages.train.config import TrainConfig
 
 REFINED, GROUPED = ("semires", "semires-cc"), ("semires-cc",)
 METHODS_THAT_READ = {
-    **dict.fromkeys(("matching", "iou_rate", "inter1", "inter2", "pwa"), REFINED),
+    **dict.fromkeys(("matching", "iou_rate", "inter1", "inter2", "refine", "pwa"), REFINED),
     **dict.fromkeys(("expressions", "compete", "label_floor", "label_mean", "most_refs"), GROUPED),
     "confidence_filter": ("baseline",),
 }

@@ -42,6 +42,9 @@ def train(
     iou_rate: Annotated[float | None, typer.Option(help="IOM's threshold (paper: 0.5).")] = None,
     inter1: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |P| (paper: 0.7).")] = None,
     inter2: Annotated[float | None, typer.Option(help="CPI's threshold on |P and S| / |S| (paper: 0.7).")] = None,
+    refine: Annotated[
+        bool | None, typer.Option(help="Refine labels by candidates; without it none are read (default: yes).")
+    ] = None,
     pwa: Annotated[bool | None, typer.Option(help="Pixel-wise weights for unmatched labels (default: yes).")] = None,
     confidence_filter: Annotated[
         float | None,
@@ -98,6 +101,10 @@ def train(
     ] = None,
     text_dropout: Annotated[
         bool | None, typer.Option(help="BERT's dropout in burn-in too (default: no; refshapes: yes).")
+    ] = None,
+    augment: Annotated[
+        bool | None,
+        typer.Option(help="Blur and jitter of mutual learning's views (default: yes; Table 5's DA). No: plain images."),
     ] = None,
     burn_in_epochs: Annotated[int | None, typer.Option(help="Passes over the labeled refs (paper: 40).")] = None,
     mutual_epochs: Annotated[int | None, typer.Option(help="Passes over the unlabeled refs (paper: 40).")] = None,
@@ -202,6 +209,7 @@ def train(
             labeled=labeled,
             labeled_list=None if labeled_list is None else str(labeled_list),
             method=method,
+            refine=refine,
             pwa=pwa,
             confidence_filter=confidence_filter,
             model=model,
@@ -235,6 +243,8 @@ def train(
             seed=seed,
             labeled_seed=labeled_seed,
         )
+        if augment is False:
+            changed["views"] = dataclasses.replace(start.views, blur_probability=0.0, jitter_probability=0.0)
         if patience is not None:
             changed["patience"] = patience or None
         typed = {*changed, *given(label_floor=label_floor, label_mean=label_mean)}
@@ -252,6 +262,7 @@ def train(
                 iou_rate=iou_rate,
                 inter1=inter1,
                 inter2=inter2,
+                refine=refine,
                 pwa=pwa,
                 confidence_filter=confidence_filter,
                 expressions=expressions,
@@ -264,7 +275,7 @@ def train(
         if config.method == "supervised":
             config = config.burn_in()
         if name is None:
-            how = f"-{config.match.strategy}" if config.is_refined else ""
+            how = f"-{config.match.strategy}" if config.is_refined else "" if config.refine else "-unrefined"
             by = "" if recipe in (None, "paper") else f"-{recipe}"
             name = f"{short_name(split)}-{config.labeled_name}-{config.method}{how}{by}-seed{config.seed}"
             former = f"{short_name(split)}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"

@@ -252,7 +252,7 @@ def compute_first_part(
         del shown
         on_labels()
         masks = torch.zeros_like(masks)  # the labels of all parts
-        if config.is_refined and config.pwa:
+        if config.is_weighted:
             weights = pwa_weights(prob.new_zeros(masks.shape))
         del label, prob
     part = slice(0, share.largest_part)

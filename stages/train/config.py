@@ -62,6 +62,8 @@ class TrainConfig:
     semires-cc, which is not the paper's: on refined ones of consensus, competition and presence (labels/)."""
     match: MatchConfig = field(default_factory=MatchConfig)
     """How pseudo-labels are refined; read by `semires` and `semires-cc`."""
+    refine: bool = True
+    """Whether `semires` and `semires-cc` refine labels by candidates at all (Table 5); without it they read none."""
     pwa: bool = True
     """Weight the pixels of unmatched labels by the teacher's certainty (eq. 9-10); read by both as well."""
     confidence_filter: float = 0.0
@@ -264,7 +266,12 @@ class TrainConfig:
     @property
     def is_refined(self) -> bool:
         """Whether pseudo-labels are refined, for which the run reads candidates."""
-        return self.method in ("semires", "semires-cc")
+        return self.method in ("semires", "semires-cc") and self.refine
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether labels that no candidate refined are weighted pixel by pixel (PWA)."""
+        return self.method in ("semires", "semires-cc") and self.pwa
 
     @property
     def is_grouped(self) -> bool:
@@ -288,6 +295,7 @@ class TrainConfig:
             self,
             method="supervised",
             match=plain.match,
+            refine=plain.refine,
             pwa=plain.pwa,
             confidence_filter=plain.confidence_filter,
             group=plain.group,

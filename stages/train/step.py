@@ -171,8 +171,9 @@ class TrainStep:
             if config.is_refined:
                 found = match(unlabeled.candidates, unlabeled.offsets, label, config.match)
                 refined, matched = found.refined, found.matched
-                weights = pwa_weights(prob) if config.pwa else None
-            elif config.confidence_filter:
+            if config.is_weighted:
+                weights = pwa_weights(prob)
+            if config.method == "baseline" and config.confidence_filter:
                 kept = confident_pixels(prob, config.confidence_filter)
             _count_labels(sums, label, refined, matched, unlabeled)
         return _Labels(refined=refined, matched=matched, weights=weights, kept=kept)

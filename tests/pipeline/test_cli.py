@@ -379,6 +379,12 @@ def test_train__recipe_and_options_that_win_over_it(
         semires(*arguments, "--confidence-filter", 0.05),
         "--confidence-filter: expected --method baseline, found 'semires'; leave it out",
     )
+    unrefined = tmp_path / "runs" / "refcoco-0.25-semires-unrefined-seed0"
+    assert semires(*arguments, "--no-refine", "--no-augment", "--store", "nowhere.zarr").code == 0
+    config = RunFolder(unrefined).read_config()
+    assert (config.refine, config.views.blur_probability, config.views.jitter_probability) == (False, 0.0, 0.0)
+    assert RunFolder(unrefined).read_metrics()[-1]["matched"] == 0.0
+    assert "store" not in RunFolder(unrefined).read_sources()
     filtered = ("--method", "baseline", "--confidence-filter", 0.05, "--name", "filtered")
     assert semires(*arguments, *filtered).code == 0
     assert RunFolder(tmp_path / "runs" / "filtered").read_config().confidence_filter == 0.05

@@ -13,6 +13,7 @@ from semires.stages.train.views import ViewConfig
 # Every setting that mutual learning alone reads, at another value than its default.
 MUTUAL: dict[str, Any] = {
     "match": MatchConfig(strategy="iom"),
+    "refine": False,
     "pwa": False,
     "confidence_filter": 0.05,
     "group": GroupConfig(expressions=None, compete="none", label_floor=0.4, label_mean="kinds", most_refs=4),
