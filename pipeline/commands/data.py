@@ -1,8 +1,9 @@
 """`semires data …`, and `semires make-refshapes`: data sets got, made and checked."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -98,10 +99,10 @@ def data_download(
     """Fetch data sets and weights from where they are published, check them, and put them where commands look.
 
     Typed again after an interruption it goes on with what has come; what is here and right is not fetched. A file of
-    another size or checksum than the published one is kept as FILE.differs and never used.
+    another size or checksum than the published one is kept as FILE.differs (.differs-2, …) and never used.
     """
     from semires.pipeline.progress import console, progress
-    from semires.stages.data.download.run import check_mirror, download, find_sources
+    from semires.stages.data.download.run import check_mirror, check_room, download, find_sources
     from semires.stages.data.download.sources import DOWNLOADS
     from semires.stages.data.download.telling import Tell
     from semires.stages.processes.lock import folder_lock
@@ -113,6 +114,7 @@ def data_download(
     sources, mirror = find_sources(names), check_mirror(mirror)
     _make_root(root)
     with progress() as on_progress, folder_lock(root / DOWNLOADS, what="download", or_else="give another --data"):
+        check_room(sources, root, **given(keep_archive=keep_archive))
         tell = Tell(say=lambda line: console.print(line, soft_wrap=True), on_progress=on_progress)
         for source in sources:
             download(source, root, tell, mirror=mirror, **given(keep_archive=keep_archive))
@@ -123,7 +125,8 @@ def data_check(
     name: Annotated[
         str,
         typer.Argument(
-            help="A data set (refcoco, refcoco+, refcocog, refcocog-google, refshapes), a folder with "
+            help="A data set (refcoco, refcoco+, refcocog, refcocog-google, refshapes, or what `semires data import` "
+            "writes under names of its own: refcoco-clean, refcoco-lmms, refcoco-m, grefcoco, …), a folder with "
             "instances.json and refs(<by>).p, or a .jsonl file of your own."
         ),
     ],
@@ -143,7 +146,9 @@ def data_check(
         Literal["raw", "sent"] | None, typer.Option(help="Text of the expressions: raw (default) or sent.")
     ] = None,
     every: Annotated[bool | None, typer.Option("--all", help="Name all ids, not the first of a list.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write, all ids in it.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="JSON to write, all ids and bad lines in it.")
+    ] = None,
 ) -> None:
     """Compare a data set with what is published of it, and say all that is wrong or worth knowing.
 
@@ -168,6 +173,7 @@ def data_check(
         for line in found.report():
             console.print(line, soft_wrap=True)
         if not found.is_usable:
+            _write_json(json_file, {"checked": [], "bad_lines": [asdict(line) for line in found.lines.bad]})
             raise typer.Exit(1)
         datasets = [dataset_of(name, found.lines)]
     else:
@@ -188,11 +194,20 @@ def data_check(
         for line in finding_lines(check, every=bool(every), image_names=shown):
             console.print(line, soft_wrap=True)
         checks.append(check.to_dict() | {"tokenizer": whose})
-    if json_file is not None:
-        json_file.write_text(json.dumps({"checked": checks}, indent=1) + "\n", encoding="utf-8")
-        console.print(f"written: {json_file}", soft_wrap=True)
+    _write_json(json_file, {"checked": checks})
     if any(check["is_wrong"] for check in checks):
         raise typer.Exit(1)
+
+
+def _write_json(json_file: Path | None, content: dict[str, Any]) -> None:
+    from semires.pipeline.progress import console
+    from semires.stages.train.models.checkpoints.replacing import replacing_file
+
+    if json_file is None:
+        return
+    with replacing_file(json_file) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    console.print(f"written: {json_file}", soft_wrap=True)
 
 
 def _make_root(root: Path) -> None:

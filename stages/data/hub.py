@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from semires.stages.data.errors import InputError
 
@@ -14,17 +13,16 @@ def is_hub_name(text: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None and not Path(text).exists()
 
 
-def download_dataset(name: str, patterns: Sequence[str], **options: Any) -> Path:
+def download_dataset(name: str, patterns: Sequence[str]) -> Path:
     """The local copy of those files of a data set that fit the patterns, taken from the hub where they are not here.
 
-    options: as of `huggingface_hub.snapshot_download`, such as `revision`. InputError where there is no such data set
-    or no way to it.
+    InputError where there is no such data set or no way to it.
     """
     from huggingface_hub import snapshot_download
 
     what = f"expected a file, a folder or the name of a data set on the Hugging Face hub, found none of them at {name}"
     with one_line(what, "check the name or the network"):
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns), **options))
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns)))
 
 
 @contextmanager

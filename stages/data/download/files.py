@@ -1,5 +1,6 @@
 """One file of a source: here and right, or fetched from the first mirror that gives it."""
 
+import filecmp
 import hashlib
 import os
 import urllib.parse
@@ -72,11 +73,14 @@ def _fetch_from(url: str, file: SourceFile, path: Path, tell: Tell, wait: float)
 
 
 def set_aside(path: Path, name: str | None = None) -> Path:
-    """Rename a file that is not the right one to `<name>.differs`, in place of an earlier one; returns the new path.
+    """Rename a file that is not the right one to `<name>.differs`, or `.differs-2` and so on; returns the new path.
 
-    name: None for the file's own.
+    An earlier one goes only where it is the same to the byte. name: None for the file's own.
     """
-    aside = path.with_name(f"{name or path.name}.differs")
+    aside, number = path.with_name(f"{name or path.name}.differs"), 1
+    while aside.exists() and not filecmp.cmp(path, aside, shallow=False):
+        number += 1
+        aside = path.with_name(f"{name or path.name}.differs-{number}")
     os.replace(path, aside)
     return aside
 

@@ -10,7 +10,7 @@ from semires.stages.data.download.archive import unpack
 from semires.stages.data.download.files import fetch_file, set_aside
 from semires.stages.data.download.sources import DOWNLOADS, SOURCES, Source, SourceFile
 from semires.stages.data.download.telling import Tell
-from semires.stages.data.download.transfer import partial_of, require_space
+from semires.stages.data.download.transfer import partial_of, require_space, size_of
 from semires.stages.data.errors import InputError
 from semires.stages.data.zip_files import ArchiveError
 
@@ -28,6 +28,25 @@ def check_mirror(mirror: str | None) -> str | None:
     if mirror and not re.match(r"https?://[^/\s]", mirror):
         raise InputError(f"--from: expected an address such as https://host/folder, found {mirror!r}; change it")
     return mirror or None
+
+
+def check_room(sources: list[Source], root: Path, *, keep_archive: bool = False) -> None:
+    """InputError unless the disk has room for all of these, fetched one after the other."""
+    needed = most = 0
+    for source in sources:
+        if not is_here(source, root):
+            fetched, unpacked = _space_of(source, root)
+            most = max(most, needed + fetched + unpacked)
+            needed += unpacked if source.unpacking is not None and not keep_archive else fetched + unpacked
+    require_space(root, most)
+
+
+def _space_of(source: Source, root: Path) -> tuple[int, int]:
+    """Bytes that are still to come of a source's files, and those of what is unpacked."""
+    paths = {file: root / source.folder / file.path for file in source.files}
+    missing = [file for file, path in paths.items() if not path.is_file()]
+    to_come = sum(max(file.size - size_of(partial_of(paths[file])), 0) for file in missing)
+    return to_come, 0 if source.unpacking is None else source.unpacking.size
 
 
 def download(
@@ -50,9 +69,7 @@ def download(
     if source.unpacking is not None and _is_unpacked(source, root, tell):
         return
     paths = {file: root / source.folder / file.path for file in source.files}
-    missing = [file for file, path in paths.items() if not path.is_file()]
-    needed = sum(max(file.size - _size_of(partial_of(paths[file])), 0) for file in missing)
-    require_space(root, needed + (0 if source.unpacking is None else source.unpacking.size))
+    require_space(root, sum(_space_of(source, root)))
     for file, path in paths.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +154,3 @@ def _read_record(source: Source, root: Path) -> dict[str, int] | None:
         return None
     files = record.get("files") if isinstance(record, dict) else None
     return files if isinstance(files, dict) else None
-
-
-def _size_of(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

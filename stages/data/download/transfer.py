@@ -71,16 +71,16 @@ def transfer(
     full or cannot be written.
     """
     partial = partial_of(path)
-    kept = _size_of(partial)
+    kept = size_of(partial)
     failures, has_served = 0, False
     while True:
-        before = _size_of(partial)
+        before = size_of(partial)
         try:
             start, is_whole = _attempt(url, path, size, is_checked, on_bytes or (lambda done, total: None), timeout)
             kept = min(kept, start)
             if is_whole:
                 return kept
-            reason = f"the connection ended after {_size_of(partial):,} bytes"
+            reason = f"the connection ended after {size_of(partial):,} bytes"
             passes = True
         except InputError:
             raise
@@ -93,7 +93,7 @@ def transfer(
             wrapped = error.reason if isinstance(error, urllib.error.URLError) else None
             passes = isinstance(wrapped or error, TimeoutError | http.client.HTTPException | ConnectionError)
             passes = passes or (wrapped is not None and has_served)
-        came = _size_of(partial) > before
+        came = size_of(partial) > before
         has_served = has_served or came
         failures = 0 if came else failures + 1
         if failures >= TRIES or not (passes or came):
@@ -109,7 +109,7 @@ def _attempt(
     Errors of the network are urllib's own."""
     partial = partial_of(path)
     begun = _read_begun(partial)
-    offset = _size_of(partial)
+    offset = size_of(partial)
     expected = size if size is not None else begun.size if begun is not None and begun.url == url else None
     if offset and offset == expected:
         return offset, True
@@ -139,7 +139,7 @@ def _attempt(
             require_space(path.parent, total - start)
         begun = _Begun(url=url, validator=_validator(response), size=total)
         ended = _write(partial, start, response, begun, on_bytes, size)
-    return start, ended and (total is None or _size_of(partial) == total)
+    return start, ended and (total is None or size_of(partial) == total)
 
 
 def _write(
@@ -224,7 +224,8 @@ def _read_begun(partial: Path) -> _Begun | None:
         return None
 
 
-def _size_of(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
     try:
         return path.stat().st_size
     except OSError:

@@ -4,26 +4,18 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from semires.stages.data.checking.counts import SplitCounts
 from semires.stages.data.json_lines.reading import JsonLines, OwnRef, notes_of, read_json_lines
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitCounts:
-    """Usable lines of a split: refs, those of them with a mask, the images they are on, their expressions."""
-
-    refs: int
-    with_mask: int
-    images: int
-    expressions: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Findings:
-    """`splits`: counts of the usable lines by split, train first; `notes`: what a user should know, which is no
-    fault."""
+    """`splits`: counts of the usable lines by split, train first; `num_labeled`: train refs with a mask; `notes`: what
+    a user should know, which is no fault."""
 
     lines: JsonLines
     splits: dict[str, SplitCounts]
+    num_labeled: int
     notes: tuple[str, ...]
 
     @property
@@ -35,7 +27,8 @@ class Findings:
         """Everything in lines of text, every bad line named."""
         lines = []
         for name, found in self.splits.items():
-            of_train = f", {found.with_mask} with a mask (labeled), {found.refs - found.with_mask} without (unlabeled)"
+            num_unlabeled = found.refs - self.num_labeled
+            of_train = f", {self.num_labeled} with a mask (labeled), {num_unlabeled} without (unlabeled)"
             lines.append(
                 f"{name}: {found.refs} refs of {found.images} images, {found.expressions} expressions"
                 + (of_train if name == "train" else "")
@@ -57,8 +50,10 @@ def check_json_lines(path: Path) -> Findings:
     for ref in lines.refs:
         of_splits[ref.row.split].append(ref)
     splits = {name: _counts(of_splits[name]) for name in sorted(of_splits, key=_place)}
-    notes = [*notes_of(lines.refs), *([] if lines.bad else _lacks(splits))]  # a bad line may be what seems to lack
-    return Findings(lines=lines, splits=splits, notes=tuple(notes))
+    num_labeled = sum(ref.mask is not None for ref in of_splits["train"])
+    lacks = [] if lines.bad else _lacks(splits, num_labeled)  # a bad line may be what seems to lack
+    notes = (*notes_of(lines.refs), *lacks)
+    return Findings(lines=lines, splits=splits, num_labeled=num_labeled, notes=notes)
 
 
 def _place(split: str) -> tuple[bool, bool, str]:
@@ -68,19 +63,18 @@ def _place(split: str) -> tuple[bool, bool, str]:
 def _counts(refs: list[OwnRef]) -> SplitCounts:
     return SplitCounts(
         refs=len(refs),
-        with_mask=sum(ref.mask is not None for ref in refs),
         images=len({ref.image.image_id for ref in refs}),
         expressions=sum(len(ref.row.expressions) for ref in refs),
     )
 
 
-def _lacks(splits: dict[str, SplitCounts]) -> list[str]:
+def _lacks(splits: dict[str, SplitCounts], num_labeled: int) -> list[str]:
     """What `semires train` would miss."""
     train = splits.get("train")
     found = []
-    if train is None or train.with_mask == 0:
+    if train is None or num_labeled == 0:
         found.append("no ref of train has a mask: there is nothing to train from, only to evaluate")
-    elif train.with_mask == train.refs:
+    elif num_labeled == train.refs:
         found.append("every ref of train has a mask: `semires train` needs --labeled SHARE, or --method supervised")
     if "val" not in splits:
         found.append("no ref is of val: `semires train`, which chooses its best weights on val, needs some")

@@ -79,6 +79,18 @@ def test_download__nothing_that_differs(
     assert [path.name for path in (tmp_path / "data" / "weights").iterdir()] == ["sam_vit_b_01ec64.pth.differs"]
 
 
+def test_download__room_for_all_that_is_named(
+    semires: Semires, assert_refused: Refused, publish: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = publish("sam-vit-b", b"weights")
+    sizes = [SOURCES[name].size for name in ("sam-vit-l", "sam-vit-h")]
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": sum(sizes) - 1}))
+    arguments = ("sam-vit-b", "sam-vit-l", "sam-vit-h", "--from", served.url)
+    assert_refused(semires("data", "download", *arguments), "expected 3.81 GB of free disk space, found 3.81 GB")
+    assert served.asked == []  # there was room for the first
+    assert semires("data", "download", "sam-vit-b", "--from", served.url).code == 0
+
+
 def test_download__without_names_lists_them(semires: Semires, tmp_path: Path) -> None:
     finished = semires("data", "download")
     assert finished.code == 0
@@ -145,6 +157,20 @@ def test_check__information_alone_is_no_error(
     assert "no counts are published of mine [1] (unc): none were compared" in finished.out
     assert "expressions are read by the tokenizer nano's" in finished.out
     assert "mine [1] (unc): nothing wrong, 1 finding for information" in finished.out
+
+
+def test_check__bad_lines_of_own_data_are_in_the_json(semires: Semires, tmp_path: Path) -> None:
+    (tmp_path / "my.jsonl").write_text('{"image": "a.png"}\nno json\n')
+    finished = semires("data", "check", "my.jsonl", "--json", "out/check.json")
+    assert (finished.code, finished.err) == (1, "")
+    assert finished.out.splitlines()[-1] == "written: out/check.json"
+    written = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
+    assert [(line["number"], line["reason"].partition(",")[0]) for line in written["bad_lines"]] == [
+        (1, "expected `split` as train"),
+        (2, "expected a JSON object"),
+    ]
+    assert written["checked"] == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["check.json"]
 
 
 def test_check__refused(semires: Semires, assert_refused: Refused, tmp_path: Path) -> None:

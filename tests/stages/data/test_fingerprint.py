@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.fingerprint import SplitFingerprint
+from semires.stages.data.json_lines.reading import load_json_lines
 from semires.stages.data.refer import ReferDataset
 
 
@@ -43,6 +45,16 @@ def test_of__counts_and_ids(refshapes: ReferDataset, refshapes_root: Path) -> No
     assert found.refs_sha256 == hashlib.sha256(ids.encode()).hexdigest()
     assert found == read(refshapes_root)
     assert read(refshapes_root, "testA").content_sha256 != found.content_sha256
+
+
+def test_of__own_data_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    line = {"image": "a.png", "expressions": ["dog"], "split": "val", "mask": [[0, 0, 3, 0, 3, 3]]}
+    (tmp_path / "my.jsonl").write_text(json.dumps(line))
+    monkeypatch.chdir(tmp_path)
+    paths = ("my.jsonl", "./my.jsonl", str(tmp_path / "my.jsonl"))
+    found = {SplitFingerprint.of(load_json_lines(path), "val", "raw") for path in paths}
+    assert [fingerprint.data for fingerprint in found] == ["my.jsonl"]
 
 
 def test_of__what_decides_scores_is_in_it(root: Path) -> None:

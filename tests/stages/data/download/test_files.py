@@ -111,8 +111,13 @@ def test_fetch_file__tells_megabytes_once(serve: Make, make_file: Make, told: An
     assert counts.count((3, 3)) == 1  # a count that is whole twice would begin anew
 
 
-def test_set_aside__in_place_of_an_earlier_one(tmp_path: Path) -> None:
-    for content in ("one", "two"):
+def test_set_aside__beside_earlier_ones(tmp_path: Path) -> None:
+    """What somebody had there is not lost to a second mistake; the same again takes no room of its own."""
+    for content, name in (("one", "a.differs"), ("two", "a.differs-2"), ("one", "a.differs"), ("three", "a.differs-3")):
         (tmp_path / "a").write_text(content)
-        assert set_aside(tmp_path / "a") == tmp_path / "a.differs"
-    assert (tmp_path / "a.differs").read_text() == "two"
+        assert set_aside(tmp_path / "a") == tmp_path / name
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.differs": "one",
+        "a.differs-2": "two",
+        "a.differs-3": "three",
+    }

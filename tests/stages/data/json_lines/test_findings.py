@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from semires.stages.data.json_lines.findings import SplitCounts, check_json_lines
+from semires.stages.data.checking.counts import SplitCounts
+from semires.stages.data.json_lines.findings import check_json_lines
 
 from .conftest import WriteLines
 
@@ -18,10 +19,11 @@ def test_check__counts_by_split(write_lines: WriteLines) -> None:
     found = check_json_lines(path)
     assert found.is_usable
     assert list(found.splits.items()) == [
-        ("train", SplitCounts(refs=3, with_mask=1, images=2, expressions=4)),
-        ("val", SplitCounts(refs=1, with_mask=1, images=1, expressions=1)),
-        ("testB", SplitCounts(refs=1, with_mask=1, images=1, expressions=3)),
+        ("train", SplitCounts(refs=3, images=2, expressions=4)),
+        ("val", SplitCounts(refs=1, images=1, expressions=1)),
+        ("testB", SplitCounts(refs=1, images=1, expressions=3)),
     ]
+    assert found.num_labeled == 1
     assert found.report() == [
         "train: 3 refs of 2 images, 4 expressions, 1 with a mask (labeled), 2 without (unlabeled)",
         "val: 1 refs of 1 images, 1 expressions",
