@@ -41,8 +41,8 @@ def _counts(**splits: tuple[int, int, int]) -> dict[str, SplitCounts]:
 # Refs and images: TensorFlow Datasets' pages of ref_coco and, for the google split's images, of gref. Expressions:
 # counted in the archives by TarunTomar122/attention-is-all-you-need-for-vlms, docs/datasets.md; RefCOCO's agree with
 # Yang et al. (ICML 2024). Nobody who counted the google split's expressions was found: summaries of G-Ref give 85,474
-# to train, and val has the rest of the 95,010, of which the UMD split is another division. RefCOCO-M: the data set card of
-# moondream/refcoco-m, where a mask is a ref.
+# to train, and val has the rest of the 95,010, of which the UMD split is another division. RefCOCO-M: the card of its
+# authors, moondream/refcoco-m, where a mask is a ref.
 PUBLISHED: dict[str, dict[str, SplitCounts]] = {
     "refcoco": _counts(
         train=(42_404, 16_994, 120_624),
@@ -65,7 +65,6 @@ PUBLISHED: dict[str, dict[str, SplitCounts]] = {
         train=(44_822, 24_698, 85_474),
         val=(5_000, 4_650, 9_536),
     ),
-    "refcoco-m": _counts(val=(2_080, 1_190, 5_598)),
     # As its seed draws it; images without refs are not counted.
     "refshapes": _counts(
         train=(3_000, 1_000, 6_116),
@@ -73,5 +72,6 @@ PUBLISHED: dict[str, dict[str, SplitCounts]] = {
         testA=(251, 126, 495),
         testB=(233, 114, 477),
     ),
+    "refcoco-m": _counts(val=(2_080, 1_190, 5_598)),
 }
 """By data set (`SPLITS`) and split."""
