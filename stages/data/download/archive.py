@@ -98,7 +98,7 @@ def _extract(opened: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], besid
     for done, (name, member) in enumerate(members.items(), start=1):
         target = beside / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with reading_zip(), opened.open(member) as source, target.open("xb") as file:
+        with target.open("xb") as file, reading_zip(), opened.open(member) as source:
             shutil.copyfileobj(source, file, CHUNK)
         tell.on_progress(what, done, len(members))
 
