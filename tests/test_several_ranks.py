@@ -213,10 +213,10 @@ def kill_again_and_again(
     while killed < num_kills:
         run = tmp_path / f"killed{number}"
         number += 1
-        while killed < num_kills and Job(tmp_path, world_size, TRAIN, **given(run.name, **settings)).kill_after(
-            rng.uniform(0.0, seconds)
-        ):
-            killed += 1
+        # One that is finished may be killed as it ends; `train_run` leaves it alone, a trainer by itself begins anew.
+        while killed < num_kills and not (run / "result.json").is_file():
+            job = Job(tmp_path, world_size, TRAIN, **given(run.name, **settings))
+            killed += job.kill_after(rng.uniform(0.0, seconds))
         if not (run / "result.json").is_file():
             on_ranks(tmp_path, world_size, TRAIN, **given(run.name, **settings))
         found.append(result_of(run))

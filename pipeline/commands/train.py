@@ -189,9 +189,9 @@ def train(
     from semires.pipeline.processes import joined_ranks
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import train_recipe
+    from semires.pipeline.refused_options import check_name, refuse_unread
     from semires.pipeline.stage_runs import choose_device
     from semires.pipeline.stage_runs import train as run_stage_two
-    from semires.pipeline.unread_options import refuse_unread
     from semires.stages.data.splits import short_name
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
@@ -276,11 +276,13 @@ def train(
             config = config.burn_in()
         if name is None:
             how = f"-{config.match.strategy}" if config.is_refined else "" if config.refine else "-unrefined"
+            how += "-filtered" if config.confidence_filter else ""
             by = "" if recipe in (None, "paper") else f"-{recipe}"
             name = f"{short_name(split)}-{config.labeled_name}-{config.method}{how}{by}-seed{config.seed}"
             former = f"{short_name(split)}-{config.labeled:g}-{config.method}{how}{by}-seed{config.seed}"
             if config.labeled_list is not None and _goes_on(paths.runs / former, paths.runs / name):
                 name = former  # lists did not name runs once
+        check_name(name)
         run = paths.runs / name
         if not plan:
             check_folder("--runs", run)

@@ -375,6 +375,8 @@ def test_train__recipe_and_options_that_win_over_it(
         semires(*arguments, "--matching", "iom", "--inter1", 0.5),
         "--inter1: expected --matching cpi or cpi-u, found 'iom'; leave it out",
     )
+    for name in ("", " ", "a/../../b", "/tmp/x"):
+        assert_refused(semires(*arguments, "--name", name), "--name: expected a folder's name below --runs")
     assert_refused(
         semires(*arguments, "--confidence-filter", 0.05),
         "--confidence-filter: expected --method baseline, found 'semires'; leave it out",

@@ -1,6 +1,7 @@
-"""Options of `semires train` that the method or matching of a run does not read: typed in vain, they are refused."""
+"""Options of `semires train` that are refused: what the method or matching of a run does not read, names of no run."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
@@ -12,6 +13,12 @@ METHODS_THAT_READ = {
     "confidence_filter": ("baseline",),
 }
 MATCHINGS_THAT_READ = {"iou_rate": ("iom",), "inter1": ("cpi", "cpi-u"), "inter2": ("cpi", "cpi-o")}
+
+
+def check_name(name: str) -> None:
+    """InputError for a run's name that is no folder below the runs: one that is empty or leads out of them."""
+    if not name.strip() or ".." in Path(name).parts or Path(name).is_absolute():
+        raise InputError(f"--name: expected a folder's name below --runs, found {name!r}; choose another")
 
 
 def refuse_unread(config: TrainConfig, typed: Collection[str]) -> None:
