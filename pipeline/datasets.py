@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterable, Mapping
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import console
+from semires.pipeline.progress import OnProgress, console, counting
+from semires.pipeline.recipes import REFSHAPES
 from semires.stages.data.datasets import open_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import MOST_LOST, some_ids
 from semires.stages.data.refer import ReferDataset, Text
+from semires.stages.data.refshapes.writer import write_refshapes
 from semires.stages.train.models.tokenization import Tokenizer
 from semires.stages.train.models.unread_words import count_unread
 
@@ -30,6 +32,13 @@ def default_split(paths: Paths) -> tuple[str, str]:
             "(--data, --coco-images; README, RefCOCO step by step), or name a data set, such as --split refshapes"
         )
     return "refshapes", f"RefCOCO's data is not in {paths.data}"
+
+
+def load_dataset(paths: Paths, split: str, on_progress: OnProgress) -> ReferDataset:
+    """The data set of a split, as `read_dataset` gives it; RefShapes is written first if it is missing."""
+    if split == "refshapes":
+        write_refshapes(paths.data, REFSHAPES, counting(on_progress, "drawing RefShapes"))
+    return read_dataset(paths, split)
 
 
 def read_dataset(paths: Paths, split: str) -> ReferDataset:

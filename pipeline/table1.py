@@ -17,14 +17,14 @@ import torch
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
-from semires.pipeline.datasets import require_whole
+from semires.pipeline.datasets import load_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.recipes import TABLE1_METHODS, TABLE1_SHARES, train_recipe
 from semires.pipeline.reporting.tables import METHODS, Measured, as_json, as_markdown, as_rich, split_table
-from semires.pipeline.scores import evaluate_run
-from semires.pipeline.side_by_side import CandidatesJob, Job, is_worth_it, train_side_by_side
-from semires.pipeline.stage_runs import lacks_candidates, load_dataset, prepare, train
+from semires.pipeline.running.side_by_side import CandidatesJob, Job, is_worth_it, train_side_by_side
+from semires.pipeline.running.stage_runs import lacks_candidates, prepare, train
+from semires.pipeline.scoring.scores import evaluate_run
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.splits import is_own_data, short_name, spec_of

@@ -12,32 +12,34 @@ MAX_LINES = 350
 
 DATA, CACHE, PROCESSES = "semires.stages.data", "semires.cache", "semires.stages.processes"
 CACHE_SAM, TRAIN, PIPELINE = "semires.stages.cache_sam", "semires.stages.train", "semires.pipeline"
-BENCH, IMPORTING = f"{PIPELINE}.bench", f"{DATA}.importing"
+RUNNING = f"{PIPELINE}.running"
+BENCH, IMPORTING, FILES = f"{PIPELINE}.bench", f"{DATA}.importing", f"{DATA}.files"
 STAGES = {
-    *(DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
+    *(DATA, FILES, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
     *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine", f"{TRAIN}.reading", f"{TRAIN}.labels"),
 }
 
 # Innermost first: a module belongs to the first package that its name begins with.
 ALLOWED = {
     # Other formats are written into one layout, and its reader knows nothing of them.
-    IMPORTING: {DATA, IMPORTING},
-    DATA: {DATA},
+    IMPORTING: {DATA, FILES, IMPORTING},
+    FILES: {DATA, FILES},  # of data the error alone (below)
+    DATA: {DATA, FILES},
     PROCESSES: {DATA, PROCESSES},
     # The funnel knows no SAM by name, the SAMs know the funnel's settings.
     f"{CACHE_SAM}.generator": {DATA, PROCESSES, CACHE, f"{CACHE_SAM}.generator"},
-    f"{CACHE_SAM}.models": {DATA, f"{CACHE_SAM}.generator", f"{CACHE_SAM}.models"},
+    f"{CACHE_SAM}.models": {DATA, FILES, f"{CACHE_SAM}.generator", f"{CACHE_SAM}.models"},
     CACHE_SAM: {DATA, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"},
     # Models know nothing of the trainer, matching nothing of the models, and neither of the store; the engine none of
     # them.
-    f"{TRAIN}.models": {DATA, f"{TRAIN}.models"},
+    f"{TRAIN}.models": {DATA, FILES, f"{TRAIN}.models"},
     f"{TRAIN}.matching": {DATA, f"{TRAIN}.matching", f"{TRAIN}.engine"},
     f"{TRAIN}.engine": {DATA, PROCESSES, f"{TRAIN}.engine"},
     # What is read knows nothing of what is learned from it, labels nothing of the trainer.
     f"{TRAIN}.reading": {DATA, CACHE, f"{TRAIN}.models", f"{TRAIN}.reading"},
     f"{TRAIN}.labels": {DATA, *(f"{TRAIN}.{room}" for room in ("models", "engine", "reading", "labels"))},
     TRAIN: {
-        *(DATA, PROCESSES, CACHE, TRAIN),
+        *(DATA, FILES, PROCESSES, CACHE, TRAIN),
         *(f"{TRAIN}.{room}" for room in ("models", "matching", "engine", "reading", "labels")),
     },
     "semires.stages": set(),
@@ -48,19 +50,24 @@ ALLOWED = {
     f"{BENCH}.inputs": {*STAGES, f"{BENCH}.inputs"},
     f"{BENCH}.measures": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures"},
     f"{BENCH}.contestants": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
-    BENCH: {*STAGES, PIPELINE, BENCH, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
+    BENCH: {*STAGES, PIPELINE, RUNNING, BENCH, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
     f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},
     f"{PIPELINE}.scoring": {*STAGES, PIPELINE, f"{PIPELINE}.scoring"},
-    f"{PIPELINE}.reporting": {*STAGES, PIPELINE, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
-    f"{PIPELINE}.study": {*STAGES, PIPELINE, *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "study"))},
+    # Runs are scored when they are done; what scores them starts none.
+    RUNNING: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring"},
+    f"{PIPELINE}.reporting": {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
+    f"{PIPELINE}.study": {
+        *(*STAGES, PIPELINE, RUNNING),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "study")),
+    },
     f"{PIPELINE}.commands": {
         *(*STAGES, IMPORTING, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
-        *(f"{PIPELINE}.{room}" for room in ("planning", "scoring", "reporting", "study")),
+        *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "study")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
-    PIPELINE: {*STAGES, PIPELINE, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
+    PIPELINE: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
 }
 
 
@@ -145,6 +152,12 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
         ("semires.stages.cache_sam.run", "from semires.pipeline.cli import main", ["semires.pipeline.cli.main"]),
         ("semires.pipeline.cli", "from semires.stages.train.run import a\nfrom semires.cache import b", []),
         (
+            "semires.pipeline.scoring.scores",
+            "import semires.pipeline.running.stage_runs",
+            ["semires.pipeline.running.stage_runs"],
+        ),
+        ("semires.pipeline.running.side_by_side", "import semires.pipeline.scoring.scores", []),
+        (
             "semires.stages.train.models.build",
             "from semires.stages.train.config import TrainConfig",
             ["semires.stages.train.config.TrainConfig"],
@@ -187,6 +200,13 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
 )
 def test_violations__finds_them(name: str, source: str, found: list[str]) -> None:
     assert violations(name, source) == found
+
+
+def test_files__know_of_data_the_error_alone() -> None:
+    """How a pickle or a zip is opened has nothing to do with what a data set is."""
+    for path in (ROOT / "stages" / "data" / "files").glob("*.py"):
+        ours = {name for name in imported_names(path.read_text(encoding="utf-8")) if name.startswith(DATA)}
+        assert all(name.startswith((f"{DATA}.errors.", f"{FILES}.")) for name in ours), path
 
 
 @pytest.mark.parametrize("path", module_paths(), ids=str)

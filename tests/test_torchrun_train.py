@@ -16,7 +16,8 @@ COMMAND = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from semires.pipeline import cli, stage_runs
+from semires.pipeline import cli
+from semires.pipeline.running import stage_runs
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.trainer import Trainer
 

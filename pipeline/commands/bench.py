@@ -97,7 +97,7 @@ def generate_bench(
 ) -> None:
     """Our mask generator beside SamAutomaticMaskGenerator: speed, agreement, memory, milliseconds by phase."""
     from semires.pipeline.bench.generate import GenerateBenchConfig, bench_generate
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import choose_device
 
     config = GenerateBenchConfig(
         device=choose_device(device),
@@ -156,7 +156,7 @@ def lavt_bench(
 ) -> None:
     """Our LAVT beside the same network written plainly: time, memory, operations and their share of the peak."""
     from semires.pipeline.bench.lavt import QUICK, Case, LavtBenchConfig, bench_lavt
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.stages.data.errors import InputError
     from semires.stages.train.models.lavt.config import LAVT_SIZES
 
@@ -190,7 +190,7 @@ def step_bench(
 ) -> None:
     """A semi-supervised training step beside the same step written plainly: samples/s and where the time goes."""
     from semires.pipeline.bench.step import StepBenchConfig, bench_step
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.stages.data.errors import InputError
     from semires.stages.train.models.lavt.config import LAVT_SIZES
 

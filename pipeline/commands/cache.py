@@ -186,8 +186,8 @@ def cache_view(
     codec: Codec = None,
 ) -> None:
     """Derive the masks at a training size; `semires train` does it by itself."""
-    from semires.pipeline.candidate_views import derive_view
     from semires.pipeline.progress import progress
+    from semires.pipeline.running.candidate_views import derive_view
 
     with progress() as on_progress:
         derive_view(store, size, on_progress, **given(codec=codec))

@@ -66,11 +66,11 @@ def cache_sam(
     """
     import dataclasses
 
-    from semires.pipeline.datasets import require_whole
+    from semires.pipeline.datasets import load_dataset, require_whole
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import generator_settings
-    from semires.pipeline.stage_runs import cache_sam as run_stage_one
-    from semires.pipeline.stage_runs import choose_device, load_dataset
+    from semires.pipeline.running.stage_runs import cache_sam as run_stage_one
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.stages.cache_sam.generator.settings import precision_of
     from semires.stages.cache_sam.models.sam import load_sam
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images

@@ -236,8 +236,8 @@ def _sources_table(root: Path) -> "Table":
 
 def make_refshapes(data: Data = None) -> None:
     """Write RefShapes, the embedded benchmark, in the REFER format; commands that need it do so themselves."""
+    from semires.pipeline.datasets import load_dataset
     from semires.pipeline.progress import console, progress
-    from semires.pipeline.stage_runs import load_dataset
 
     paths = make_paths(data)
     with progress() as on_progress:

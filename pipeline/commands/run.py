@@ -60,11 +60,11 @@ def evaluate(
 
     from semires.pipeline.progress import console, progress
     from semires.pipeline.reporting.scores_table import scores_notes, scores_tables
-    from semires.pipeline.scores import run_scores
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.pipeline.scoring.expressions import check_expressions_file, expression_rows, write_expressions
     from semires.pipeline.scoring.measuring import measure_target
+    from semires.pipeline.scoring.scores import run_scores
     from semires.pipeline.scoring.targets import choose_targets
-    from semires.pipeline.stage_runs import choose_device
     from semires.stages.train.models.checkpoints.replacing import replace_text
 
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
@@ -116,7 +116,7 @@ def predict(
 
     from semires.pipeline.prediction_files import PredictionFiles
     from semires.pipeline.progress import console
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.stages.data.errors import InputError
     from semires.stages.data.images import load_image
     from semires.stages.train.models.interface import ResModel
@@ -151,7 +151,7 @@ def figure(
     """Picture of the refinement: image, candidates, teacher label, refined label, truth."""
     from semires.pipeline.progress import console, progress
     from semires.pipeline.reporting.figure import refinement_figure
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import choose_device
 
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
     target = output or unused(paths.reports / "refinement.png")

@@ -42,7 +42,7 @@ def labels_study(
 ) -> None:
     """Pseudo-labels of a run's teacher under every refinement, side by side, against the hidden masks."""
     from semires.pipeline.progress import console, progress
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.pipeline.study.labels import study_labels
     from semires.pipeline.study.report import notes, tables
     from semires.stages.train.models.checkpoints.replacing import replace_text
@@ -74,7 +74,7 @@ def compare(
 ) -> None:
     """Paired differences in oIoU of two methods' runs, with 95% intervals by bootstrap over seeds and images."""
     from semires.pipeline.progress import console, progress
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.pipeline.study.comparison import compare_runs, comparison_table
     from semires.stages.train.models.checkpoints.replacing import replace_text
 

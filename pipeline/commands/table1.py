@@ -32,10 +32,10 @@ def table1(
 
     A data set that is here and cannot be measured whole is named; the exit code is then 1.
     """
-    from semires.pipeline.loggers import choose_loggers
-    from semires.pipeline.processes import joined_ranks
     from semires.pipeline.progress import progress
-    from semires.pipeline.stage_runs import choose_device
+    from semires.pipeline.running.loggers import choose_loggers
+    from semires.pipeline.running.processes import joined_ranks
+    from semires.pipeline.running.stage_runs import choose_device
     from semires.pipeline.table1 import run_table1
     from semires.stages.data.errors import InputError
 

@@ -184,14 +184,14 @@ def train(
     import dataclasses
 
     from semires.pipeline.datasets import default_split
-    from semires.pipeline.loggers import choose_loggers
     from semires.pipeline.planning.command import print_plan
-    from semires.pipeline.processes import joined_ranks
     from semires.pipeline.progress import console, progress
     from semires.pipeline.recipes import train_recipe
     from semires.pipeline.refused_options import check_name, refuse_unread
-    from semires.pipeline.stage_runs import choose_device
-    from semires.pipeline.stage_runs import train as run_stage_two
+    from semires.pipeline.running.loggers import choose_loggers
+    from semires.pipeline.running.processes import joined_ranks
+    from semires.pipeline.running.stage_runs import choose_device
+    from semires.pipeline.running.stage_runs import train as run_stage_two
     from semires.stages.data.splits import short_name
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder

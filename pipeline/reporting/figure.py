@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from semires.cache.views import CandidateView
-from semires.pipeline.datasets import require_whole
+from semires.pipeline.datasets import load_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.reporting.contact_sheet import colored, largest_first, resized_masks
-from semires.pipeline.stage_runs import load_dataset, prepare_candidates
+from semires.pipeline.running.stage_runs import prepare_candidates
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import resize_image
 from semires.stages.train.evaluation import BATCH_SIZE

@@ -9,7 +9,7 @@ from typing import Any
 
 from semires.pipeline.recipes import train_recipe
 from semires.pipeline.reporting.tables import METHODS, TITLES, title_of
-from semires.pipeline.scores import RunScores
+from semires.pipeline.scoring.scores import RunScores
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_own_data
 from semires.stages.train.config import TrainConfig

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from semires.pipeline.reporting.tables import METHODS, title_of
-from semires.pipeline.scores import RunScores
+from semires.pipeline.scoring.scores import RunScores
 from semires.stages.data.splits import is_same_split
 
 NATIVE = "at the images' own sizes"

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from semires.pipeline.recipes import TABLE1_METHODS
 from semires.pipeline.reporting.published import published
-from semires.pipeline.scores import RunScores
+from semires.pipeline.scoring.scores import RunScores
 from semires.stages.data.splits import plain_name, spec_of
 
 METHODS = {"supervised": "Supervised", "baseline": "Baseline", "semires": "SemiRES", "semires-cc": "SemiRES-CC"}

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semires.pipeline.datasets import require_whole
+from semires.pipeline.datasets import load_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.stage_runs import load_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.splits import SPLITS, is_own_data, is_same_split

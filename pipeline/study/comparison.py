@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from semires.pipeline.datasets import load_dataset
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.reporting.paired_difference import PairedDifference, paired_difference
-from semires.pipeline.scores import pixel_counts
-from semires.pipeline.stage_runs import load_dataset
+from semires.pipeline.scoring.scores import pixel_counts
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_same_split, plain_name
 from semires.stages.train.run_folder import RunFolder

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semires.cache.views import CandidateView
-from semires.pipeline.datasets import require_whole
+from semires.pipeline.datasets import load_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
-from semires.pipeline.stage_runs import lacks_candidates, load_dataset, prepare_candidates
+from semires.pipeline.running.stage_runs import lacks_candidates, prepare_candidates
 from semires.pipeline.study.label_counts import LabelCounts, LabelScores, label_scores
 from semires.pipeline.study.refinements import Refinement, most_expressions, refined_labels, refinements
 from semires.stages.data.errors import InputError

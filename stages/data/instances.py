@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.json_records import load_records
+from semires.stages.data.files.json_records import load_records
 from semires.stages.data.masks import Segmentation, parse_segmentation
 
 # A JPEG side has 16 bits; this also keeps a mask's pixel count within what pycocotools can count.

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.garbage import paused_garbage_collection
+from semires.stages.data.files.garbage import paused_garbage_collection
+from semires.stages.data.files.pickles import load_refs_pickle
 from semires.stages.data.images import load_image_of_size
 from semires.stages.data.instances import ImageRecord, Instances, field_of, read_instances
 from semires.stages.data.masks import Segmentation, decode_segmentation, unite_segmentations
-from semires.stages.data.pickles import load_refs_pickle
 from semires.stages.data.problems import ReferProblems, splits_of
 from semires.stages.data.splits import SplitSpec, spec_of
 

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.tensor_files import load_tensors, save_tensors
 from semires.stages.data.splits import is_same_split
-from semires.stages.data.tensor_files import load_tensors, save_tensors
 from semires.stages.train.config import FREE, PLACES, UNSAID, WHICH_IMAGES, TrainConfig
 from semires.stages.train.engine.states import StateFiles
 from semires.stages.train.models.checkpoints.folder import open_network, save_network

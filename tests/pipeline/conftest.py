@@ -15,7 +15,8 @@ from PIL import Image
 from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
-from semires.pipeline import cli, side_by_side
+from semires.pipeline import cli
+from semires.pipeline.running import side_by_side
 from semires.stages.data.images import image_id_of
 from semires.stages.data.splits import SPLITS
 
@@ -25,7 +26,7 @@ HEIGHT, WIDTH = 24, 32
 @pytest.fixture
 def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let processes side by side share one import of torch and all else, which takes seconds in each."""
-    multiprocessing.set_forkserver_preload(["semires.pipeline.side_by_side"])
+    multiprocessing.set_forkserver_preload(["semires.pipeline.running.side_by_side"])
     monkeypatch.setattr(side_by_side, "CONTEXT", multiprocessing.get_context("forkserver"))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from semires.cache.reader import CandidateStore
-from semires.pipeline import cli, stage_runs, table1
+from semires.pipeline import cli, datasets, table1
 from semires.pipeline.recipes import TABLE1_METHODS, train_recipe
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
@@ -37,7 +37,7 @@ ALL_MASKS = ("--points-per-side", 2, "--pred-iou-thresh", 0, "--stability-score-
 
 @pytest.fixture
 def small_refshapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=16, num_val=4, num_test=5))
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=16, num_val=4, num_test=5))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from semires.pipeline import stage_runs
+from semires.pipeline.running import stage_runs
 from semires.stages.train.run_folder import RunFolder
 
 Semires = Callable[..., Any]

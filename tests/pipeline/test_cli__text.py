@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from semires.pipeline import cli, stage_runs
+from semires.pipeline import cli, datasets
 from semires.stages.data.refshapes.writer import RefShapesConfig
 
 
 def test_main__a_terminal_without_the_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
-    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=1, num_val=1, num_test=1))
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=1, num_val=1, num_test=1))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["semires", "make-refshapes", "--data", "données – 数据"])
     with pytest.raises(SystemExit) as caught:

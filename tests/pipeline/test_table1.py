@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from semires.cache.reader import CandidateStore
-from semires.pipeline import stage_runs, table1
+from semires.pipeline import datasets, table1
 from semires.pipeline.paths import Paths
 from semires.pipeline.recipes import TABLE1_SHARES, train_recipe
-from semires.pipeline.scores import RunScores
+from semires.pipeline.running import stage_runs
+from semires.pipeline.scoring.scores import RunScores
 from semires.pipeline.table1 import plan_grid, run_table1, what_is_missing
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.writer import RefShapesConfig
@@ -98,7 +99,7 @@ def test_what_is_missing__refshapes_makes_itself(tmp_path: Path) -> None:
 @pytest.fixture
 def tiny_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refshapes_store: Path) -> Paths:
     """A RefShapes of 12 train images whose candidates are there, and a recipe of a few steps."""
-    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=12, num_val=2, num_test=2))
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=12, num_val=2, num_test=2))
 
     def recipe(split: str) -> TrainConfig:
         small = {"burn_in_epochs": 1, "mutual_epochs": 1, "num_evaluations": 1, "batch_unlabeled": 12}

@@ -15,7 +15,7 @@ from segment_anything.modeling import Sam
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
 from semires.stages.cache_sam.models.transformers_sam import download_sam, load_transformers_sam, weight_files
 from semires.stages.data.errors import InputError
-from semires.stages.data.tensor_files import load_tensors
+from semires.stages.data.files.tensor_files import load_tensors
 
 SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h
 CHECKPOINT_FILES = {

@@ -29,8 +29,8 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from semires.stages.cache_sam.models.tiny_sam import IMAGE_SIZE, build_tiny_sam
+from semires.stages.data.files.tensor_files import save_tensors
 from semires.stages.data.refshapes.scene import Scene, make_scene
-from semires.stages.data.tensor_files import save_tensors
 
 LOGITS_SIZE = IMAGE_SIZE // 2  # the decoder's masks are at half the image's resolution
 MASK_WEIGHTS = {"focal": 20.0, "dice": 1.0, "iou": 3.0}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import SamConfig
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.tensor_files import load_tensors
+from semires.stages.data.files.tensor_files import load_tensors
 
 CONFIG = "config.json"
 PROCESSOR, PROCESSOR_BEFORE = "processor_config.json", "preprocessor_config.json"  # transformers 5, and before

@@ -12,8 +12,8 @@ from semires.stages.data.download.sources import Unpacking
 from semires.stages.data.download.telling import Tell
 from semires.stages.data.download.transfer import CHUNK, require_space
 from semires.stages.data.errors import InputError
-from semires.stages.data.placing import move_beside
-from semires.stages.data.zip_files import ArchiveError, open_zip, reading_zip
+from semires.stages.data.files.placing import move_beside
+from semires.stages.data.files.zip_files import ArchiveError, open_zip, reading_zip
 
 
 def unpack(archive: Path, folder: Path, unpacking: Unpacking, tell: Tell) -> dict[str, int]:

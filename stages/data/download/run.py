@@ -12,7 +12,7 @@ from semires.stages.data.download.sources import DOWNLOADS, SOURCES, Source, Sou
 from semires.stages.data.download.telling import Tell
 from semires.stages.data.download.transfer import partial_of, require_space, size_of
 from semires.stages.data.errors import InputError
-from semires.stages.data.zip_files import ArchiveError
+from semires.stages.data.files.zip_files import ArchiveError
 
 
 def find_sources(names: list[str]) -> list[Source]:

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.zip_files import ArchiveError, open_zip, reading_zip
 from semires.stages.data.splits import SPLITS
-from semires.stages.data.zip_files import ArchiveError, open_zip, reading_zip
 
 # Several times what the published ones have.
 MAX_REFS, MAX_INSTANCES = 512 << 20, 2 << 30

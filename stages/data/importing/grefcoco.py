@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.json_records import load_records
 from semires.stages.data.importing.archive import MAX_INSTANCES, MAX_REFS, Archive, folder_of
 from semires.stages.data.importing.collected import Collected, split_of
 from semires.stages.data.instances import field_of
-from semires.stages.data.json_records import load_records
 from semires.stages.data.refer import NO_TARGET
 from semires.stages.data.splits import SPLITS
 

@@ -10,8 +10,10 @@ from typing import Any
 from semires.stages.data.checking.counts import PUBLISHED, SplitCounts, count_splits
 from semires.stages.data.checking.findings import compare_counts
 from semires.stages.data.errors import InputError
-from semires.stages.data.garbage import paused_garbage_collection
-from semires.stages.data.hub import download_dataset, is_hub_name
+from semires.stages.data.files.garbage import paused_garbage_collection
+from semires.stages.data.files.hub import download_dataset, is_hub_name
+from semires.stages.data.files.json_records import load_records
+from semires.stages.data.files.pickles import load_refs_pickle
 from semires.stages.data.importing import grefcoco, hub_refs, picture_refs, refcoco_m
 from semires.stages.data.importing.archive import copy_refer_files, open_archive
 from semires.stages.data.importing.collected import Collected
@@ -27,8 +29,6 @@ from semires.stages.data.importing.staging import (
     write_refs,
 )
 from semires.stages.data.instances import read_instances
-from semires.stages.data.json_records import load_records
-from semires.stages.data.pickles import load_refs_pickle
 from semires.stages.data.problems import ReferProblems
 from semires.stages.data.refer import Ref, problem_of, read_refs
 from semires.stages.data.splits import SPLITS, SplitSpec

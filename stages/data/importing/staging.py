@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.placing import move_beside
+from semires.stages.data.files.placing import move_beside
 from semires.stages.data.splits import SplitSpec
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertModel, SwinModel
 
-from semires.pipeline import stage_runs
+from semires.pipeline import datasets
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.checkpoints.swin import resize_table
@@ -188,7 +188,7 @@ def test_train__from_microsofts_file(
         decoder_width=8,
     )
     monkeypatch.setitem(LAVT_SIZES, "tiny", size)
-    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=16, num_val=4, num_test=3))
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=16, num_val=4, num_test=3))
     arguments = ("train", "--method", "supervised", "--model", "tiny", "--labeled", 0.25, "--burn-in-epochs", 1)
     arguments += ("--split", "refshapes", "--device", "cpu", "--learning-rate", 0, "--name", "mine", "--bert", bert)
     finished = semires(*arguments, "--swin", swin_file)

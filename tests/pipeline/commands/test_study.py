@@ -12,7 +12,7 @@ import torch
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
-from semires.pipeline import stage_runs
+from semires.pipeline import datasets
 from semires.pipeline.study import labels as labels_module
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import RefShapesConfig
@@ -40,7 +40,7 @@ def store(
     tmp_path: Path, refshapes_store: Path, refshapes_config: RefShapesConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A store of the shared RefShapes without a view."""
-    monkeypatch.setattr(stage_runs, "REFSHAPES", refshapes_config)
+    monkeypatch.setattr(datasets, "REFSHAPES", refshapes_config)
     return Path(shutil.copytree(refshapes_store, tmp_path / "store.zarr"))
 
 

@@ -3,7 +3,7 @@ from typing import Any
 from rich.console import Console
 
 from semires.pipeline.reporting.scores_table import scores_notes, scores_tables
-from semires.pipeline.scores import RunScores
+from semires.pipeline.scoring.scores import RunScores
 
 PRECISION = {"0.5": 50.0, "0.6": 40.0, "0.7": 30.0, "0.8": 20.0, "0.9": 1.0}
 

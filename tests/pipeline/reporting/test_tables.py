@@ -16,7 +16,7 @@ from semires.pipeline.reporting.tables import (
     as_rich,
     split_table,
 )
-from semires.pipeline.scores import RunScores
+from semires.pipeline.scoring.scores import RunScores
 from semires.stages.data.splits import SPLITS
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, PreTrainedTokenizerBase
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.tensor_files import load_tensors, save_tensors
+from semires.stages.data.files.tensor_files import load_tensors, save_tensors
 from semires.stages.train.models.checkpoints.hub import download_model
 from semires.stages.train.models.checkpoints.model_card import CardFacts, model_card
 from semires.stages.train.models.checkpoints.origin import Origin

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.hub import one_line
+from semires.stages.data.files.hub import one_line
 from semires.stages.train.models.checkpoints.replacing import MODEL_FILES
 
 

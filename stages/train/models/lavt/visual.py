@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.tensor_files import load_tensors, save_tensors
+from semires.stages.data.files.tensor_files import load_tensors, save_tensors
 from semires.stages.train.models.lavt.swin_blocks import embed_patches, merge_patches, swin_block
 
 NUM_STAGES = 4

@@ -11,7 +11,7 @@ import pytest
 from semires.stages.data.download.archive import unpack
 from semires.stages.data.download.sources import Unpacking
 from semires.stages.data.errors import InputError
-from semires.stages.data.zip_files import ArchiveError
+from semires.stages.data.files.zip_files import ArchiveError
 
 Make = Callable[..., Any]
 UNPACKING = Unpacking(inside="mini", folder="mini", needed=("a.txt",), size=10)

@@ -7,8 +7,8 @@ import pytest
 
 from semires.stages.data.checking.counts import PUBLISHED, count_splits
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.pickles import load_refs_pickle
 from semires.stages.data.importing.run import import_data
-from semires.stages.data.pickles import load_refs_pickle
 from semires.stages.data.refer import read_refs
 
 

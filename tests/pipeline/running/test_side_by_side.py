@@ -12,7 +12,7 @@ import torch
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.recipes import train_recipe
-from semires.pipeline.side_by_side import Job, _telling, is_worth_it, train_side_by_side
+from semires.pipeline.running.side_by_side import Job, _telling, is_worth_it, train_side_by_side
 from semires.stages.data.errors import InputError
 
 # What it starts imports neither torch nor anything that does, so that it is there in no time.
@@ -26,7 +26,7 @@ def never_ends(job, paths, num_threads, writer):
     time.sleep(600)
 
 if __name__ == "__main__":
-    from semires.pipeline import side_by_side
+    from semires.pipeline.running import side_by_side
     side_by_side._do = never_ends
     show = lambda what, *rest: print(what, flush=True)
     side_by_side.train_side_by_side([None, None], None, show)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from semires.cache.views import CandidateView
-from semires.pipeline.candidate_views import derive_view
+from semires.pipeline.running.candidate_views import derive_view
 
 
 def test_derive_view__says_where_an_outdated_one_makes_room(

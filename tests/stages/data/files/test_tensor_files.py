@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from semires.stages.data.tensor_files import load_tensors, save_tensors
+from semires.stages.data.files.tensor_files import load_tensors, save_tensors
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.zeros(0), "c": torch.ones(2, dtype=torch.bfloat16)}
 

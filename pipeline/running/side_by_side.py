@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 from semires.cache.errors import StoreError
-from semires.pipeline.loggers import run_loggers
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.scores import evaluate_run
-from semires.pipeline.stage_runs import prepare_candidates
+from semires.pipeline.running.loggers import run_loggers
+from semires.pipeline.running.stage_runs import prepare_candidates
+from semires.pipeline.scoring.scores import evaluate_run
 from semires.stages.data.datasets import open_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.pickles import load_refs_pickle
+from semires.stages.data.files.pickles import load_refs_pickle
 
 RECORDS = [{"ref_id": 0, "sentences": [{"sent": "left guy"}], "split": "train"}, {"ref_id": 1, "sentences": []}]
 

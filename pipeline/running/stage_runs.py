@@ -9,12 +9,12 @@ import torch
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
-from semires.pipeline.candidate_views import derive_view
-from semires.pipeline.datasets import read_dataset, require_whole, say_unread
-from semires.pipeline.loggers import run_loggers
+from semires.pipeline.datasets import load_dataset, require_whole, say_unread
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console, counting
-from semires.pipeline.recipes import REFSHAPES, generator_settings
+from semires.pipeline.recipes import generator_settings
+from semires.pipeline.running.candidate_views import derive_view
+from semires.pipeline.running.loggers import run_loggers
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam, load_sam
@@ -23,7 +23,6 @@ from semires.stages.cache_sam.sources import ImageSource, train_images
 from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
-from semires.stages.data.refshapes.writer import write_refshapes
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run import check_run, starting_model, train_run
@@ -46,13 +45,6 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device: expected a device of this machine such as cpu or cuda, found {name!r}") from error
     return device
-
-
-def load_dataset(paths: Paths, split: str, on_progress: OnProgress) -> ReferDataset:
-    """The data set of a split, as `read_dataset` gives it; RefShapes is written first if it is missing."""
-    if split == "refshapes":
-        write_refshapes(paths.data, REFSHAPES, counting(on_progress, "drawing RefShapes"))
-    return read_dataset(paths, split)
 
 
 def cache_sam(

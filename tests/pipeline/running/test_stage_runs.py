@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.views import CandidateView
-from semires.pipeline import stage_runs
+from semires.pipeline import datasets
+from semires.pipeline.datasets import load_dataset
 from semires.pipeline.paths import Paths
-from semires.pipeline.stage_runs import cache_sam, choose_device, load_dataset, prepare_candidates, train
+from semires.pipeline.running import stage_runs
+from semires.pipeline.running.stage_runs import cache_sam, choose_device, prepare_candidates, train
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import load_sam
@@ -34,7 +36,7 @@ def ignore(what: str, done: int, total: int, note: str = "") -> None:
 
 @pytest.fixture
 def small_refshapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=4, num_val=1, num_test=1))
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=4, num_val=1, num_test=1))
 
 
 @pytest.fixture
@@ -218,7 +220,7 @@ def test_train__refuses_before_candidates_are_made(
 def test_train__store_elsewhere(
     tmp_path: Path, refshapes_root: Path, refshapes_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_runs, "REFSHAPES", RefShapesConfig(num_train=12, num_val=4, num_test=3))
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=12, num_val=4, num_test=3))
     shutil.copytree(refshapes_store, tmp_path / "mine.zarr")
     config = nano(split="refshapes", batch_unlabeled=24)
     train(config, Paths(data=refshapes_root), tmp_path / "run", CPU, ignore, store=tmp_path / "mine.zarr")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.hub import download_dataset, is_hub_name
+from semires.stages.data.files.hub import download_dataset, is_hub_name
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.reporting.scores_table import scores_notes
-from semires.pipeline.scores import evaluate_run
+from semires.pipeline.scoring.scores import evaluate_run
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig

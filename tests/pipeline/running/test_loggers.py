@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from semires.pipeline.loggers import choose_loggers, flatten, run_loggers
 from semires.pipeline.progress import console
+from semires.pipeline.running.loggers import choose_loggers, flatten, run_loggers
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run_folder import RunFolder

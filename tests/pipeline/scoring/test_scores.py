@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.scores import RunScores, evaluate_run, pixel_counts
 from semires.pipeline.scoring import measuring, targets
+from semires.pipeline.scoring.scores import RunScores, evaluate_run, pixel_counts
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import ReferProblems
 from semires.stages.data.refer import ReferDataset

@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from semires.stages.data.garbage import paused_garbage_collection
+from semires.stages.data.files.garbage import paused_garbage_collection
 
 
 def test_paused_garbage_collection__is_as_before_after_it() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from semires.stages.data.zip_files import ArchiveError, open_zip, reading_zip
+from semires.stages.data.files.zip_files import ArchiveError, open_zip, reading_zip
 
 NAME = "folder/é.txt"
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from semires.stages.data import json_records
-from semires.stages.data.json_records import load_records
+from semires.stages.data.files import json_records
+from semires.stages.data.files.json_records import load_records
 
 CONTENT: dict[str, Any] = {
     "info": {"images": [1], "text": 'a "quoted" é 犬 \\ text'},
