@@ -16,13 +16,12 @@ COMMAND = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from semires.pipeline import cli
-from semires.pipeline.running import stage_runs
+from semires.pipeline import cli, datasets
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.trainer import Trainer
 
 torch.set_num_threads(1)
-stage_runs.REFSHAPES = RefShapesConfig(num_train=12, num_val=4, num_test=3)
+datasets.REFSHAPES = RefShapesConfig(num_train=12, num_val=4, num_test=3)
 killed = Path(sys.argv.pop(1))
 train_step = Trainer.train_step
 
