@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from semires.pipeline.running import stage_runs
+from semires.pipeline import datasets
 from semires.stages.train.run_folder import RunFolder
 
 Semires = Callable[..., Any]
@@ -111,7 +111,7 @@ def test_interrupt__its_own_line_and_code_130(semires: Semires, monkeypatch: pyt
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)  # the signal comes first
 
-    monkeypatch.setattr(stage_runs, "load_dataset", stop)
+    monkeypatch.setattr(datasets, "load_dataset", stop)
     finished = semires("make-refshapes")
     assert (finished.code, finished.err) == (130, "stopped; type the command again to go on\n")
 
