@@ -116,8 +116,8 @@ def read_study(path: Path, *, full: bool = False) -> Study:
 
 
 def parse_study(name: str, content: Mapping[str, Any]) -> Study:
-    """The study of a TOML file's content: the fields of `Study`, where `seeds` may be a number of seeds, `shares` a list
-    for all data sets, and a row says its settings beside its other fields. InputError as of `read_study`."""
+    """The study of a TOML file's content: the fields of `Study`, where `seeds` may be a number of seeds and `shares` a
+    list for all data sets, and a row says its settings beside its other fields. InputError as of `read_study`."""
     values = dict(content)
     if type(values.get("seeds")) is int:
         values["seeds"] = list(range(values["seeds"]))

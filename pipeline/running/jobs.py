@@ -1,0 +1,90 @@
+"""What a study has done, piece by piece: a run with its scores, or the candidates of a data set.
+
+Each is done by whoever claims it, in a process of its own: of this machine, or wherever a cluster puts it.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from semires.pipeline.paths import Paths
+from semires.pipeline.progress import OnProgress
+from semires.pipeline.running.claims import claimed
+from semires.pipeline.running.stage_runs import prepare_candidates, train
+from semires.pipeline.running.under_torchrun import train_under_torchrun
+from semires.pipeline.scoring.scores import evaluate_run
+from semires.stages.data.datasets import open_dataset
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run_folder import RunFolder
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """The run of `config` in `folder`, and its scores; arguments as `stage_runs.train` has them. num_processes: how
+    many train it, on a GPU each; torchrun starts them where they are several."""
+
+    label: str
+    config: TrainConfig
+    folder: Path
+    burn_in: Path | None
+    log_to: Sequence[str] = ()
+    num_processes: int = 1
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished, and scored."""
+        return RunFolder(self.folder).is_finished and (self.folder / "scores.json").is_file()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidatesJob:
+    """The candidates of the data set that `config` names, which is RefShapes, and their view at its training size;
+    `folder` is what is claimed."""
+
+    label: str
+    config: TrainConfig
+    folder: Path
+
+
+Job = TrainJob | CandidatesJob
+
+
+def do_job(job: Job, paths: Paths, device: torch.device, on_progress: OnProgress) -> bool:
+    """Do a job; returns whether it was to be had: what another process has claimed, that one does.
+
+    InputError, StoreError and OSError as training and evaluation raise them.
+    """
+    with claimed(job.folder) as is_mine:
+        if is_mine:
+            # Not `read_dataset`: the command that wants it has said what the data set lost.
+            dataset = open_dataset(paths.data, job.config.split, paths.images_of(job.config.split))
+            if isinstance(job, CandidatesJob):
+                size = job.config.model_image_size
+                prepare_candidates(paths, dataset, size, paths.store(job.config.split), on_progress)
+            else:
+                _train(job, paths, device, on_progress)
+                evaluate_run(job.folder, paths, device, on_progress, dataset)
+        return is_mine
+
+
+def _train(job: TrainJob, paths: Paths, device: torch.device, on_progress: OnProgress) -> None:
+    if job.num_processes > 1:
+        train_under_torchrun(job.config, paths, job.folder, device, job.num_processes, job.burn_in, job.log_to)
+        return
+    with _quiet(job.log_to):
+        train(job.config, paths, job.folder, device, on_progress, burn_in=job.burn_in, log_to=job.log_to)
+
+
+@contextmanager
+def _quiet(loggers: Sequence[str]) -> Iterator[None]:
+    """What loggers print of themselves would go across the display of the command that has it done."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    with redirect_stdout(io.StringIO()) if loggers else nullcontext():
+        yield

@@ -1,0 +1,182 @@
+"""From a study to its runs, each with an address made of all that decides it.
+
+Two cells of equal settings are one run, in one study or in several: Table 2's CPI-U is Table 1's SemiRES.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+
+from semires.pipeline.recipes import train_recipe
+from semires.pipeline.study.description import Row, Study
+from semires.pipeline.study.typed import as_type
+from semires.stages.data.errors import InputError
+from semires.stages.data.splits import is_own_data, own_path, plain_name, short_name
+from semires.stages.train.config import FREE, TrainConfig
+
+PARTS = ("match", "views", "group")
+"""Settings that are tables of settings themselves."""
+YOUNGER: dict[str, Any] = {}
+"""Settings that came after addresses -> what runs did before: they are no part of an address at that value, so that
+those of finished runs stay. `test_address__stays` fails where a new setting is missing here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """A run: all its settings, and the one that it starts from (None of a supervised run)."""
+
+    config: TrainConfig
+    burn_in: "RunSpec | None" = None
+
+    @property
+    def address(self) -> str:
+        """The name of its folder: what a person looks for, then ten digits of a sha256 of all that decides it."""
+        config = self.config
+        how = f"-{config.match.strategy}" if config.is_refined else ""
+        begins = f"{short_name(config.split)}-{config.labeled_name}-{config.method}{how}-seed{config.seed}"
+        return f"{begins}-{self._digest()[:10]}"
+
+    def _digest(self) -> str:
+        values = self.config.to_dict()
+        decides = {name: value for name, value in values.items() if name not in FREE}
+        decides = {name: value for name, value in decides.items() if (name, value) not in YOUNGER.items()}
+        if is_own_data(self.config.split):  # by its content: many paths lead to a file, and a file is edited
+            decides["split"] = [plain_name(self.config.split), _sha256(own_path(self.config.split))]
+        if self.config.labeled_list is not None:
+            decides["labeled_list"] = _sha256(Path(self.config.labeled_list))
+        if self.burn_in is not None:
+            decides["burn_in"] = self.burn_in._digest()
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRun:
+    """One run of a cell: of a row, on a data set, with a share of labels and a seed."""
+
+    row: Row
+    split: str
+    share: float
+    seed: int
+    spec: RunSpec
+
+    @property
+    def label(self) -> str:
+        """What it is called on a display."""
+        return f"{self.row.name}, {plain_name(self.split)} {100 * self.share:g}%, seed {self.seed}"
+
+
+def study_runs(study: Study, device: torch.device, changes: Mapping[str, Any] | None = None) -> tuple[CellRun, ...]:
+    """The runs of all cells, as they are trained on `device`: by data set, seed, share and row.
+
+    changes: settings of all runs, over those that the study says. The labeled images are those of the published split
+    (`labeled_seed` 0) under every seed. InputError for settings that do not exist or do not fit.
+    """
+    runs = []
+    for split in study.splits:
+        for seed in study.seeds:
+            for share in study.shares.get(split, (None,)):
+                for row in study.rows:
+                    spec = _spec(study, row, split, share, seed, device, changes or {})
+                    runs.append(CellRun(row=row, split=split, share=spec.config.labeled, seed=seed, spec=spec))
+    # A row with a share of its own is one cell, whatever the columns.
+    return tuple({(run.row.name, run.split, run.share, run.seed): run for run in runs}.values())
+
+
+def all_specs(runs: tuple[CellRun, ...]) -> dict[RunSpec, str]:
+    """Each run to be trained once, burn-ins before those that start from them, with what to call it."""
+    found: dict[RunSpec, str] = {}
+    for run in runs:
+        if run.spec.burn_in is not None:
+            found.setdefault(
+                run.spec.burn_in, f"burn-in, {plain_name(run.split)} {100 * run.share:g}%, seed {run.seed}"
+            )
+        if run.spec in found and run.spec.burn_in is None:
+            found[run.spec] = run.label  # a burn-in that is a row as well
+        found.setdefault(run.spec, run.label)
+    return found
+
+
+def _spec(
+    study: Study,
+    row: Row,
+    split: str,
+    share: float | None,
+    seed: int,
+    device: torch.device,
+    changes: Mapping[str, Any],
+) -> RunSpec:
+    where = f"{study.name}, row {row.name!r}"
+    settings = _merged(
+        study.settings, {} if share is None else {"labeled": share}, row.settings, row.only.get(split, {})
+    )
+    recipe = settings.pop("recipe", "paper")
+    strategy = settings.get("match", {}).get("strategy")
+    start = dataclasses.replace(train_recipe(split, recipe, strategy=strategy), seed=seed)
+    config = with_settings(start, _merged(settings, changes), where).resolved(device)
+    if config.method == "supervised":
+        if row.mutual:
+            raise InputError(f"{where}: mutual: expected a method with mutual learning, found supervised; remove it")
+        return RunSpec(config=config.burn_in())
+    burn_in = RunSpec(config=config.burn_in())
+    return RunSpec(config=with_settings(config, row.mutual, f"{where}, mutual"), burn_in=burn_in)
+
+
+def with_settings(config: TrainConfig, settings: Mapping[str, Any], where: str) -> TrainConfig:
+    """`config` with other settings, those of `match`, `views` and `group` as mappings. InputError, with `where` they
+    were said, for a name that is no setting and for a value that does not fit."""
+    changed: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in PARTS:
+            part = getattr(config, name)
+            changed[name] = _replaced(part, _checked(type(part), value, f"{where}: {name}"), where)
+        else:
+            changed |= _checked(TrainConfig, {name: value}, where)
+    return _replaced(config, changed, where)
+
+
+def _checked(kind: type, values: Any, where: str) -> dict[str, Any]:
+    hints, found = get_type_hints(kind), {}
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where}: expected a table of settings, found {values!r}; write name = {{ setting = value }}")
+    for name, value in values.items():
+        if name not in hints or name in ("split", "seed"):
+            names = ", ".join(name for name in hints if name not in ("split", "seed"))
+            raise InputError(f"{where}: expected a setting ({names}), found {name!r}; change or remove it")
+        try:
+            found[name] = as_type(value, hints[name])
+        except ValueError as error:
+            raise InputError(f"{where}: {name}: {error}; change it") from error
+    return found
+
+
+def _replaced(config: Any, changed: Mapping[str, Any], where: str) -> Any:
+    try:
+        return dataclasses.replace(config, **changed)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Later tables over earlier ones, and so the tables in them."""
+    found: dict[str, Any] = {}
+    for table in tables:
+        for name, value in table.items():
+            known = found.get(name)
+            found[name] = _merged(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+            if isinstance(value, Mapping) and not isinstance(known, dict):
+                found[name] = dict(value)
+    return found
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file's content; None where it is missing, of which preparing the run says what it must."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
