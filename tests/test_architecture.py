@@ -56,6 +56,10 @@ ALLOWED = {
     # Runs are scored when they are done; what scores them starts none.
     RUNNING: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring"},
     f"{PIPELINE}.reporting": {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
+    f"{PIPELINE}.audit": {
+        *(*STAGES, PIPELINE, RUNNING),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "audit")),
+    },
     f"{PIPELINE}.study": {
         *(*STAGES, PIPELINE, RUNNING),
         *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "study")),
@@ -64,7 +68,7 @@ ALLOWED = {
         *(*STAGES, IMPORTING, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
-        *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "study")),
+        *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "audit", "study")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     PIPELINE: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},

@@ -41,10 +41,10 @@ def labels_study(
     ] = None,
 ) -> None:
     """Pseudo-labels of a run's teacher under every refinement, side by side, against the hidden masks."""
+    from semires.pipeline.audit.labels import study_labels
+    from semires.pipeline.audit.report import notes, tables
     from semires.pipeline.progress import console, progress
     from semires.pipeline.running.stage_runs import choose_device
-    from semires.pipeline.study.labels import study_labels
-    from semires.pipeline.study.report import notes, tables
     from semires.stages.train.models.checkpoints.replacing import replace_text
 
     paths = make_paths(data, coco_images, allow_missing=allow_missing)

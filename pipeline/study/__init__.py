@@ -1,1 +1,1 @@
-"""Studies of finished runs: what an idea is worth before it is trained."""
+"""Finished runs side by side."""

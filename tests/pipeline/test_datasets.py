@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from semires.pipeline import datasets
+from semires.pipeline.audit import labels
 from semires.pipeline.datasets import problems_line, read_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.reporting import figure
 from semires.pipeline.running import side_by_side, stage_runs
 from semires.pipeline.running.side_by_side import Job
 from semires.pipeline.scoring import measuring
-from semires.pipeline.study import labels
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import ReferProblems

@@ -13,7 +13,7 @@ from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.pipeline import datasets
-from semires.pipeline.study import labels as labels_module
+from semires.pipeline.audit import labels as labels_module
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from semires.cache.views import CandidateView
+from semires.pipeline.audit import labels as labels_module
+from semires.pipeline.audit.labels import LabelStudy, count_labels, study_labels, whole_images
+from semires.pipeline.audit.refinements import most_expressions, refinements
+from semires.pipeline.audit.report import notes
 from semires.pipeline.paths import Paths
-from semires.pipeline.study import labels as labels_module
-from semires.pipeline.study.labels import LabelStudy, count_labels, study_labels, whole_images
-from semires.pipeline.study.refinements import most_expressions, refinements
-from semires.pipeline.study.report import notes
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig

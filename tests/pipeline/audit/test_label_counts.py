@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from semires.pipeline.study.label_counts import GroupScores, LabelCounts, label_scores
+from semires.pipeline.audit.label_counts import GroupScores, LabelCounts, label_scores
 from semires.stages.train.reading.samples import Batch
 
 SIZE = 4

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semires.cache.views import CandidateView
+from semires.pipeline.audit.label_counts import LabelCounts, LabelScores, label_scores
+from semires.pipeline.audit.refinements import Refinement, most_expressions, refined_labels, refinements
 from semires.pipeline.datasets import load_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.running.stage_runs import lacks_candidates, prepare_candidates
-from semires.pipeline.study.label_counts import LabelCounts, LabelScores, label_scores
-from semires.pipeline.study.refinements import Refinement, most_expressions, refined_labels, refinements
 from semires.stages.data.errors import InputError
 from semires.stages.data.labeled import split_refs
 from semires.stages.data.refer import Ref, ReferDataset

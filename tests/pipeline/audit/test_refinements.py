@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from semires.pipeline.study.labels import whole_images
-from semires.pipeline.study.refinements import (
+from semires.pipeline.audit.labels import whole_images
+from semires.pipeline.audit.refinements import (
     Refinement,
     match_name,
     most_expressions,

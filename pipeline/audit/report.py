@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
+from semires.pipeline.audit.label_counts import LabelScores
+from semires.pipeline.audit.labels import SIZES, LabelStudy
 from semires.pipeline.reporting.tables import METHODS, title_of
-from semires.pipeline.study.label_counts import LabelScores
-from semires.pipeline.study.labels import SIZES, LabelStudy
 
 KINDS = ("simple", "composite")
 Column = tuple[str, Callable[[LabelScores], str]]

@@ -1,0 +1,1 @@
+"""What refinement makes of the pseudo-labels of finished runs, judged by the hidden masks."""
