@@ -55,7 +55,12 @@ ALLOWED = {
     f"{PIPELINE}.scoring": {*STAGES, PIPELINE, f"{PIPELINE}.scoring"},
     # Runs are scored when they are done; what scores them starts none.
     RUNNING: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring"},
-    f"{PIPELINE}.reporting": {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
+    # Templates know nothing of what they show.
+    f"{PIPELINE}.reporting.html": {f"{PIPELINE}.reporting.html"},
+    f"{PIPELINE}.reporting": {
+        *(*STAGES, PIPELINE, RUNNING),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html")),
+    },
     f"{PIPELINE}.audit": {
         *(*STAGES, PIPELINE, RUNNING),
         *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "audit")),

@@ -1,0 +1,1 @@
+"""Pages of one self-contained HTML file: what their templates share."""
