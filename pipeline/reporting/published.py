@@ -1,71 +1,80 @@
-"""Table 1 of the paper (Yang et al., ICML 2024): overall IoU in per cent, LAVT."""
+"""The paper's numbers (Yang et al., ICML 2024), which measured ones stand beside; they lie in `published.toml`."""
 
-# data set -> method -> labeled share -> one number for each evaluation split of `SPLITS[data set].evaluation`
-TABLE1: dict[str, dict[str, dict[float, tuple[float, ...]]]] = {
-    "refcoco": {
-        "supervised": {
-            0.005: (22.37, 25.35, 19.28),
-            0.01: (32.26, 35.71, 28.02),
-            0.02: (39.46, 42.50, 35.26),
-            0.05: (49.40, 53.72, 44.87),
-        },
-        "baseline": {
-            0.005: (30.33, 35.18, 25.74),
-            0.01: (42.62, 48.86, 37.43),
-            0.02: (51.05, 54.75, 46.34),
-            0.05: (60.58, 64.98, 54.85),
-        },
-        "semires": {
-            0.005: (40.31, 46.48, 34.88),
-            0.01: (50.90, 57.54, 44.48),
-            0.02: (54.85, 60.39, 48.52),
-            0.05: (61.31, 66.64, 55.94),
-        },
-    },
-    "refcoco+": {
-        "supervised": {
-            0.005: (20.83, 24.53, 16.25),
-            0.01: (24.76, 29.11, 20.29),
-            0.02: (28.88, 32.41, 24.49),
-            0.05: (37.60, 42.32, 32.39),
-        },
-        "baseline": {
-            0.005: (25.89, 30.42, 20.23),
-            0.01: (30.91, 35.83, 24.98),
-            0.02: (36.98, 41.44, 30.63),
-            0.05: (46.29, 52.46, 38.61),
-        },
-        "semires": {
-            0.005: (31.99, 38.06, 25.92),
-            0.01: (36.49, 42.86, 28.58),
-            0.02: (40.41, 46.84, 33.30),
-            0.05: (47.00, 54.42, 38.74),
-        },
-    },
-    "refcocog": {
-        "supervised": {
-            0.005: (18.33, 18.69),
-            0.01: (24.31, 24.72),
-            0.02: (28.23, 29.86),
-            0.05: (37.25, 38.62),
-        },
-        "baseline": {
-            0.005: (26.02, 27.62),
-            0.01: (30.91, 31.51),
-            0.02: (37.07, 38.55),
-            0.05: (46.67, 48.39),
-        },
-        "semires": {
-            0.005: (31.81, 33.40),
-            0.01: (34.76, 36.18),
-            0.02: (42.15, 43.49),
-            0.05: (47.61, 50.11),
-        },
-    },
-}
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
 
 
-def published(split: str, method: str, share: float, column: int) -> float | None:
-    """The paper's number of one cell; None where it has none (RefShapes, other shares)."""
-    cells = TABLE1.get(split, {}).get(method, {}).get(share)
-    return None if cells is None else cells[column]
+@dataclass(frozen=True, kw_only=True)
+class PublishedNumbers:
+    """A row of a published table at one share of labels: a value for each column; ValueError for what is none.
+
+    table: "Table 1" to "Table 9", "Figure 6", "Labeling cost". split: the data set. share: of the train images that is
+    labeled, (0, 1]. unit: of the values.
+    """
+
+    table: str
+    split: str
+    row: str
+    share: float
+    columns: tuple[str, ...]
+    values: tuple[float, ...]
+    unit: str = "oIoU %"
+
+    def __post_init__(self) -> None:
+        texts = (self.table, self.split, self.row, self.unit, *self.columns)
+        are_texts = all(isinstance(text, str) and text for text in texts)
+        if not (are_texts and len(set(self.columns)) == len(self.columns) == len(self.values) > 0):
+            raise ValueError(f"expected texts, and a value for each of the columns, which differ, found {self}")
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in (self.share, *self.values)):
+            raise ValueError(f"expected finite numbers, found {self}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"expected a share above 0 and at most 1, found {self}")
+
+
+def parse_numbers(content: Mapping[str, Any]) -> tuple[PublishedNumbers, ...]:
+    """The rows of a TOML file's content, in its order. ValueError for anything else, and for a number given twice."""
+    rows = content.get("numbers")
+    if content.keys() != {"numbers"} or not isinstance(rows, list):
+        raise ValueError(f"expected tables [[numbers]] and nothing else, found {', '.join(content)}")
+    found = []
+    for row in rows:
+        try:
+            of_columns = {name: tuple(row[name]) for name in ("columns", "values")}
+            found.append(PublishedNumbers(**row | of_columns))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"expected a published row, found {row}: {error}") from error
+    known = set()
+    for numbers in found:
+        for column in numbers.columns:
+            cell = (numbers.table, numbers.split, numbers.row, numbers.share, column)
+            if cell in known:
+                raise ValueError(f"expected each number once, found two of {cell}")
+            known.add(cell)
+    return tuple(found)
+
+
+@cache
+def published_numbers() -> tuple[PublishedNumbers, ...]:
+    """All that the paper has, in its order."""
+    file = resources.files("semires.pipeline.reporting") / "published.toml"
+    return parse_numbers(tomllib.loads(file.read_text(encoding="utf-8")))
+
+
+def published(table: str, split: str, row: str, share: float | None, column: str) -> float | None:
+    """One of the paper's numbers; None where it has none (RefShapes, other shares).
+
+    share: None for the only one that the table has of the data set's row; None is returned where it has several.
+    """
+    found = [
+        numbers.values[numbers.columns.index(column)]
+        for numbers in published_numbers()
+        if (numbers.table, numbers.split, numbers.row) == (table, split, row)
+        and share in (None, numbers.share)
+        and column in numbers.columns
+    ]
+    return found[0] if len(found) == 1 else None

@@ -84,13 +84,13 @@ def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -
     for method in TABLE1_METHODS:
         cells = []
         for share in shares:
-            for number, name in enumerate(evaluation):
+            for name in evaluation:
                 values = tuple(
                     run.scores.by_split[name]["oiou"]
                     for run in sorted(runs, key=lambda run: run.seed)
                     if run.scores.method == method and run.scores.labeled == share and name in run.scores.by_split
                 )
-                cells.append(Cell(measured=values, published=published(split, method, share, number)))
+                cells.append(Cell(measured=values, published=published("Table 1", split, METHODS[method], share, name)))
         rows[method] = tuple(cells)
     columns = tuple(f"{share * 100:g}% {name}" for share in shares for name in evaluation)
     dropped_refs = max((run.scores.dropped_refs or 0 for run in runs), default=0)

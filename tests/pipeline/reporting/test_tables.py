@@ -6,7 +6,6 @@ import pytest
 from rich.console import Console
 
 from semires.pipeline.recipes import TABLE1_METHODS
-from semires.pipeline.reporting.published import published
 from semires.pipeline.reporting.tables import (
     TITLES,
     Cell,
@@ -30,34 +29,6 @@ def scores_of(split: str, method: str, share: float, oiou: float) -> RunScores:
 
 def run_of(split: str, method: str, share: float, oiou: float, seed: int = 0) -> Measured:
     return Measured(seed=seed, scores=scores_of(split, method, share, oiou))
-
-
-# Copied from the paper's Table 1, not from the code.
-@pytest.mark.parametrize(
-    ("split", "method", "share", "expected"),
-    [
-        ("refcoco", "supervised", 0.005, (22.37, 25.35, 19.28)),
-        ("refcoco", "supervised", 0.01, (32.26, 35.71, 28.02)),
-        ("refcoco", "baseline", 0.01, (42.62, 48.86, 37.43)),
-        ("refcoco", "semires", 0.01, (50.90, 57.54, 44.48)),
-        ("refcoco", "semires", 0.05, (61.31, 66.64, 55.94)),
-        ("refcoco+", "supervised", 0.05, (37.60, 42.32, 32.39)),
-        ("refcoco+", "baseline", 0.02, (36.98, 41.44, 30.63)),
-        ("refcoco+", "semires", 0.005, (31.99, 38.06, 25.92)),
-        ("refcocog", "supervised", 0.02, (28.23, 29.86)),
-        ("refcocog", "baseline", 0.005, (26.02, 27.62)),
-        ("refcocog", "semires", 0.01, (34.76, 36.18)),
-        ("refcocog", "semires", 0.05, (47.61, 50.11)),
-    ],
-)
-def test_published__the_papers_numbers(split: str, method: str, share: float, expected: tuple[float, ...]) -> None:
-    assert len(expected) == len(SPLITS[split].evaluation)
-    assert tuple(published(split, method, share, column) for column in range(len(expected))) == expected
-
-
-@pytest.mark.parametrize(("split", "share"), [("refshapes", 0.05), ("refcocog-google", 0.01), ("refcoco", 0.1)])
-def test_published__none_where_the_paper_has_none(split: str, share: float) -> None:
-    assert published(split, "semires", share, 0) is None
 
 
 @pytest.mark.parametrize(
