@@ -1,22 +1,13 @@
-"""Table 1, measured: on the terminal, as Markdown and as JSON."""
+"""A study's tables: on the terminal and as Markdown; and the names that headings have for data sets and methods."""
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from rich.table import Table
 
-from semires.pipeline.recipes import TABLE1_METHODS
-from semires.pipeline.reporting.published import published
-from semires.pipeline.scoring.scores import RunScores
-from semires.stages.data.splits import plain_name, spec_of
+from semires.pipeline.study.results import SplitTable, StudyResult
+from semires.stages.data.splits import plain_name
 
 METHODS = {"supervised": "Supervised", "baseline": "Baseline", "semires": "SemiRES", "semires-cc": "SemiRES-CC"}
-NOT_THE_PAPERS = (
-    "SemiRES-CC is not the paper's: it also uses which expressions mean one object and which refs are of one image "
-    "(README, Better labels than the paper's)"
-)
 TITLES = {
     "refcoco": "RefCOCO",
     "refcoco+": "RefCOCO+",
@@ -39,111 +30,79 @@ def title_of(split: str) -> str:
     return TITLES.get(split) or plain_name(split)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One run of a grid with its scores."""
-
-    seed: int
-    scores: RunScores
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of Table 1: oIoU in per cent of each seed, with the paper's number (None where it has none)."""
-
-    measured: tuple[float, ...]
-    published: float | None
-
-    def __str__(self) -> str:
-        if not self.measured:
-            text = "–"
-        elif len(self.measured) == 1:
-            text = f"{self.measured[0]:.2f}"
-        else:
-            text = f"{statistics.mean(self.measured):.2f} ± {statistics.stdev(self.measured):.2f}"
-        return text if self.published is None else f"{text} ({self.published:.2f})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitTable:
-    """Table 1 of one data set: `rows` by method, each with a cell for every share and evaluation split.
-
-    `dropped_refs`: the most refs that the data set had lost on loading when a run was scored."""
-
-    split: str
-    columns: tuple[str, ...]
-    rows: dict[str, tuple[Cell, ...]]
-    dropped_refs: int = 0
-
-
-def split_table(split: str, shares: Sequence[float], runs: Sequence[Measured]) -> SplitTable:
-    """Gather the runs of one data set into the paper's layout: methods down, shares and splits across."""
-    # The splits of own data are those that were measured.
-    evaluation = spec_of(split).evaluation or tuple(dict.fromkeys(name for run in runs for name in run.scores.by_split))
-    rows: dict[str, tuple[Cell, ...]] = {}
-    for method in TABLE1_METHODS:
-        cells = []
-        for share in shares:
-            for name in evaluation:
-                values = tuple(
-                    run.scores.by_split[name]["oiou"]
-                    for run in sorted(runs, key=lambda run: run.seed)
-                    if run.scores.method == method and run.scores.labeled == share and name in run.scores.by_split
-                )
-                cells.append(Cell(measured=values, published=published("Table 1", split, METHODS[method], share, name)))
-        rows[method] = tuple(cells)
-    columns = tuple(f"{share * 100:g}% {name}" for share in shares for name in evaluation)
-    dropped_refs = max((run.scores.dropped_refs or 0 for run in runs), default=0)
-    return SplitTable(split=split, columns=columns, rows=rows, dropped_refs=dropped_refs)
-
-
-def as_rich(table: SplitTable) -> Table:
-    """The table for a terminal."""
-    drawn = Table(
-        title=f"{title_of(table.split)}, oIoU %",
-        title_justify="left",
-        caption="\n".join(_remarks(table)) or None,
-        caption_justify="left",
-    )
-    drawn.add_column("method")
-    for column in table.columns:
-        drawn.add_column(column, justify="right")
-    for method, cells in table.rows.items():
-        drawn.add_row(METHODS[method], *map(str, cells))
+def as_rich(result: StudyResult) -> list[Table]:
+    """The tables for a terminal: scores, then gains over the study's row `against` where it has one."""
+    drawn = []
+    for table in result.tables:
+        remarks = "\n".join(table.remarks) or None
+        tables = [_drawn(f"{title_of(table.split)}, oIoU %", *_scores(table))]
+        if table.gains:
+            tables.append(_drawn(f"{title_of(table.split)}, points above {table.against} (95%)", *_gains(table)))
+        tables[-1].caption, tables[-1].caption_justify = remarks, "left"
+        drawn += tables
     return drawn
 
 
-def as_markdown(tables: Sequence[SplitTable], notes: Sequence[str]) -> str:
+def as_markdown(result: StudyResult) -> str:
     """All tables with what is missing, as a Markdown page."""
-    lines = ["# Table 1, measured", "", "Overall IoU in per cent; in parentheses the paper's number."]
-    for table in tables:
-        lines += ["", f"## {title_of(table.split)}", ""]
-        lines.append("| method | " + " | ".join(table.columns) + " |")
-        lines.append("|---|" + "---:|" * len(table.columns))
-        lines += [f"| {METHODS[m]} | " + " | ".join(map(str, cells)) + " |" for m, cells in table.rows.items()]
-        for remark in _remarks(table):
-            lines += ["", f"{remark}."]
-    if notes:
-        lines += ["", "## Not measured", "", *[f"- {note}" for note in notes]]
+    lines = [f"# {_escaped(result.title)}", "", "Overall IoU in per cent; in parentheses the paper's number."]
+    for table in result.tables:
+        lines += ["", f"## {_escaped(title_of(table.split))}", "", *_markdown(*_scores(table))]
+        if table.gains:
+            about = (
+                f"Points above {table.against}, with the interval that holds 95%; in brackets the paper's difference:"
+            )
+            lines += ["", _escaped(about), "", *_markdown(*_gains(table))]
+        for remark in table.remarks:
+            lines += ["", f"{_escaped(remark)}."]
+    if result.not_measured:
+        lines += ["", "## Not measured", "", *[f"- {_escaped(note)}" for note in result.not_measured]]
     return "\n".join(lines) + "\n"
 
 
-def as_json(tables: Sequence[SplitTable], runs: Sequence[Measured], notes: Sequence[str]) -> dict[str, Any]:
-    """Everything measured: the tables cell by cell, and every run's scores."""
-    return {
-        "tables": [asdict(table) for table in tables],
-        "runs": [asdict(run) for run in runs],
-        "not_measured": list(notes),
-    }
+def _scores(table: SplitTable) -> tuple[list[str], list[list[str]]]:
+    header, rows = ["", *table.columns], []
+    for name, cells in table.rows.items():
+        rows.append([name, *map(str, cells)])
+        if table.reference is not None:
+            rows[-1].append(_number(table.reference.rows[name], ""))
+    return [*header, *([] if table.reference is None else [table.reference.title])], rows
 
 
-def _remarks(table: SplitTable) -> list[str]:
-    """What a reader must know of a table, a sentence each without its full stop."""
-    without = _without(table.dropped_refs)
-    measured = any(cell.measured for cell in table.rows["semires-cc"])
-    return [*([NOT_THE_PAPERS] if measured else []), *([without] if without else [])]
+def _gains(table: SplitTable) -> tuple[list[str], list[list[str]]]:
+    reference, rows = table.reference, []
+    for name, gains in table.gains.items():
+        rows.append([name, *map(str, gains)])
+        if reference is not None:
+            ours, theirs = reference.rows[name], reference.rows[str(table.against)]
+            rows[-1].append(_number(None if ours is None or theirs is None else ours - theirs, "+"))
+    return ["", *table.columns, *([] if reference is None else [reference.title])], rows
 
 
-def _without(dropped_refs: int) -> str | None:
-    """What a reader must know of scores of a data set that was not whole."""
-    return f"Without {dropped_refs} refs of the data set that were dropped on loading" if dropped_refs else None
+def _number(value: float | None, sign: str) -> str:
+    return "–" if value is None else f"{value:{sign}.2f}"
+
+
+def _drawn(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    drawn = Table(title=title, title_justify="left")
+    for number, column in enumerate(header):
+        drawn.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    return drawn
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [_line(header), "|---|" + "---:|" * (len(header) - 1)]
+    return [*lines, *map(_line, rows)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(text: str) -> str:
+    """A user's text (a row's name, a file's) as Markdown shows it, in one line."""
+    for special in ("\\", "|", "*", "_", "`", "<", "["):
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.split())

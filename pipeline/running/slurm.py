@@ -14,7 +14,7 @@ import torch
 
 from semires.cache.errors import StoreError
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import OnProgress, console
+from semires.pipeline.progress import console
 from semires.pipeline.running.jobs import Job, do_job
 from semires.pipeline.running.launching import Ended
 from semires.pipeline.running.stage_runs import choose_device
@@ -42,7 +42,6 @@ class SubmititLauncher:
         num_workers: int,
         gpus_per_run: int,
         parameters: Mapping[str, Any],
-        on_progress: OnProgress,
     ) -> None:
         try:
             import submitit
@@ -52,7 +51,6 @@ class SubmititLauncher:
             ) from error
         self.num_workers = num_workers
         self._paths, self._device, self._folder = paths, device.type, folder
-        self._on_progress = on_progress
         self._running: dict[str, tuple[Job, Any]] = {}
         try:
             self._executor = submitit.AutoExecutor(folder=folder / "%j", cluster=cluster)

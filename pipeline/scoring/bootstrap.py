@@ -3,13 +3,15 @@
 A resample takes as many images as there are, with replacement, each with all its expressions. (Efron and Tibshirani, An
 Introduction to the Bootstrap, chapter 13: percentile intervals.)
 
-Axes: E expressions, I images, N resamples, K ratios.
+Axes: E expressions, I images, N resamples, K ratios, R rows of S seeds each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from semires.pipeline.scoring.counts import PixelCounts
 
 NUM_RESAMPLES = 5000
 PERCENTILES = (2.5, 97.5)  # of an interval that holds 95%
@@ -53,3 +55,29 @@ def ratio_intervals(
     for row in np.flatnonzero(np.count_nonzero(bottoms, axis=1) > 1):
         found[row] = np.percentile(drawn[row][~np.isnan(drawn[row])], PERCENTILES)
     return found
+
+
+def resampled_oiou(
+    rows: Sequence[Sequence[PixelCounts]], *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> NDArray[np.float64]:
+    """Overall IoU in per cent, the mean over seeds, of each of R methods in N resamples, float64 [R, N].
+
+    rows: of each method its runs, one a seed, the same seeds in each and all of the same expressions. Seeds are few and
+    images are shared by all runs, so both are drawn anew: a resample takes as many seeds and as many images, with
+    replacement, and measures all methods on the same.
+    """
+    pixels = np.stack([[_pixels(counts) for counts in runs] for runs in rows])  # [R, S, 2, I]
+    rng = np.random.default_rng(seed)
+    num_seeds, num_images = pixels.shape[1], pixels.shape[3]
+    found = []
+    for weights_NI in image_weights(num_images, num_resamples, rng):
+        of_seeds = rng.integers(num_seeds, size=(len(weights_NI), num_seeds))
+        drawn = pixels @ weights_NI.T  # [R, S, 2, N]
+        oiou = 100.0 * drawn[:, :, 0] / np.maximum(drawn[:, :, 1], 1.0)
+        found.append(np.take_along_axis(oiou.swapaxes(1, 2), of_seeds[None], axis=2).mean(axis=2))
+    return np.concatenate(found, axis=1)
+
+
+def _pixels(counts: PixelCounts) -> NDArray[np.float64]:
+    """Intersections and unions of each image's expressions together, [2, I]."""
+    return by_image(counts.image_ids, np.stack([counts.intersections, counts.unions]))

@@ -22,6 +22,17 @@ class PixelCounts:
         """IoU of each expression, in [0, 1]; an empty union counts 0, as in `ious_from_counts`."""
         return self.intersections / np.maximum(self.unions, 1)
 
+    @property
+    def oiou(self) -> float:
+        """Overall IoU in per cent; 0 where all unions are empty."""
+        return float(100.0 * self.intersections.sum() / max(int(self.unions.sum()), 1))
+
+    def part(self, mask: NDArray[np.bool_]) -> "PixelCounts":
+        """Those of the expressions that `mask`, bool [E], chooses."""
+        return PixelCounts(
+            image_ids=self.image_ids[mask], intersections=self.intersections[mask], unions=self.unions[mask]
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCounts:

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
@@ -86,6 +88,19 @@ def pixel_counts(
     return {split: of_split.counts.pixels for split, of_split in measured.by_split.items()}
 
 
+def counts_by_part(measured: MeasuredRun, parts: Sequence[str] = ()) -> dict[str, PixelCounts]:
+    """The counts of each evaluation split; of `parts`, names of `subsets`, where some are given: "val smallest 5%" ->
+    those of its expressions, where it has any."""
+    found: dict[str, PixelCounts] = {}
+    for split, kept in measured.by_split.items():
+        if not parts:
+            found[split] = kept.counts.pixels
+            continue
+        masks = _subsets(measured, split, kept)
+        found |= {f"{split} {part}": kept.counts.pixels.part(masks[part]) for part in parts if part in masks}
+    return found
+
+
 def _scores(measured: MeasuredRun, kept: Mapping[str, KeptSplit]) -> RunScores:
     config, dataset = measured.target.config, measured.target.dataset
     order: Sequence[str] = [*dataset.spec.evaluation, *sorted(kept)]
@@ -104,8 +119,7 @@ def _scores(measured: MeasuredRun, kept: Mapping[str, KeptSplit]) -> RunScores:
 
 
 def _split_values(measured: MeasuredRun, split: str, kept: KeptSplit) -> dict[str, Any]:
-    meaningless = [ref.ref_id for ref in measured.target.dataset.refs_of(split) if not ref.ann_ids]
-    of_subsets = subsets(kept.counts.ref_ids, kept.counts.areas, measured.target.texts(split), meaningless)
+    of_subsets = _subsets(measured, split, kept)
     values = split_scores(kept.counts.pixels, of_subsets)
     generalized = generalized_values(kept.counts, measured.target.dataset.refs_of(split))
     if generalized is not None:
@@ -117,3 +131,8 @@ def _split_values(measured: MeasuredRun, split: str, kept: KeptSplit) -> dict[st
         "dropped_refs": len(measured.target.dataset.problems.lost(split)),
         "cut_expressions": kept.num_cut,
     }
+
+
+def _subsets(measured: MeasuredRun, split: str, kept: KeptSplit) -> dict[str, NDArray[np.bool_]]:
+    meaningless = [ref.ref_id for ref in measured.target.dataset.refs_of(split) if not ref.ann_ids]
+    return subsets(kept.counts.ref_ids, kept.counts.areas, measured.target.texts(split), meaningless)

@@ -37,8 +37,8 @@ class Row:
 
     settings: of `TrainConfig`, those of `match`, `views` and `group` as mappings; `recipe` too, a name of
     `train_recipe`. mutual: likewise, of mutual learning alone: the burn-in is that of the row without them. only: data
-    set -> settings on it alone. published: the row of the study's published table, None for what is not in it. remark:
-    a sentence below the table, without its full stop.
+    set -> settings on it alone. published: what the row is called in the published table, None where it is in none;
+    table: that table, None for the study's. remark: a sentence below the table, without its full stop.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Row:
     mutual: Mapping[str, Any] = field(default_factory=dict)
     only: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     published: str | None = None
+    table: str | None = None
     remark: str | None = None
 
 

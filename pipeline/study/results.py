@@ -60,6 +60,15 @@ class Gain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The paper's numbers on another data set, beside a table of one that is not in the paper: what they are ("paper:
+    RefCOCO 1% val"), and row -> number, None where the paper has none."""
+
+    title: str
+    rows: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class SplitTable:
     """A study's table on one data set: row -> a cell for each of `columns` ("5% val", "val smallest 5%"); `gains`
     likewise, {} where the study has no row `against`. remarks: what a reader must know, a sentence each without its
@@ -70,6 +79,7 @@ class SplitTable:
     rows: Mapping[str, tuple[Cell, ...]]
     against: str | None
     gains: Mapping[str, tuple[Gain, ...]]
+    reference: Reference | None = None
     remarks: tuple[str, ...] = ()
 
 

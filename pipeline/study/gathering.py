@@ -1,0 +1,149 @@
+"""From finished runs to a study's tables: scores over seeds, intervals, gains, the paper's numbers beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from semires.pipeline.reporting.published import published
+from semires.pipeline.reporting.tables import TITLES
+from semires.pipeline.scoring.bootstrap import PERCENTILES, resampled_oiou
+from semires.pipeline.scoring.counts import PixelCounts
+from semires.pipeline.study.description import Row, Study
+from semires.pipeline.study.results import Cell, Gain, Reference, SplitTable, StudyRun
+from semires.stages.data.splits import spec_of
+
+REFERENCE, REFERENCE_SHARE = "refcoco", 0.01
+"""Where the paper's numbers come from that stand beside a data set that it does not have: its ablations' own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRun:
+    """A finished run and what it is measured by: column without its share ("val", "val smallest 5%") -> counts."""
+
+    run: StudyRun
+    counts: Mapping[str, PixelCounts]
+
+
+Key = tuple[str, float, str]  # row, share, part of the data set
+
+
+def split_table(
+    study: Study, split: str, shares: Mapping[str, Sequence[float]], runs: Sequence[ScoredRun]
+) -> SplitTable:
+    """The study's table on one data set. shares: row -> the shares that it has there, one of each group of columns."""
+    groups = max(map(len, shares.values()))
+    named = study.shares.get(split, ())
+    parts = _parts(study, split, runs)
+    columns = tuple(
+        f"{named[group] * 100:g}% {part}" if group < len(named) else part for group in range(groups) for part in parts
+    )
+    counts: dict[Key, dict[int, PixelCounts]] = {}
+    for scored in sorted(runs, key=lambda scored: scored.run.seed):
+        for part, found in scored.counts.items():
+            counts.setdefault((scored.run.row, scored.run.share, part), {})[scored.run.seed] = found
+    cells: dict[str, list[Cell]] = {row.name: [] for row in study.rows}
+    gains: dict[str, list[Gain]] = {row.name: [] for row in study.rows if row.name != study.against}
+    for group in range(groups):
+        for part in parts:
+            keys = {
+                row.name: (row.name, shares[row.name][group], part)
+                for row in study.rows
+                if group < len(shares[row.name])
+            }
+            resampled = _resampled(keys, counts, study.against)
+            for row in study.rows:
+                key = keys.get(row.name)
+                paper = None if key is None else _published(study, row, split, key[1], part)
+                of_row = {} if key is None else counts.get(key, {})
+                cells[row.name].append(
+                    Cell(
+                        measured=tuple(found.oiou for found in of_row.values()),
+                        interval=resampled[row.name][0] if row.name in resampled else None,
+                        published=paper,
+                    )
+                )
+                if study.against is None or row.name == study.against:
+                    continue
+                base = keys.get(study.against)
+                theirs = {} if base is None else counts.get(base, {})
+                both = of_row.keys() & theirs.keys()
+                against = next(other for other in study.rows if other.name == study.against)
+                of_base = None if base is None else _published(study, against, split, base[1], part)
+                gains[row.name].append(
+                    Gain(
+                        mean=float(np.mean([of_row[seed].oiou - theirs[seed].oiou for seed in both])) if both else None,
+                        interval=resampled[row.name][1] if row.name in resampled else None,
+                        published=None if paper is None or of_base is None else round(paper - of_base, 2),
+                    )
+                )
+    dropped = max((scored.run.scores.dropped_refs or 0 for scored in runs), default=0)
+    measured = {row.name for row in study.rows if any(cell.measured for cell in cells[row.name])}
+    remarks = [row.remark for row in study.rows if row.remark is not None and row.name in measured]
+    if dropped:
+        remarks.append(f"Without {dropped} refs of the data set that were dropped on loading")
+    return SplitTable(
+        split=split,
+        columns=columns,
+        rows={name: tuple(found) for name, found in cells.items()},
+        against=study.against,
+        gains={} if study.against is None else {name: tuple(found) for name, found in gains.items()},
+        reference=_reference(study, split, shares, parts[0]) if parts else None,
+        remarks=tuple(remarks),
+    )
+
+
+def _parts(study: Study, split: str, runs: Sequence[ScoredRun]) -> tuple[str, ...]:
+    """The columns of a share: evaluation splits, or parts of them. Those of own data are what was measured."""
+    evaluation = spec_of(split).evaluation or tuple(
+        dict.fromkeys(name for scored in runs for name in scored.run.scores.by_split)
+    )
+    if not study.subsets:
+        return evaluation
+    return tuple(f"{name} {subset}" for subset in study.subsets for name in evaluation)
+
+
+def _resampled(
+    keys: Mapping[str, Key], counts: Mapping[Key, Mapping[int, PixelCounts]], against: str | None
+) -> dict[str, tuple[tuple[float, float], tuple[float, float] | None]]:
+    """Row -> its interval, and that of its gain. Rows of the same seeds are drawn together."""
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for name, key in keys.items():
+        if key in counts:
+            by_seeds.setdefault(tuple(counts[key]), []).append(name)
+    found: dict[str, tuple[tuple[float, float], tuple[float, float] | None]] = {}
+    for seeds, names in by_seeds.items():
+        base = keys.get(against) if against is not None else None
+        has_base = base is not None and set(seeds) <= counts.get(base, {}).keys()
+        drawn = [*names, *([against] if has_base and against is not None and against not in names else [])]
+        oiou = resampled_oiou([[counts[keys[name]][seed] for seed in seeds] for name in drawn])
+        for row, name in enumerate(names):
+            of_gain = oiou[row] - oiou[drawn.index(against)] if has_base and against is not None else None
+            found[name] = _interval(oiou[row]), None if of_gain is None else _interval(of_gain)
+    return found
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(values, PERCENTILES).tolist()
+    return low, high
+
+
+def _published(study: Study, row: Row, split: str, share: float, part: str) -> float | None:
+    table = row.table or study.table
+    return None if table is None or row.published is None else published(table, split, row.published, share, part)
+
+
+def _reference(study: Study, split: str, shares: Mapping[str, Sequence[float]], part: str) -> Reference | None:
+    """The paper's numbers on RefCOCO for a data set that the paper does not have."""
+    if study.table is None or any(
+        _published(study, row, split, share, part) is not None for row in study.rows for share in shares[row.name]
+    ):
+        return None
+    rows = {
+        row.name: _published(study, row, REFERENCE, row.settings.get("labeled", REFERENCE_SHARE), part)
+        for row in study.rows
+    }
+    if all(number is None for number in rows.values()):
+        return None
+    is_one = not any("labeled" in row.settings for row in study.rows)
+    return Reference(title=f"paper: {TITLES[REFERENCE]}{f' {REFERENCE_SHARE:.0%}' if is_one else ''} {part}", rows=rows)
