@@ -34,6 +34,7 @@ PUBLIC_IOM: dict[str, Any] = {"lambda_sup": 10.0, "patience": None}
 PUBLIC_CPI: dict[str, Any] = {"lambda_sup": 1.0, "patience": 5}
 PUBLIC_ALPHA = 0.9996
 
+
 def train_recipe(split: str, name: str = "paper", *, strategy: Strategy | None = None) -> TrainConfig:
     """Settings that `semires train` starts from: the paper's, or those measured for RefShapes on two CPU cores.
 

@@ -29,10 +29,24 @@ those of finished runs stay. `test_address__stays` fails where a new setting is 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """A run: all its settings, and the one that it starts from (None of a supervised run)."""
+    """A run: all its settings, and the one that it starts from (None of a supervised run).
+
+    files: setting -> sha256 of the file that it names, which may be edited, and lie at many paths.
+    """
 
     config: TrainConfig
     burn_in: "RunSpec | None" = None
+    files: tuple[tuple[str, str | None], ...] = ()
+
+    @classmethod
+    def of(cls, config: TrainConfig, burn_in: "RunSpec | None" = None) -> "RunSpec":
+        """The run of `config` with the files that it names as they are now."""
+        files = []
+        if is_own_data(config.split):
+            files.append(("split", _sha256(own_path(config.split))))
+        if config.labeled_list is not None:
+            files.append(("labeled_list", _sha256(Path(config.labeled_list))))
+        return cls(config=config, burn_in=burn_in, files=tuple(files))
 
     @property
     def address(self) -> str:
@@ -46,10 +60,7 @@ class RunSpec:
         values = self.config.to_dict()
         decides = {name: value for name, value in values.items() if name not in FREE}
         decides = {name: value for name, value in decides.items() if (name, value) not in YOUNGER.items()}
-        if is_own_data(self.config.split):  # by its content: many paths lead to a file, and a file is edited
-            decides["split"] = [plain_name(self.config.split), _sha256(own_path(self.config.split))]
-        if self.config.labeled_list is not None:
-            decides["labeled_list"] = _sha256(Path(self.config.labeled_list))
+        decides |= dict(self.files)
         if self.burn_in is not None:
             decides["burn_in"] = self.burn_in._digest()
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -116,15 +127,15 @@ def _spec(
         study.settings, {} if share is None else {"labeled": share}, row.settings, row.only.get(split, {})
     )
     recipe = settings.pop("recipe", "paper")
-    strategy = settings.get("match", {}).get("strategy")
+    match = settings.get("match")
+    strategy = match.get("strategy") if isinstance(match, Mapping) else None  # of which the public code has two scripts
     start = dataclasses.replace(train_recipe(split, recipe, strategy=strategy), seed=seed)
     config = with_settings(start, _merged(settings, changes), where).resolved(device)
     if config.method == "supervised":
         if row.mutual:
             raise InputError(f"{where}: mutual: expected a method with mutual learning, found supervised; remove it")
-        return RunSpec(config=config.burn_in())
-    burn_in = RunSpec(config=config.burn_in())
-    return RunSpec(config=with_settings(config, row.mutual, f"{where}, mutual"), burn_in=burn_in)
+        return RunSpec.of(config.burn_in())
+    return RunSpec.of(with_settings(config, row.mutual, f"{where}, mutual"), RunSpec.of(config.burn_in()))
 
 
 def with_settings(config: TrainConfig, settings: Mapping[str, Any], where: str) -> TrainConfig:

@@ -16,7 +16,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.pipeline import cli
-from semires.pipeline.running import side_by_side
+from semires.pipeline.running import launching
 from semires.stages.data.images import image_id_of
 from semires.stages.data.splits import SPLITS
 
@@ -26,8 +26,8 @@ HEIGHT, WIDTH = 24, 32
 @pytest.fixture
 def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let processes side by side share one import of torch and all else, which takes seconds in each."""
-    multiprocessing.set_forkserver_preload(["semires.pipeline.running.side_by_side"])
-    monkeypatch.setattr(side_by_side, "CONTEXT", multiprocessing.get_context("forkserver"))
+    multiprocessing.set_forkserver_preload(["semires.pipeline.running.launching"])
+    monkeypatch.setattr(launching, "CONTEXT", multiprocessing.get_context("forkserver"))
 
 
 class Finished(NamedTuple):
