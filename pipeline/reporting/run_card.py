@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,18 @@ def train_command(config: TrainConfig, options: Collection[str]) -> tuple[str, d
     return shlex.join(command), others
 
 
+def environment_line(environment: Mapping[str, Any]) -> str:
+    """An entry of a run's `environment.json` in a line, without a full stop: versions, commit, device, processes."""
+    semires, device = environment["semires"], environment["cuda"] or environment["cpu"]
+    parts = [f"semires {semires['version'] or 'of no known version'}"]
+    if semires["commit"] is not None:
+        parts.append(f"commit {semires['commit']}{' with changes' if semires['is_changed'] else ''}")
+    parts.append(f"Python {environment['python']}")
+    parts += [f"{name} {version}" for name, version in environment["packages"].items() if version is not None]
+    num = environment["processes"]
+    return f"{', '.join(parts)}, on {device['name']}{f', {num} processes' if num > 1 else ''}"
+
+
 def _measured(run: Path, title: str, config: TrainConfig, result: dict[str, Any]) -> str:
     choice = (
         f"In training: {result['val_oiou']:.2f}% oIoU on val, the best of the evaluations. It chose these weights, so "
@@ -137,4 +149,6 @@ def _made(folder: RunFolder, config: TrainConfig, options: Collection[str], resu
         "settings:"
     )
     lines.append(f"```json\n{json.dumps(config.to_dict(), indent=1)}\n```")
+    if environments := folder.read_environments():
+        lines.append(f"Trained with {'; then with '.join(map(environment_line, environments))}.")
     return "\n\n".join(lines)

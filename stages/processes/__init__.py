@@ -1,1 +1,1 @@
-"""What both stages need of the operating system and of torchrun: signals, locks, processes that work as one."""
+"""What both stages need of the operating system and of torchrun: signals, locks, processes as one, the machine."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -12,9 +13,11 @@ import torch
 from semires.cache.reader import CandidateStore
 from semires.cache.views import CandidateView
 from semires.stages.data.errors import InputError
+from semires.stages.data.fingerprint import SplitFingerprint
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
 from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.data.splits import is_own_data, is_same_split, own_path
+from semires.stages.processes.environment import environment_of
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import WHICH_IMAGES, TrainConfig
@@ -58,6 +61,7 @@ def train_run(
         result = ranks.first(lambda: _begin(held, folder, config, _image_ids(labeled), sources))
         if result is not None:
             return result
+        ranks.first(lambda: _record_environment(folder, config, dataset, device, ranks.world_size, say))
         if config.method != "supervised" and burn_in is None:
             burn_in = path / "burn-in"
             train_run(
@@ -141,6 +145,25 @@ def _begin(
         held.enter_context(folder_lock(folder.path, what="training"))
     folder.start(config, labeled_images, sources)
     return folder.read_result() if folder.is_finished else None
+
+
+def _record_environment(
+    folder: RunFolder,
+    config: TrainConfig,
+    dataset: ReferDataset,
+    device: torch.device,
+    num_processes: int,
+    say: Say | None,
+) -> None:
+    """Write down what the run is trained with, the data set as it is now included: what a run goes on with may differ
+    and is no reason to refuse it, but it is said and kept."""
+    texts = {"train": config.text, "val": config.eval_text}
+    data = {split: asdict(SplitFingerprint.of(dataset, split, text)) for split, text in texts.items()}
+    begun = next((found["data"] for found in folder.read_environments()), data)
+    others = [split for split in data if data[split] != begun[split]]
+    if others and say is not None:
+        say(f"{folder.path} goes on with other data than it was begun with ({', '.join(others)}): see environment.json")
+    folder.add_environment(environment_of(device, num_processes) | {"data": data})
 
 
 def check_run(

@@ -2,6 +2,7 @@
 
 config.json         the resolved settings
 labeled_images.json the labeled image ids
+environment.json    what it was begun with, and gone on with: machine, versions, commit, what the data set was
 sources.json        the candidate store and the burn-in that the run reads, not of a supervised run; own data's file
 metrics.jsonl       a line an evaluation
 state-<step>.pt     what is needed to go on after an interruption, with its sha256; gone once the run is finished
@@ -114,6 +115,21 @@ class RunFolder:
         """What `start` was told of the run's sources, {} where it was told nothing."""
         sources: dict[str, dict[str, Any]] = self._read_json("sources.json") if self._has("sources.json") else {}
         return sources
+
+    def add_environment(self, environment: Mapping[str, Any]) -> None:
+        """Record what the run computes with (`environment_of`, plain values) from now on, unless it did before; when it
+        "started" makes no difference."""
+        known = self.read_environments()
+        if all({**found, "started": None} != {**environment, "started": None} for found in known):
+            self._write_json("environment.json", [*known, dict(environment)])
+
+    def read_environments(self) -> list[dict[str, Any]]:
+        """What the run was begun with, and every other environment that it went on with, in order; [] of runs older
+        than this record."""
+        environments: list[dict[str, Any]] = (
+            self._read_json("environment.json") if self._has("environment.json") else []
+        )
+        return environments
 
     def best_sha256(self) -> str:
         """Hexadecimal sha256 of the best weights; InputError where there are none."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 
 from rich.table import Table
 
@@ -25,7 +22,7 @@ class Bench:
     """
 
     title: str
-    machine: dict[str, str | int]
+    machine: dict[str, str | int | None]
     rows: list[dict[str, Cell]]
     notes: list[str] = field(default_factory=list)
 
@@ -35,17 +32,19 @@ class Bench:
             raise ValueError(f"rows of one benchmark: expected the same columns in each, got {names}")
 
 
-def machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | int | None]:
     """What the figures depend on: CPU, cores this process may use, threads of torch, versions, and the CUDA device."""
     import torch
 
+    from semires.stages.processes.environment import cpu_name, package_versions, usable_cores
+
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
-        "cpu": _cpu_name(),
-        "cores": _usable_cores(),
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "numpy", "numba", "zarr", "numcodecs")},
+        **package_versions(("torch", "numpy", "numba", "zarr", "numcodecs")),
         "cuda_device": cuda,
     }
 
@@ -98,17 +97,3 @@ def _format_cell(value: Cell) -> str:
         # Three significant digits: what a repeated run would agree on, at best.
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else value
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()

@@ -128,3 +128,26 @@ def test_run_card__own_data_by_its_files_name(tmp_path: Path) -> None:
     assert card.title == "LAVT-nano, my.jsonl, SemiRES"
     assert "with masks for 3 train images of my.jsonl." in card.about
     assert f"semires train --split {tmp_path / 'my.jsonl'} --model nano" in card.made
+
+
+def test_run_card__what_it_was_trained_with(run: RunFolder) -> None:
+    assert "Trained with" not in run_card(run.path, OPTIONS).made  # a run from before it was recorded
+    first = {
+        "semires": {"version": "0.1.0", "commit": "ab12", "is_changed": True},
+        "python": "3.11.7",
+        "packages": {"torch": "2.15", "torchvision": None},
+        "cpu": {"name": "some CPU", "cores": 2},
+        "cuda": None,
+        "processes": 1,
+    }
+    second = first | {
+        "semires": {"version": None, "commit": None, "is_changed": None},
+        "cuda": {"name": "some GPU"},
+        "processes": 4,
+    }
+    run.add_environment(first)
+    run.add_environment(second)
+    assert run_card(run.path, OPTIONS).made.endswith(
+        "\n\nTrained with semires 0.1.0, commit ab12 with changes, Python 3.11.7, torch 2.15, on some CPU; then with "
+        "semires of no known version, Python 3.11.7, torch 2.15, on some GPU, 4 processes."
+    )

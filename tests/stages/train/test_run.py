@@ -16,6 +16,7 @@ from semires.cache.schema import Manifest
 from semires.cache.views import build_view
 from semires.cache.writer import StoreWriter
 from semires.stages.data.errors import InputError
+from semires.stages.data.fingerprint import SplitFingerprint
 from semires.stages.data.labeled import draw_labeled_images
 from semires.stages.data.refer import ReferDataset
 from semires.stages.processes.lock import folder_lock
@@ -148,6 +149,35 @@ def test_train_run__each_set_reads_its_text(
         for samples in (data.labeled, data.unlabeled):
             assert torch.equal(samples[0, 0].input_ids, raw) == (text == "raw")
         assert torch.equal(data.val[0, 0].input_ids, raw) == (eval_text == "raw")
+
+
+def test_train_run__records_what_it_is_trained_with(refshapes: ReferDataset, supervised: Path, semires: Path) -> None:
+    (of_semires,) = RunFolder(semires).read_environments()
+    for folder in (supervised, semires / "burn-in"):
+        (found,) = RunFolder(folder).read_environments()
+        assert found | {"started": None} == of_semires | {"started": None}
+    assert of_semires["device"] == "cpu"
+    assert of_semires["data"] == {
+        split: dataclasses.asdict(SplitFingerprint.of(refshapes, split, "raw")) for split in ("train", "val")
+    }
+
+
+def test_train_run__goes_on_with_another_environment_and_other_data(
+    tmp_path: Path, refshapes: ReferDataset, nano_config: NanoConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is a reason to refuse it: both are recorded, and other data are said."""
+    monkeypatch.setattr("semires.stages.train.run.Trainer", lambda config, model, data, *rest, **more: Kept(data))
+    config, path, said = nano_config().burn_in(), tmp_path / "run", list[str]()
+    fewer = copy.copy(refshapes)
+    fewer.refs = tuple(ref for ref in refshapes.refs if ref.split == "train" or ref.ref_id % 2)
+    for dataset, threads in ((refshapes, 1), (refshapes, 1), (refshapes, 2), (refshapes, 1), (fewer, 1)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        train_run(config, dataset, path, CPU, say=said.append)
+    found = RunFolder(path).read_environments()
+    assert [entry["threads"] for entry in found] == [1, 2, 1]
+    assert found[0]["data"] == found[1]["data"]
+    assert found[2]["data"]["val"]["num_refs"] < found[0]["data"]["val"]["num_refs"]
+    assert said == [f"{path} goes on with other data than it was begun with (val): see environment.json"]
 
 
 def test_train_run__labeled_images_are_those_drawn(

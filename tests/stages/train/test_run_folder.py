@@ -36,6 +36,18 @@ def test_start__same_settings_go_on(folder: RunFolder, nano_config: NanoConfig) 
     assert folder.read_metrics() == [{"step": 1}]
 
 
+def test_add_environment__each_that_differs_once_in_order(folder: RunFolder, nano_config: NanoConfig) -> None:
+    folder.start(nano_config(), [3])
+    assert folder.read_environments() == []  # a run from before there was such a record
+    first, second = {"started": "monday", "threads": 1}, {"started": "tuesday", "threads": 2}
+    for environment in (first, {**first, "started": "later"}, second, {**first, "started": "at last"}):
+        folder.add_environment(environment)
+    assert folder.read_environments() == [first, second]
+    (folder.path / "environment.json").write_text("[")
+    with pytest.raises(InputError, match=r"expected JSON in .*environment\.json, found a damaged file"):
+        folder.read_environments()
+
+
 def test_start__other_settings_refused_with_both_values(folder: RunFolder, nano_config: NanoConfig) -> None:
     folder.start(nano_config(alpha=0.9), [3])
     with pytest.raises(InputError, match=r"alpha 0\.9, asked for 0\.8") as caught:
