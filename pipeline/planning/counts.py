@@ -10,7 +10,7 @@ from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
 from semires.stages.data.checking.counts import PUBLISHED
 from semires.stages.data.labeled import draw_labeled_images, load_labeled_images, split_refs
-from semires.stages.data.refer import Ref
+from semires.stages.data.refer import Ref, ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.reading.sampling import image_plan
 
@@ -35,11 +35,12 @@ class RunCounts:
     source: str
 
 
-def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
-    """The counts of a run; None where the data is not here and nothing is published about it."""
+def count_samples(config: TrainConfig, paths: Paths, dataset: ReferDataset | None = None) -> RunCounts | None:
+    """The counts of a run; None where the data is not here and nothing is published about it. dataset: the run's, where
+    it has been read."""
     missing = paths.missing_files(config.split)
     if not missing:
-        return _counted(config, paths)
+        return _counted(config, paths, dataset or read_dataset(paths, config.split))
     published = PUBLISHED.get(config.split)
     if published is None:
         return None
@@ -71,8 +72,7 @@ def count_samples(config: TrainConfig, paths: Paths) -> RunCounts | None:
     )
 
 
-def _counted(config: TrainConfig, paths: Paths) -> RunCounts:
-    dataset = read_dataset(paths, config.split)
+def _counted(config: TrainConfig, paths: Paths, dataset: ReferDataset) -> RunCounts:
     refs = dataset.refs_of("train")
     image_ids = (
         draw_labeled_images(refs, config.labeled, config.labeled_seed)

@@ -117,7 +117,7 @@ def make_plan(
     speed = SHARE_OF_PEAK * peak * 1e12
     on = torch.device(device.type)
     # As many images as the teacher labels at once: torch remembers what it computed of their sizes.
-    share = _share(config, num_gpus)
+    share = share_of(config, num_gpus)
     num_images = min(share.unlabeled or share.labeled, share.at_once)
     forward = plan_forward(config, num_images, on, is_bf16=is_bf16)
     configs = {"mutual": config} if config.method != "supervised" else {}
@@ -125,9 +125,9 @@ def make_plan(
         configs = {"burn-in": config.burn_in(), **configs}
     phases = []
     for name, of_phase in configs.items():
-        share = _share(of_phase, num_gpus)
+        share = share_of(of_phase, num_gpus)
         figures = plan_step(of_phase, share, on, is_bf16=is_bf16)
-        phases.append(_phase(name, of_phase, share, figures, counts, num_gpus, speed, forward.flops))
+        phases.append(plan_phase(name, of_phase, share, figures, counts, num_gpus, speed, forward.flops))
 
     available = device.memory - RESERVE
     fullest = max(phases, key=lambda phase: phase.figures.peak_bytes)
@@ -154,20 +154,23 @@ def make_plan(
         evaluation_flops=forward.flops,
         evaluation_peak=static + gradients + forward.activations,
         counts=counts,
-        disk=_disk(config, phases),
+        disk=plan_disk(phases),
         available=available,
         remedy=remedy,
     )
 
 
-def _share(config: TrainConfig, num_gpus: int) -> Share:
-    """The larger share, where a batch is not shared evenly."""
+def share_of(config: TrainConfig, num_gpus: int, option: str = "--plan-gpus") -> Share:
+    """What one of `num_gpus` processes has of a step: the larger share, where a batch is not shared evenly.
+
+    InputError, about the `option` that asked for so many, where one would have no sample.
+    """
     batches = [config.batch_burn_in, 0]
     if config.method != "supervised":
         batches = [config.batch_labeled, config.batch_unlabeled]
     if not 1 <= num_gpus <= min(batch for batch in batches if batch):
         raise InputError(
-            f"--plan-gpus: expected 1 or more, and a sample of each kind for each, found {num_gpus} for batches of "
+            f"{option}: expected 1 or more, and a sample of each kind for each, found {num_gpus} for batches of "
             f"{' + '.join(str(batch) for batch in batches if batch)}; raise the batches or plan for fewer"
         )
     labeled, unlabeled = (math.ceil(batch / num_gpus) for batch in batches)
@@ -175,7 +178,7 @@ def _share(config: TrainConfig, num_gpus: int) -> Share:
     return Share(labeled=labeled, unlabeled=unlabeled, at_once=min(config.micro_batch or samples, samples))
 
 
-def _phase(
+def plan_phase(
     name: str,
     config: TrainConfig,
     share: Share,
@@ -185,6 +188,8 @@ def _phase(
     speed: float,
     evaluation_flops: int,
 ) -> PhasePlan:
+    """The phase `name`, "burn-in" or "mutual". figures: of a step of `share`; speed: FLOPs a second of one process;
+    evaluation_flops: of an expression."""
     is_burn_in = name == "burn-in"
     batch = config.batch_burn_in if is_burn_in else config.batch_labeled + config.batch_unlabeled
     epochs = config.burn_in_epochs if is_burn_in else config.mutual_epochs
@@ -236,8 +241,8 @@ def _parts(config: TrainConfig) -> list[PartParameters]:
     return parts
 
 
-def _disk(config: TrainConfig, phases: list[PhasePlan]) -> DiskPlan:
-    """What lies in the run's folder; the metrics, a line an evaluation, are too short to count."""
+def plan_disk(phases: list[PhasePlan]) -> DiskPlan:
+    """What lies in the folder of a run of these phases; the metrics, a line an evaluation, are too short to count."""
     largest = max(phases, key=lambda phase: phase.figures.peak["teacher"]).figures.peak
     weights = largest["student"]
     state = weights + largest["teacher"] + largest["optimizer"]

@@ -64,13 +64,13 @@ def phase_table(plan: Plan) -> Table:
     row("operations: teacher", [_flops(phase.figures.flops_teacher) for phase in phases])
     table.add_section()
     for kind, name in _KIND_NAMES.items():
-        row(f"memory: {name}", [_bytes(phase.figures.peak[kind]) for phase in phases])
-    row("memory at the peak", [_bytes(phase.figures.peak_bytes) for phase in phases])
+        row(f"memory: {name}", [size_text(phase.figures.peak[kind]) for phase in phases])
+    row("memory at the peak", [size_text(phase.figures.peak_bytes) for phase in phases])
     table.add_section()
     row("epochs", [str(phase.epochs) for phase in phases])
     row("steps", [_count(phase.steps) for phase in phases])
-    row("a step takes", [_duration(phase.step_seconds) for phase in phases])
-    row("training", [_duration(phase.seconds) for phase in phases])
+    row("a step takes", [duration_text(phase.step_seconds) for phase in phases])
+    row("training", [duration_text(phase.seconds) for phase in phases])
     row("evaluation on val", [_evaluation(phase) for phase in phases])
     return table
 
@@ -83,7 +83,7 @@ def plan_lines(plan: Plan) -> list[str]:
     else:
         assert plan.counts is not None
         flops = sum(phase.flops or 0 for phase in plan.phases)
-        lines.append(f"the run: {_duration(plan.seconds)}, {_flops(flops)}, evaluation included")
+        lines.append(f"the run: {duration_text(plan.seconds)}, {_flops(flops)}, evaluation included")
         lines.append(
             f"samples: {plan.counts.labeled:,} labeled and {plan.counts.unlabeled:,} unlabeled refs, "
             f"{plan.counts.val_expressions:,} expressions of val ({plan.counts.source})"
@@ -94,14 +94,16 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{SHARE_OF_PEAK:.0%} are an assumption, and neither data nor matching nor what GPUs exchange are waited for"
     )
     lines.append(
-        f"evaluation: {_flops(plan.evaluation_flops)} an expression, {_bytes(plan.evaluation_peak)} at the peak with "
-        f"{EVALUATED_AT_ONCE} at once"
+        f"evaluation: {_flops(plan.evaluation_flops)} an expression, {size_text(plan.evaluation_peak)} at the peak "
+        f"with {EVALUATED_AT_ONCE} at once"
     )
     lines.append(
-        f"disk: at most {_bytes(plan.disk.at_most)}: {STATES} states of {_bytes(plan.disk.state)} (two kept, one being "
-        f"written), weights of {_bytes(plan.disk.weights)}; afterwards {_bytes(plan.disk.afterwards)}"
+        f"disk: at most {size_text(plan.disk.at_most)}: {STATES} states of {size_text(plan.disk.state)} (two kept, one "
+        f"being written), weights of {size_text(plan.disk.weights)}; afterwards {size_text(plan.disk.afterwards)}"
     )
-    lines.append(f"not counted, and not measured: {'; '.join(not_counted(plan))}; {_bytes(RESERVE)} are assumed for it")
+    lines.append(
+        f"not counted, and not measured: {'; '.join(not_counted(plan))}; {size_text(RESERVE)} are assumed for it"
+    )
     return lines
 
 
@@ -119,14 +121,16 @@ def not_counted(plan: Plan) -> list[str]:
 
 def memory_line(plan: Plan) -> str:
     """Whether it fits, and if not, what makes it fit."""
-    needed, available = _bytes(plan.highest_peak), f"{_bytes(plan.available)} that the device has for it"
+    needed, available = size_text(plan.highest_peak), f"{size_text(plan.available)} that the device has for it"
     if plan.highest_peak <= plan.available:
         return f"memory: {needed} at the peak fit into the {available}"
     text = f"warning: memory: {needed} at the peak do not fit into the {available}"
     if plan.evaluation_peak > plan.available:
-        return f"{text}; evaluation alone takes {_bytes(plan.evaluation_peak)}: give a smaller --model or --image-size"
+        return (
+            f"{text}; evaluation alone takes {size_text(plan.evaluation_peak)}: give a smaller --model or --image-size"
+        )
     assert plan.remedy is not None
-    options, least = plan.remedy.options or "as it is", _bytes(plan.remedy.peak_bytes)
+    options, least = plan.remedy.options or "as it is", size_text(plan.remedy.peak_bytes)
     if plan.remedy.fits:
         return f"{text}; make it fit with {options}: {least}"
     return (
@@ -151,10 +155,11 @@ def as_json(plan: Plan) -> str:
 def _evaluation(phase: PhasePlan) -> str:
     if phase.evaluations is None:
         return "-"
-    return f"{phase.evaluations} x {_duration((phase.evaluation_seconds or 0.0) / phase.evaluations)}"
+    return f"{phase.evaluations} x {duration_text((phase.evaluation_seconds or 0.0) / phase.evaluations)}"
 
 
-def _bytes(number: int) -> str:
+def size_text(number: int) -> str:
+    """Bytes for a reader: "1.5 GiB", "20 MiB"."""
     gib = number / GIB
     if gib >= 0.1:
         return f"{gib:.1f} GiB" if gib >= 1 else f"{gib:.2f} GiB"
@@ -172,7 +177,8 @@ def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
-def _duration(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
+    """Seconds for a reader: "8.6 days", "50.4 min"; "-" for None."""
     if seconds is None:
         return "-"
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
