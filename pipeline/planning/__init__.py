@@ -1,1 +1,1 @@
-"""What a training run will take, computed beforehand without data, weights or a GPU."""
+"""What a training run, or all runs of a study, will take, computed beforehand without data, weights or a GPU."""

@@ -76,40 +76,42 @@ class Estimator:
             self._estimates[kind] = self._estimate(config, has_burn_in=has_burn_in)
         return self._estimates[kind]
 
+    @property
+    def problems(self) -> list[str]:
+        """Why models cannot be planned, a line each."""
+        return [str(found) for found in self._samples.values() if isinstance(found, InputError)]
+
     def _estimate(self, config: TrainConfig, *, has_burn_in: bool) -> RunEstimate:
         makes_own = config.method != "supervised" and not has_burn_in
         parts = [config.burn_in(), config] if makes_own else [config]
-        shares = [share_of(part, self._gpus_per_run, "--gpus-per-run") for part in parts]
-        samples = [self._sample(part) for part in parts]
-        phases = [
-            None if isinstance(sample, InputError) else self._phase(part, share, sample)
-            for part, share, sample in zip(parts, shares, samples, strict=True)
-        ]
-        times = [self._time(part, phase) for part, phase in zip(parts, phases, strict=True)]
-        seconds = [found for found, _ in times if found is not None]
-        planned = [phase for phase in phases if phase is not None]
-        disk = plan_disk(planned) if len(planned) == len(parts) else None
+        found = [self._part(part) for part in parts]
+        seconds = [seconds for seconds, _, _ in found if seconds is not None]
+        phases = [phase for _, _, phase in found if phase is not None]
+        disk = plan_disk(phases) if len(phases) == len(parts) else None
         return RunEstimate(
             seconds=sum(seconds) if len(seconds) == len(parts) else None,
-            source="; ".join(dict.fromkeys(source for _, source in times)),
+            source="; ".join(dict.fromkeys(source for _, source, _ in found)),
             disk_at_most=None if disk is None else disk.at_most,
             disk_afterwards=None if disk is None else disk.afterwards,
         )
 
-    def _time(self, config: TrainConfig, phase: PhasePlan | None) -> tuple[float | None, str]:
-        """Seconds of one phase, and where they are from."""
+    def _part(self, config: TrainConfig) -> tuple[float | None, str, PhasePlan | None]:
+        """Of the one phase that `config` adds to what it starts from: seconds, where they are from, its plan."""
+        share, sample = share_of(config, self._gpus_per_run, "--gpus-per-run"), self._sample(config)
         num_threads = max(torch.get_num_threads() // self._num_sharing, 1)
         known = self._known.time_of(kind_of(config, self._device), num_threads)
         if known is not None:
-            return known.seconds, "1 finished run" if known.num_runs == 1 else f"{known.num_runs} finished runs"
-        if phase is None:
-            return None, f"{config.model} cannot be planned"
+            source = "1 finished run" if known.num_runs == 1 else f"{known.num_runs} finished runs"
+            phase = None if isinstance(sample, InputError) else self._phase(config, share, sample, None)
+            return known.seconds, source, phase
+        if isinstance(sample, InputError):
+            return None, f"{config.model} cannot be planned", None
+        phase = self._phase(config, share, sample, self._count(config))
         if phase.seconds is None or phase.evaluation_seconds is None:
-            return None, f"the data of {config.split} is not here, and no counts of it are known"
-        return phase.seconds + phase.evaluation_seconds, "operations"
+            return None, f"the data of {config.split} is not here, and no counts of it are known", phase
+        return phase.seconds + phase.evaluation_seconds, "operations", phase
 
-    def _phase(self, config: TrainConfig, share: Share, sample: SampleFigures) -> PhasePlan:
-        """The one phase that `config` adds to what it starts from."""
+    def _phase(self, config: TrainConfig, share: Share, sample: SampleFigures, counts: RunCounts | None) -> PhasePlan:
         is_burn_in, (num_read, _) = config.method == "supervised", teacher_reads(config, share)
         figures = StepFigures(
             peak={
@@ -123,7 +125,7 @@ class Estimator:
         )
         _, peak = self._device.peak(is_bf16=self._is_bf16(config))
         speed = SHARE_OF_PEAK * peak * 1e12 / self._num_sharing
-        name, counts = "burn-in" if is_burn_in else "mutual", self._count(config)
+        name = "burn-in" if is_burn_in else "mutual"
         return plan_phase(name, config, share, figures, counts, self._gpus_per_run, speed, sample.flops_forward)
 
     def _sample(self, config: TrainConfig) -> SampleFigures | InputError:

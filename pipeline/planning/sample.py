@@ -1,7 +1,8 @@
 """What a model computes of one sample, on tensors that hold nothing: enough for runs whose memory nobody asks about.
 
-`plan_step` follows a step of one device with all that it holds. Of LAVT-base this takes 1.9 s of a core, that 4.9 s, 10.2
-for a GPU. The operations are the CPU's: on CUDA the backward pass of attention computes scores again, 0.6% more in all.
+`plan_step` follows a step of one device with all that it holds. Of LAVT-base this takes 1.9 s of a core, that 4.9,
+and 10.2 for a GPU. The operations are those of a CPU: on CUDA the backward pass of attention computes scores again,
+0.6% more in all.
 """
 
 from collections.abc import Iterator

@@ -33,10 +33,10 @@ class KindPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
-    """A study's plan. num_burn_ins: the folders that `num_starting` runs start from. work_seconds: a worker's
-    time for all runs that are not finished; elapsed_seconds: until so many workers are done with them. Both are None where a run's time is not
-    known. disk_at_most, disk_afterwards: bytes of the runs that are not finished, while they train and when all are
-    done; None where a model cannot be planned. notes: what a reader must know, a line each.
+    """A study's plan. num_burn_ins: the folders that `num_starting` runs start from. work_seconds: of all runs that are
+    not finished, added up; elapsed_seconds: until so many workers are done with them. Both are None where a run's time
+    is not known. disk_at_most, disk_afterwards: bytes of the runs that are not finished, while they train and when all
+    are done; None where a model cannot be planned. notes: what a reader must know, a line each.
     """
 
     device: str
@@ -94,7 +94,7 @@ def plan_runs(
         elapsed_seconds=elapsed(pending, seconds, num_workers),
         disk_at_most=at_most,
         disk_afterwards=afterwards,
-        notes=tuple(_notes(known, num_workers if device.type == "cpu" else 1)),
+        notes=(*_notes(known, num_workers if device.type == "cpu" else 1), *estimator.problems),
     )
 
 

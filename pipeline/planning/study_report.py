@@ -50,8 +50,7 @@ def study_lines(plan: StudyPlan) -> list[str]:
     else:
         workers = "one worker" if plan.num_workers == 1 else f"{plan.num_workers} workers"
         lines.append(
-            f"time: {duration_text(plan.elapsed_seconds)} with {workers}; {duration_text(plan.work_seconds)} of a worker's "
-            "time"
+            f"time: {duration_text(plan.elapsed_seconds)} with {workers}, {duration_text(plan.work_seconds)} of work"
         )
     if plan.disk_at_most is None or plan.disk_afterwards is None:
         lines.append("disk: not known, for a model cannot be planned")

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from semires.pipeline.planning import fitting, plan
+from semires.pipeline.planning import estimate, fitting, plan
+from semires.pipeline.planning.sample import SampleFigures
 from semires.pipeline.planning.step import ForwardFigures, Share, StepFigures
 from semires.stages.train.config import TrainConfig
 
@@ -28,3 +29,10 @@ def simple_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "plan_step", step)
     monkeypatch.setattr(fitting, "plan_step", step)
     monkeypatch.setattr(plan, "plan_forward", lambda *_, **__: ForwardFigures(activations=2 * GIB, flops=10**12 // 2))
+
+
+@pytest.fixture
+def simple_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model in place of the one sample that many runs are estimated by."""
+    figures = SampleFigures(flops_student=2 * 10**12, flops_forward=10**12 // 2, weights=GIB, moments=2 * GIB)
+    monkeypatch.setattr(estimate, "plan_sample", lambda config: figures)
