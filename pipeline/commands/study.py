@@ -17,6 +17,7 @@ from semires.pipeline.commands.options import (
     check_folder,
     given,
     make_paths,
+    prepare_file,
     prepare_json,
     unused,
 )
@@ -104,6 +105,13 @@ def run_command(
     launcher: LauncherOption = "local",
     slurm: Slurm = None,
     log_to: LogTo = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print what the runs will take (hours, disk); no data or GPU is needed.")
+    ] = False,
+    plan_device: Annotated[
+        str | None, typer.Option(help="Plan for a GPU by name, such as h100. Default: what is here, measured.")
+    ] = None,
+    plan_json: Annotated[Path | None, typer.Option(help="Write the plan to this file too.")] = None,
 ) -> None:
     """Train what is missing of a study's runs, print its tables beside the paper's numbers; goes on where it stopped.
 
@@ -116,7 +124,7 @@ def run_command(
     from semires.pipeline.running.processes import joined_ranks
     from semires.pipeline.running.stage_runs import choose_device
     from semires.pipeline.study.catalogue import find_study
-    from semires.pipeline.study.command import changed_study, parse_settings, run_study, runs_of
+    from semires.pipeline.study.command import changed_study, parse_settings, plan_study, run_study, runs_of
     from semires.stages.data.errors import InputError
 
     chosen = changed_study(find_study(name, full=full), splits=split, shares=share, num_seeds=seeds)
@@ -134,6 +142,18 @@ def run_command(
         settings=parse_settings(settings or (), "--set") | given(num_workers=num_workers),
         backbones=given(swin=swin, bert=bert),
     )
+    if plan:
+        prepare_file(plan_json, "--plan-json")
+        plan_study(
+            chosen,
+            cell_runs,
+            paths,
+            chosen_device,
+            launch=launch,
+            plan_device=plan_device,
+            write_json_to=plan_json,
+        )
+        return
     with joined_ranks(chosen_device) as ranks:
         if ranks.is_many:
             raise InputError(

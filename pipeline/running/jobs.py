@@ -19,6 +19,7 @@ from semires.pipeline.running.stage_runs import prepare_candidates, train
 from semires.pipeline.running.under_torchrun import train_under_torchrun
 from semires.pipeline.scoring.scores import evaluate_run
 from semires.stages.data.datasets import open_dataset
+from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run_folder import RunFolder
 
@@ -69,17 +70,26 @@ def do_job(job: Job, paths: Paths, device: torch.device, on_progress: OnProgress
                 size = job.config.model_image_size
                 prepare_candidates(paths, dataset, size, paths.store(job.config.split), on_progress)
             else:
-                _train(job, paths, device, on_progress)
+                _train(job, paths, device, on_progress, dataset)
                 evaluate_run(job.folder, paths, device, on_progress, dataset)
         return is_mine
 
 
-def _train(job: TrainJob, paths: Paths, device: torch.device, on_progress: OnProgress) -> None:
+def _train(job: TrainJob, paths: Paths, device: torch.device, on_progress: OnProgress, dataset: ReferDataset) -> None:
     if job.num_processes > 1:
         train_under_torchrun(job.config, paths, job.folder, device, job.num_processes, job.burn_in, job.log_to)
         return
     with _quiet(job.log_to):
-        train(job.config, paths, job.folder, device, on_progress, burn_in=job.burn_in, log_to=job.log_to)
+        train(
+            job.config,
+            paths,
+            job.folder,
+            device,
+            on_progress,
+            burn_in=job.burn_in,
+            log_to=job.log_to,
+            dataset=dataset,
+        )
 
 
 @contextmanager

@@ -121,10 +121,11 @@ def prepare(
     *,
     store: str | Path | None = None,
     burn_in: Path | None = None,
+    dataset: ReferDataset | None = None,
 ) -> tuple[ReferDataset, str | Path | None]:
     """What the run of `config` in the folder `run` needs, made where it is missing: its data set and, for semires, its
-    candidate store. InputError for what `check_run` refuses."""
-    dataset = load_dataset(paths, config.split, on_progress)
+    candidate store. dataset: the former, where it is read already. InputError for what `check_run` refuses."""
+    dataset = dataset or load_dataset(paths, config.split, on_progress)
     require_whole(dataset, paths, ("train", "val"))
     # Before the candidates, which may take hours.
     check_run(config, dataset, run, burn_in)
@@ -151,16 +152,18 @@ def train(
     burn_in: Path | None = None,
     log_to: Sequence[str] = (),
     ranks: Ranks | None = None,
+    dataset: ReferDataset | None = None,
 ) -> dict[str, Any]:
     """Stage two: the run of `config` in the folder `run`, told to the loggers `log_to`; returns its result.
 
-    ranks: the processes that train it together; what is missing the first of them makes.
+    ranks: the processes that train it together; what is missing the first of them makes. dataset: the run's, where it
+    is read already.
     """
     ranks = ranks or Ranks()
     prepared = []
 
     def prepare_once() -> None:
-        prepared.append(prepare(config, paths, run, on_progress, store=store, burn_in=burn_in))
+        prepared.append(prepare(config, paths, run, on_progress, store=store, burn_in=burn_in, dataset=dataset))
 
     ranks.first(prepare_once)
     if not prepared:

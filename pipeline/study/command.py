@@ -4,18 +4,22 @@ import dataclasses
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from semires.pipeline.paths import Paths
+from semires.pipeline.planning.estimate import PlannedRun
+from semires.pipeline.planning.study_plan import plan_runs
+from semires.pipeline.planning.study_report import print_study_plan
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.reporting.tables import as_markdown, as_rich
-from semires.pipeline.running.launchers import LaunchOptions
+from semires.pipeline.running.launchers import CLUSTER_WORKERS, LaunchOptions, workers_here
 from semires.pipeline.study.cells import CellRun, all_specs, study_runs
 from semires.pipeline.study.conducting import conduct
 from semires.pipeline.study.description import Study
-from semires.pipeline.study.folders import run_folder
+from semires.pipeline.study.folders import run_folder, study_folder
 from semires.pipeline.study.results import StudyResult
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.replacing import replace_text
@@ -112,6 +116,48 @@ def run_study(
         replace_text(paths.reports / name, text)
     console.print("written: " + ", ".join(str(paths.reports / name) for name in content), soft_wrap=True)
     return result, is_whole
+
+
+def plan_study(
+    study: Study,
+    runs: tuple[CellRun, ...],
+    paths: Paths,
+    device: torch.device,
+    *,
+    launch: LaunchOptions,
+    plan_device: str | None = None,
+    write_json_to: Path | None = None,
+) -> None:
+    """Print what a study's runs will take; nothing is trained, and no data is needed.
+
+    plan_device: a GPU's name in place of what is here. InputError as of `plan_runs`.
+    """
+    console.print(_about(study, runs, paths), soft_wrap=True)
+    specs = all_specs(runs)
+    num_workers = launch.num_workers
+    if num_workers is None and launch.launcher == "local" and plan_device is None:
+        num_workers = len(workers_here(launch, device, len(specs))[0])
+    elif num_workers is None:
+        num_workers = 1 if launch.launcher == "local" else CLUSTER_WORKERS
+    planned = [
+        PlannedRun(
+            label=label.rpartition(", seed ")[0],
+            config=spec.config,
+            folder=run_folder(paths, spec),
+            burn_in=None if spec.burn_in is None else run_folder(paths, spec.burn_in),
+            is_finished=RunFolder(run_folder(paths, spec)).is_finished,
+        )
+        for spec, label in specs.items()
+    ]
+    plan = plan_runs(
+        planned,
+        paths,
+        plan_device,
+        num_workers=num_workers,
+        gpus_per_run=launch.gpus_per_run,
+        known_runs=[study_folder(paths), paths.runs],
+    )
+    print_study_plan(plan, write_json_to)
 
 
 def _about(study: Study, runs: tuple[CellRun, ...], paths: Paths) -> str:
