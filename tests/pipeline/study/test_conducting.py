@@ -1,0 +1,131 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from semires.cache.reader import CandidateStore
+from semires.pipeline.paths import Paths
+from semires.pipeline.running import launchers
+from semires.pipeline.running.jobs import Job
+from semires.pipeline.running.launchers import LaunchOptions
+from semires.pipeline.running.launching import Ended
+from semires.pipeline.study.cells import study_runs
+from semires.pipeline.study.conducting import conduct
+from semires.pipeline.study.description import Study
+from semires.pipeline.study.folders import run_folder
+from semires.stages.train.run_folder import RunFolder
+
+CPU = torch.device("cpu")
+
+
+def ignore(what: str, done: int, total: int, note: str = "") -> None:
+    pass
+
+
+@pytest.mark.usefixtures("quick_processes")
+def test_conduct__runs_of_two_studies_are_trained_once(
+    tiny_paths: Paths, tiny_study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The candidates are made first, methods go side by side from one burn-in, and a second call trains nothing."""
+    shutil.rmtree(tiny_paths.store("refshapes"))
+    runs, seen = study_runs(tiny_study, CPU), list[tuple[str, str]]()
+    found = conduct(
+        tiny_study,
+        runs,
+        tiny_paths,
+        CPU,
+        lambda what, done, total, note="": seen.append((what, note)),
+        launch=LaunchOptions(num_workers=2),
+        log_to=["tensorboard"],
+    )
+    assert len(CandidateStore(tiny_paths.store("refshapes"))) == 12
+    assert {what for what, _ in seen} == {"runs", "worker 1", "worker 2", "drawing RefShapes"}
+    assert any(note.startswith("candidates of refshapes at 96x96: candidate masks") for _, note in seen)
+    assert any(note.startswith("SEMIRES, refshapes 25%, seed 0: semires") for _, note in seen)
+    assert (found.not_measured, len(found.runs)) == ((), 4)
+    for run in found.runs:
+        scores = json.loads((run.folder / "scores.json").read_text())["by_split"]
+        assert found.tables[0].rows[run.row][0].measured == pytest.approx((scores["val"]["oiou"],))
+        assert len(list((run.folder / "tensorboard").iterdir())) == 1
+        assert not (run.folder / "burn-in").exists()
+        assert not (run.folder / "claim.json").exists()
+    assert {run.burn_in for run in found.runs} == {None, found.runs[0].folder}
+
+    finished = {path: path.stat().st_mtime_ns for path in tiny_paths.runs.rglob("*") if path.is_file()}
+    other = dataclasses.replace(tiny_study, name="other", rows=tiny_study.rows[2:3], against=None)
+    capsys.readouterr()
+    again = conduct(other, study_runs(other, CPU), tiny_paths, CPU, ignore)
+    assert again.tables[0].rows == {"SEMIRES": found.tables[0].rows["SEMIRES"]}
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert capsys.readouterr().out == ""
+
+
+class Recorder:
+    """A launcher that finishes runs without training, but for those whose label begins with `broken`."""
+
+    num_workers = 1
+
+    def __init__(self, broken: str) -> None:
+        self.broken = broken
+        self.jobs: list[Job] = []
+
+    def start(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def ended(self, seconds: float) -> list[Ended]:
+        job = self.jobs[-1]
+        failure = OSError(5, "Input/output error", str(job.folder)) if job.label.startswith(self.broken) else None
+        if failure is None and hasattr(job, "burn_in"):
+            folder = RunFolder(job.folder)
+            folder.start(job.config, [1])
+            folder.finish({"val_oiou": 50.0})
+        return [Ended(job=job, failure=failure)]
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("broken", "trained", "failed"),
+    [("SEMIRES-CC", 3, ["SEMIRES-CC"]), ("SUPERVISED", 0, ["SUPERVISED"]), ("nothing", 4, [])],
+)
+def test_conduct__a_run_that_fails_hides_no_finished_one(
+    tiny_paths: Paths,
+    tiny_study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+    trained: int,
+    failed: list[str],
+) -> None:
+    recorder, scored = Recorder(broken), list[Any]()
+
+    def make_launcher(*arguments: Any) -> Recorder:
+        return recorder
+
+    def score(run: Any, *rest: Any) -> Any:
+        scored.append(run.row.name)
+        raise OSError("not a model")
+
+    monkeypatch.setattr("semires.pipeline.study.conducting.make_launcher", make_launcher)
+    monkeypatch.setattr("semires.pipeline.study.conducting._scored", score)
+    runs = study_runs(tiny_study, CPU)
+    found = conduct(tiny_study, runs, tiny_paths, CPU, ignore)
+    assert len(scored) == trained
+    assert sum(RunFolder(run_folder(tiny_paths, run.spec)).is_finished for run in runs) == trained
+    named = [line for line in found.not_measured if "Input/output error" in line]
+    assert [line.split(",")[0] for line in named] == failed
+    assert sum("not a model" in line for line in found.not_measured) == trained
+
+
+def test_conduct__nothing_is_launched_for_what_cannot_be_trained(
+    tiny_paths: Paths, monkeypatch: pytest.MonkeyPatch, write_refer: Callable[..., Any], tiny_study: Study
+) -> None:
+    monkeypatch.setattr(launchers, "LocalLauncher", None)
+    study = dataclasses.replace(tiny_study, splits=("refcocog",), shares={})
+    found = conduct(study, study_runs(study, CPU), tiny_paths, CPU, ignore)
+    assert (found.tables, found.runs) == ((), ())
+    assert found.not_measured[0].startswith("refcocog: missing ")
