@@ -14,13 +14,13 @@ from semires.pipeline.planning.estimate import PlannedRun
 from semires.pipeline.planning.study_plan import plan_runs
 from semires.pipeline.planning.study_report import print_study_plan
 from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.reporting.tables import as_markdown, as_rich
 from semires.pipeline.running.launchers import CLUSTER_WORKERS, LaunchOptions, workers_here
 from semires.pipeline.study.cells import CellRun, all_specs, study_runs
 from semires.pipeline.study.conducting import conduct
 from semires.pipeline.study.description import Study
 from semires.pipeline.study.folders import run_folder, study_folder
 from semires.pipeline.study.results import StudyResult
+from semires.pipeline.study.tables import as_markdown, as_rich
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.replacing import replace_text
 from semires.stages.train.run_folder import RunFolder
