@@ -1,6 +1,5 @@
 """The command line from the outside: what each command prints, leaves and refuses."""
 
-import dataclasses
 import json
 import os
 import re
@@ -18,8 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from semires.cache.reader import CandidateStore
-from semires.pipeline import cli, datasets, table1
-from semires.pipeline.recipes import TABLE1_METHODS, train_recipe
+from semires.pipeline import cli, datasets
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
@@ -167,9 +165,13 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("figure", "nowhere"), ("expected a run of `semires train`", "nowhere")),
     (("predict", "nowhere.jpg", "left girl", "--run", "run"), ("nowhere.jpg: expected an image file, found none",)),
     (("table1", "--split", "nonsense"), ("--split", "'nonsense'")),
-    (("table1", "--split", "refcocog-google"), ("--split", "'refcocog-google'")),
+    (("study", "tabel1"), ("expected a study (figure6, ", "found 'tabel1'")),
+    (("study", "mine.toml"), ("expected a study, found no file mine.toml",)),
+    (("study", "table1", "--launcher", "magic"), ("--launcher: expected one of local, slurm", "'magic'")),
+    (("study", "table1", "--set", "colour=1"), ("table1, row 'Supervised': expected a setting", "'colour'")),
+    (("study", "table1", "--slurm", "partition=gpu"), ("--slurm: expected --launcher slurm",)),
     (("table1", "--log-to", "tensorboard,csv"), ("--log-to", "found 'csv'")),
-    (("table1", "--split", "refshapes", "--share", 2), ("--labeled", "2")),
+    (("table1", "--split", "refshapes", "--share", 2), ("table1: shares: expected", "2.0")),
     (("cache", "info", "nowhere.zarr"), ("nowhere.zarr",)),
     (("cache", "view", "nowhere.zarr"), ("nowhere.zarr",)),
 ]
@@ -456,8 +458,8 @@ def test_train__a_name_that_is_taken(
     assert_refused(semires(*arguments[:-4], *shared, "--labeled", 0.5, "--name", "three"), "--burn-in", "labeled 0.5")
 
 
-@pytest.mark.usefixtures("small_refshapes")
-def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_refshapes", "quick_processes")
+def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path) -> None:
     def run(*arguments: object) -> list[str]:
         finished = semires(*arguments)
         assert finished.code == 0, finished.err
@@ -479,7 +481,7 @@ def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, mo
     assert lines[0] == "training on refshapes: RefCOCO's data is not in data"
     assert lines[-1].endswith("next: semires evaluate runs/mine")
     assert {path.name for path in (tmp_path / "runs" / "mine").iterdir()} == {
-        *("config.json", "labeled_images.json", "sources.json", "metrics.jsonl"),
+        *("config.json", "environment.json", "labeled_images.json", "sources.json", "metrics.jsonl"),
         *("best.safetensors", "result.json", "burn-in", ".lock"),
     }
 
@@ -498,16 +500,13 @@ def test_whole_way__from_nothing_to_table_1(semires: Semires, tmp_path: Path, mo
     with Image.open(tmp_path / "reports" / "refinement.png") as picture:
         assert picture.width > picture.height > 200
 
-    def recipe(split: str) -> TrainConfig:
-        return dataclasses.replace(train_recipe(split), burn_in_epochs=1, mutual_epochs=1, num_evaluations=1)
-
-    monkeypatch.setattr(table1, "train_recipe", recipe)
-    lines = run("table1", "--share", 0.25)
+    few = [("--set", f"{name}=1") for name in ("burn_in_epochs", "mutual_epochs", "num_evaluations")]
+    lines = run("study", "table1", "--share", 0.25, *(word for option in few for word in option))
     for split in ("refcoco", "refcoco+", "refcocog"):
         assert any(line.startswith(f"not measured: {split}: missing data/{split}/") for line in lines)
     assert lines[-1] == "written: reports/table1.md, reports/table1.json"
     text = (tmp_path / "reports" / "table1.md").read_text()
-    assert "| method | 25% val | 25% testA | 25% testB |" in text
+    assert "|  | 25% val | 25% testA | 25% testB | paper: RefCOCO 1% val |" in text
     assert "## RefShapes" in text
     content = json.loads((tmp_path / "reports" / "table1.json").read_text())
-    assert [run["scores"]["method"] for run in content["runs"]] == list(TABLE1_METHODS)
+    assert [run["row"] for run in content["runs"]] == ["Supervised", "Baseline", "SemiRES", "SemiRES-CC"]

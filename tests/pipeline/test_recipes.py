@@ -2,8 +2,7 @@ import dataclasses
 
 import pytest
 
-from semires.pipeline.recipes import TABLE1_SHARES, generator_settings, train_recipe
-from semires.pipeline.reporting.published import published_numbers
+from semires.pipeline.recipes import generator_settings, train_recipe
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
@@ -19,7 +18,7 @@ def test_train_recipe__the_papers(split: str) -> None:
 
 def test_train_recipe__refshapes_is_small_but_the_same_method() -> None:
     recipe, paper = train_recipe("refshapes"), TrainConfig()
-    assert (recipe.split, recipe.model, recipe.labeled) == ("refshapes", "nano", TABLE1_SHARES["refshapes"][0])
+    assert (recipe.split, recipe.model, recipe.labeled) == ("refshapes", "nano", 0.05)
     for name in ("method", "match", "pwa", "class_weights", "lambda_sup"):
         assert getattr(recipe, name) == getattr(paper, name)
 
@@ -75,16 +74,6 @@ def test_train_recipe__refshapes_is_trained_as_its_numbers_were_measured() -> No
 def test_train_recipe__unknown_split() -> None:
     with pytest.raises(InputError, match=r"--split: expected one of refcoco, .*found 'refcoco2'"):
         train_recipe("refcoco2")
-
-
-def test_table1_shares__those_published() -> None:
-    shares: dict[tuple[str, str], list[float]] = {}
-    for numbers in published_numbers():
-        if numbers.table == "Table 1":
-            shares.setdefault((numbers.split, numbers.row), []).append(numbers.share)
-    assert set(TABLE1_SHARES) == {*(split for split, _ in shares), "refshapes"}
-    for (split, _), of_row in shares.items():
-        assert tuple(of_row) == TABLE1_SHARES[split]
 
 
 def test_generator_settings__sams_own_but_for_the_tiny_one() -> None:
