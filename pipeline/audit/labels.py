@@ -8,7 +8,7 @@ Axes: R refs.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semires.cache.views import CandidateView
 from semires.pipeline.audit.label_counts import LabelCounts, LabelScores, label_scores
 from semires.pipeline.audit.refinements import Refinement, most_expressions, refined_labels, refinements
-from semires.pipeline.datasets import load_dataset, require_whole
+from semires.pipeline.audit.unlabeled import kind_groups, open_unlabeled, size_groups, size_limits, whole_images
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
-from semires.pipeline.running.stage_runs import lacks_candidates, prepare_candidates
-from semires.stages.data.errors import InputError
-from semires.stages.data.labeled import split_refs
-from semires.stages.data.refer import Ref, ReferDataset
-from semires.stages.data.refshapes.shapes import CATEGORIES
 from semires.stages.train.engine.precision import Precision, autocast
 from semires.stages.train.evaluation import BATCH_SIZE
 from semires.stages.train.labels.group_labels import expression_probs
 from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.reading.loading import Loader
-from semires.stages.train.reading.samples import RefSamples
-from semires.stages.train.run import check_candidates
+from semires.stages.train.reading.samples import Batch, RefSamples
 from semires.stages.train.run_folder import RunFolder
 from semires.stages.train.views import plain_view
-
-SIZES = ("small", "medium", "large")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,81 +95,43 @@ def study_labels(
     with masks, or the store lacks an image of one. Refs without a mask are not measured; on images of others they
     compete with these as in training.
     """
-    folder = RunFolder(run)
-    config, model = folder.load_model()
-    if not folder.is_finished:
-        raise InputError(f"expected a finished run, found one in {run} that is not: type its `semires train` again")
-    size = model.image_size
-    dataset = load_dataset(paths, config.split, on_progress)
-    require_whole(dataset, paths, ("train",))
-    _, refs = split_refs(dataset.refs_of("train"), folder.read_labeled_images())
-    if not refs:
-        raise InputError(f"expected a run with unlabeled train refs, found that every image of {run} is labeled")
-    num_without = sum(not ref.has_mask for ref in refs)
-    measured = {ref.image_id for ref in refs if ref.has_mask}
-    if not measured:
-        raise InputError(
-            f"expected unlabeled train refs whose masks are known, found none of {num_without}: train with a smaller "
-            "--labeled, so that some masks stay hidden"
-        )
-    refs = [ref for ref in refs if ref.image_id in measured]
-    store = store or paths.store(config.split)
-    if not lacks_candidates(paths, dataset, store):
-        check_candidates(store, refs, config)  # before the view, which may take long
-    prepare_candidates(paths, dataset, size, store, on_progress)
-
-    refs = sorted(refs, key=lambda ref: (ref.image_id, ref.ref_id))
-    samples = RefSamples(dataset, refs, model.tokenizer, size, CandidateView(store, size), text=config.text)
+    found = open_unlabeled(run, paths, on_progress, store=store)
+    config, samples, size = found.config, found.samples, found.model.image_size
     chosen = refinements(config, expressions)
     plan = whole_images(samples, most_expressions(chosen), BATCH_SIZE)
     precision = config.resolved(device).precision
     started = time.perf_counter()
-    counts, areas = count_labels(samples, plan, EmaTeacher(model.to(device)), chosen, precision, device, on_progress)
-    limits = np.quantile(areas.numpy(), [1 / 3, 2 / 3])
-    known = [ref for ref in refs if ref.has_mask]
-    groups = _by_size(areas, limits.tolist()) | _by_kind(dataset, known)
+    counts, areas = count_labels(
+        samples, plan, EmaTeacher(found.model.to(device)), chosen, precision, device, on_progress
+    )
+    low, high = size_limits(areas)
+    groups = size_groups(areas) | kind_groups(found.dataset, found.known)
     return LabelStudy(
         run=str(run),
-        weights_sha256=folder.best_sha256(),
+        weights_sha256=RunFolder(run).best_sha256(),
         method=config.method,
         split=config.split,
-        store=str(store),
+        store=str(found.store),
         text=config.text,
         precision=precision,
         device=str(device),
         image_size=size,
         expressions=expressions,
-        num_refs=len(known),
+        num_refs=len(found.known),
         num_images=len(set(samples.image_ids.tolist())),
         num_expressions=sum(int((keys[:, 1:] >= 0).sum()) for keys in plan),
-        dropped_refs=dataset.problems.num_dropped,
-        without_mask=num_without,
-        size_limits=(float(limits[0]) * 100 / size**2, float(limits[1]) * 100 / size**2),
+        dropped_refs=found.dataset.problems.num_dropped,
+        without_mask=found.without_mask,
+        size_limits=(low * 100 / size**2, high * 100 / size**2),
         seconds=time.perf_counter() - started,
         rows=tuple(
             StudiedLabels(
                 refinement=refinement,
-                scores=label_scores(found, counts[0], groups, is_matched=refinement.match is not None),
+                scores=label_scores(counted, counts[0], groups, is_matched=refinement.match is not None),
             )
-            for refinement, found in zip(chosen, counts, strict=True)
+            for refinement, counted in zip(chosen, counts, strict=True)
         ),
     )
-
-
-def whole_images(samples: RefSamples, most: int | None, batch_size: int) -> list[NDArray[np.int64]]:
-    """Keys of every ref of `samples`, those of an image in a row, in batches that begin a new image once they have
-    `batch_size` refs: int64 [B, 1 + E] with the first `most` expressions of each ref, None for all, then -1."""
-    num_expressions = samples.num_expressions
-    numbers = np.arange(num_expressions.max() if most is None else min(most, num_expressions.max()))
-    expressions = np.where(numbers < num_expressions[:, None], numbers, -1)
-    keys = np.column_stack([np.arange(len(samples)), expressions])
-    image_ids = samples.image_ids.numpy()
-    cuts, begun = [], 0
-    for start in (1 + np.flatnonzero(image_ids[1:] != image_ids[:-1])).tolist():
-        if start - begun >= batch_size:
-            cuts.append(start)
-            begun = start
-    return np.split(keys, cuts)
 
 
 def count_labels(
@@ -193,29 +146,30 @@ def count_labels(
     """The counts of each refinement, and the areas of the true masks in pixels at the training size, int64 [R], both
     of the refs whose masks are known."""
     parts: list[list[LabelCounts]] = [[] for _ in chosen]
-    areas, done = [], 0
+    areas = []
+    for batch, made in label_batches(samples, plan, teacher, chosen, precision, device, on_progress):
+        for found, (labels, matched) in zip(parts, made, strict=True):
+            found.append(LabelCounts.of(labels, matched, batch))
+        areas.append(batch.masks[batch.has_mask].sum(dim=(1, 2)).cpu())
+    return [LabelCounts.joined(found) for found in parts], torch.cat(areas)
+
+
+def label_batches(
+    samples: RefSamples,
+    plan: Sequence[NDArray[np.int64]],
+    teacher: EmaTeacher,
+    chosen: Sequence[Refinement],
+    precision: Precision,
+    device: torch.device,
+    on_progress: OnProgress,
+) -> Iterator[tuple[Batch, Iterator[tuple[Tensor, Tensor | None]]]]:
+    """Each batch of whole images of the plan, on the device, with what `refined_labels` makes of what the teacher
+    says of it."""
+    done = 0
     for loaded in Loader(samples, pin_memory=device.type == "cuda").read(plan):
         batch = loaded.to(device)
         with autocast(precision, device):
             _, prob, other_prob = expression_probs(teacher, plain_view(batch.images), batch, BATCH_SIZE)
-        for found, (labels, matched) in zip(parts, refined_labels(batch, prob, other_prob, chosen), strict=True):
-            found.append(LabelCounts.of(labels, matched, batch))
-        areas.append(loaded.masks[loaded.has_mask].sum(dim=(1, 2)))
+        yield batch, refined_labels(batch, prob, other_prob, chosen)
         done += len(batch)
         on_progress("refs labeled", done, len(samples))
-    return [LabelCounts.joined(found) for found in parts], torch.cat(areas)
-
-
-def _by_size(areas: Tensor, limits: Sequence[float]) -> dict[str, Tensor]:
-    """Thirds of the refs by the area of their objects. COCO's limits would call nearly all of RefShapes large."""
-    low, high = limits
-    return dict(zip(SIZES, (areas <= low, (areas > low) & (areas <= high), areas > high), strict=True))
-
-
-def _by_kind(dataset: ReferDataset, refs: Sequence[Ref]) -> dict[str, Tensor]:
-    """RefShapes' objects of one colour and those of several; {} where the data set does not know."""
-    if dataset.spec.name != "refshapes":
-        return {}
-    composites = {category.name for category in CATEGORIES if category.is_composite}
-    is_composite = torch.tensor([dataset.category(ref) in composites for ref in refs])
-    return {"simple": ~is_composite, "composite": is_composite}

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from rich.table import Table
 
 from semires.pipeline.audit.label_counts import LabelScores
-from semires.pipeline.audit.labels import SIZES, LabelStudy
+from semires.pipeline.audit.labels import LabelStudy
+from semires.pipeline.audit.unlabeled import KINDS, SIZES
 from semires.pipeline.reporting.tables import METHODS, title_of
 
-KINDS = ("simple", "composite")
 Column = tuple[str, Callable[[LabelScores], str]]
 
 

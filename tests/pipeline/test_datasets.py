@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from semires.pipeline import datasets
-from semires.pipeline.audit import labels
+from semires.pipeline.audit import unlabeled
 from semires.pipeline.datasets import problems_line, read_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.reporting import figure
@@ -54,7 +54,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_runs, "check_run", stop)
     monkeypatch.setattr(stage_runs, "cache_images", stop)
     monkeypatch.setattr(measuring, "measure", stop)
-    monkeypatch.setattr(labels, "prepare_candidates", stop)
+    monkeypatch.setattr(unlabeled, "prepare_candidates", stop)
     monkeypatch.setattr(figure, "prepare_candidates", stop)
 
 

@@ -1,6 +1,5 @@
 """A study from a run's folder to its scores."""
 
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,11 @@ from torch import Tensor, nn
 
 from semires.cache.views import CandidateView
 from semires.pipeline.audit import labels as labels_module
-from semires.pipeline.audit.labels import LabelStudy, count_labels, study_labels, whole_images
+from semires.pipeline.audit import unlabeled as unlabeled_module
+from semires.pipeline.audit.labels import LabelStudy, count_labels, study_labels
 from semires.pipeline.audit.refinements import most_expressions, refinements
 from semires.pipeline.audit.report import notes
+from semires.pipeline.audit.unlabeled import whole_images
 from semires.pipeline.paths import Paths
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
@@ -42,24 +43,6 @@ class Pixelwise(nn.Module):
         number = (input_ids * torch.arange(1, input_ids.shape[1] + 1)).sum(dim=1) % 3
         margin = images[torch.arange(len(images)), number] - 0.4 * number[:, None, None]
         return torch.stack([torch.zeros_like(margin), margin], dim=1)
-
-
-def test_whole_images__every_ref_once_with_its_first_expressions(samples_of: Callable[..., RefSamples]) -> None:
-    samples = samples_of()
-    num, image_ids = samples.num_expressions, samples.image_ids.numpy()
-    for most, batch_size in itertools.product((1, 2, None), (1, 4, 1000)):
-        plan = whole_images(samples, most, batch_size)
-        keys = np.concatenate(plan)
-        assert keys[:, 0].tolist() == list(range(len(samples)))
-        for ref, *read in keys.tolist():
-            asked = min(num[ref], most or num[ref])
-            assert [number for number in read if number >= 0] == list(range(asked))
-            assert read[:asked] == list(range(asked))
-        images = [set(image_ids[batch[:, 0]].tolist()) for batch in plan]
-        assert sum(map(len, images)) == len(set(image_ids.tolist()))  # none is in two batches
-        assert all(len(batch) >= batch_size for batch in plan[:-1])
-        if batch_size == 1:
-            assert all(len(found) == 1 for found in images)
 
 
 def test_count_labels__batches_change_nothing(
@@ -108,7 +91,7 @@ def run(tmp_path: Path) -> Path:
 def study(
     run: Path, refshapes_root: Path, refshapes: ReferDataset, studied_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., LabelStudy]:
-    monkeypatch.setattr(labels_module, "load_dataset", lambda paths, split, on_progress: refshapes)
+    monkeypatch.setattr(unlabeled_module, "load_dataset", lambda paths, split, on_progress: refshapes)
     return lambda **options: study_labels(run, Paths(data=refshapes_root), CPU, ignore, store=studied_store, **options)
 
 
@@ -119,7 +102,7 @@ def test_study_labels__the_teachers_own_are_what_evaluation_measures(
     (run / "config.json").write_text(json.dumps(settings | {"text": "sent", "eval_text": "raw"}))
     read: list[Any] = []
     monkeypatch.setattr(
-        labels_module, "RefSamples", lambda *rest, text: read.append(text) or RefSamples(*rest, text=text)
+        unlabeled_module, "RefSamples", lambda *rest, text: read.append(text) or RefSamples(*rest, text=text)
     )
     found = study()
     assert read == ["sent"]
@@ -198,7 +181,7 @@ def test_study_labels__says_how_many_masks_nobody_knows(
     refs = [ref for ref in refshapes.refs_of("train") if ref.image_id not in LABELED]
     unknown = [ref.ref_id for ref in refs if ref.image_id == refs[0].image_id or ref == refs[-1]]
     own = without_masks(unknown)
-    monkeypatch.setattr(labels_module, "load_dataset", lambda paths, split, on_progress: own)
+    monkeypatch.setattr(unlabeled_module, "load_dataset", lambda paths, split, on_progress: own)
     found = study()
     assert (found.num_refs, found.without_mask) == (len(refs) - len(unknown), len(unknown))
     assert found.num_images == len({ref.image_id for ref in refs}) - 1

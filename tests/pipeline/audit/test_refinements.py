@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from semires.pipeline.audit.labels import whole_images
 from semires.pipeline.audit.refinements import (
     Refinement,
     match_name,
@@ -15,6 +14,7 @@ from semires.pipeline.audit.refinements import (
     refined_labels,
     refinements,
 )
+from semires.pipeline.audit.unlabeled import whole_images
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.labels.group_labels import GroupConfig
 from semires.stages.train.matching import MatchConfig, unpack_bits
