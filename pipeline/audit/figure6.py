@@ -23,10 +23,12 @@ from semires.pipeline.audit.unlabeled import kind_groups, size_groups, size_limi
 from semires.pipeline.datasets import load_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
-from semires.pipeline.reporting.published import FIGURE6
+from semires.pipeline.reporting.published import published
 from semires.pipeline.reporting.tables import title_of
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.matching import MatchConfig
 from semires.stages.train.models.checkpoints.replacing import replace_text
 from semires.stages.train.run_folder import RunFolder
 
@@ -154,7 +156,6 @@ def audit_run(
     known = {ref.ref_id: ref for ref in unlabeled if ref.has_mask}
     kinds = kind_groups(dataset, [known[ref_id] for ref_id in labels.ref_ids.tolist()])
     groups = {name: rows.numpy() for name, rows in (size_groups(torch.from_numpy(labels.areas)) | kinds).items()}
-    is_published = config.labeled == 0.01 and config.method == "semires"
     audit = RunAudit(
         name=run.resolve().name,
         run=str(run),
@@ -177,7 +178,7 @@ def audit_run(
             for teacher, of_teacher in judged.items()
         ),
         course=course(run),
-        published=FIGURE6.get(config.split, {}).get(config.match.strategy) if is_published else None,
+        published=_published(config.split, config.match.strategy) if _is_the_papers(config) else None,
         notes=tuple(lines),
     )
     content = {"measured_by": {name: dict(of.measured_by) for name, of in judged.items()}, "audit": audit.to_dict()}
@@ -237,7 +238,7 @@ def figure6_tables(found: Figure6) -> list[Table]:
 
 def _outcomes(audits: Sequence[RunAudit]) -> Table:
     names = ("run", "matching", "teacher", "refs", "positive", "negative", "none", "matched", "IoU before", "after")
-    drawn = _table("What refinement does to labels, judged by the hidden masks; per cent of refs, mean IoU", names, 3)
+    drawn = _table("Labels by the hidden masks, before and after refinement, per cent", names, 3)
     for audit in audits:
         for reading in audit.readings:
             found = reading.by_group["all"]
@@ -246,15 +247,33 @@ def _outcomes(audits: Sequence[RunAudit]) -> Table:
             ious = (f"{found.iou_before:.1f}", f"{found.iou_after:.1f}")
             drawn.add_row(audit.name, audit.matching, reading.teacher, str(found.num_refs), *shares, *ious)
     # RefShapes has no counts in the paper: RefCOCO's stand below them, named.
-    splits = dict.fromkeys(audit.split if audit.split in FIGURE6 else "refcoco" for audit in audits)
-    for split in splits:
-        for strategy in dict.fromkeys(audit.strategy for audit in audits):
-            published = FIGURE6[split].get(strategy)
-            if published is not None:
-                shares = (f"{100 * count / sum(published):.1f}" for count in published)
-                name = f"the paper, {title_of(split)} 1%"
-                drawn.add_row(name, strategy.upper(), "–", str(sum(published)), *shares, "–", "–", "–")
+    rows = {(_published_split(audit.split), audit.strategy) for audit in audits}
+    for split, strategy in sorted(rows):
+        of_paper = _published(split, strategy)
+        if of_paper is not None:
+            shares = (f"{100 * count / sum(of_paper):.1f}" for count in of_paper)
+            name = f"paper, {title_of(split)} 1%"
+            drawn.add_row(name, strategy.upper(), "–", str(sum(of_paper)), *shares, "–", "–", "–")
     return drawn
+
+
+def _published(split: str, strategy: str) -> tuple[int, int, int] | None:
+    """The paper's positive, negative and none of a data set, 1% labeled, by the thresholds of its Table 2."""
+    counts = [published("Figure 6", split, strategy.upper(), 0.01, name) for name in ("positive", "negative", "none")]
+    positive, negative, none = (None if count is None else int(count) for count in counts)
+    return None if positive is None or negative is None or none is None else (positive, negative, none)
+
+
+def _is_the_papers(config: TrainConfig) -> bool:
+    return (
+        config.method == "semires"
+        and config.labeled == 0.01
+        and config.match == MatchConfig(strategy=config.match.strategy)
+    )
+
+
+def _published_split(split: str) -> str:
+    return "refcoco" if _published(split, "cpi-u") is None else split
 
 
 def _groups(audits: Sequence[RunAudit]) -> Table:

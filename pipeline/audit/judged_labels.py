@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -74,9 +74,10 @@ def judge_labels(
     dataset: ReferDataset,
     *,
     store: str | Path | None = None,
+    with_burn_in: bool = True,
 ) -> tuple[dict[TeacherName, JudgedLabels], list[str]]:
     """The labels of a finished run's own refinement, of its best model as the teacher and of the burn-in that it began
-    with; and what is missing, a line each. dataset: the run's.
+    with; and what is missing, a line each. dataset: the run's. store: None for the data set's own.
 
     What was kept is used again where the data's fingerprint, labeled images, weights, candidates and settings are all
     the same. InputError and StoreError as `open_unlabeled` raises them, and where the run refines nothing.
@@ -88,24 +89,23 @@ def judge_labels(
     folder.read_result()
     store = store or paths.store(config.split)
     teachers: dict[TeacherName, RunFolder] = {"final": folder}
-    burn_in, lines = find_burn_in(run), []
-    if isinstance(burn_in, str):
-        lines.append(f"{run}: labels of the burn-in are not measured: {burn_in}")
-    else:
-        teachers = {"burn-in": burn_in, "final": folder}
+    lines = []
+    if with_burn_in:
+        burn_in = find_burn_in(run)
+        if isinstance(burn_in, str):
+            lines.append(f"{run}: labels of the burn-in are not measured: {burn_in}")
+        else:
+            teachers = {"burn-in": burn_in, "final": folder}
     fixed = _measured_by(folder, config, dataset, store, device)
     measured_by = {name: fixed | {"weights_sha256": teacher.best_sha256()} for name, teacher in teachers.items()}
     kept = _read(run / FILE)
     found = {name: kept[name] for name in teachers if name in kept and kept[name].measured_by == measured_by[name]}
-    missing = [name for name in teachers if name not in found]
-    if missing:
+    if found.keys() != teachers.keys():
         opened = open_unlabeled(run, paths, on_progress, dataset=dataset, store=store, makes_candidates=False)
-        for name in missing:
-            if name != "final":
-                teachers[name].load_best(opened.model)
+        for name in [name for name in teachers if name not in found]:
+            teachers[name].load_best(opened.model)
             found[name] = _judge(opened, measured_by[name], device, on_progress)
-            folder.load_best(opened.model)
-        _write(run / FILE, found)
+        _write(run / FILE, kept | found)
     return {name: found[name] for name in teachers}, lines
 
 
@@ -183,13 +183,13 @@ def _judge(
     )
 
 
-def _read(path: Path) -> dict[str, JudgedLabels]:
+def _read(path: Path) -> dict[TeacherName, JudgedLabels]:
     """Teacher -> what is kept of it; nothing where there is no such file, and where it is damaged, which is said."""
     names = [field.name for field in fields(JudgedLabels) if field.name != _MEASURED_BY]
-    found = {}
+    found: dict[TeacherName, JudgedLabels] = {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            for teacher in {key.rpartition("/")[0] for key in file}:
+            for teacher in [name for name in get_args(TeacherName) if f"{name}/{_MEASURED_BY}" in file]:
                 measured_by = json.loads(str(file[f"{teacher}/{_MEASURED_BY}"]))
                 arrays = {name: file[f"{teacher}/{name}"] for name in names}
                 found[teacher] = JudgedLabels(measured_by=measured_by, **arrays)

@@ -78,6 +78,13 @@ def colored(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Image.Image:
     return Image.fromarray(picture)
 
 
+def all_colored(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Image.Image:
+    """Every mask of bool [M, H, W] over `image`, uint8 [height, width, 3], as `colored` draws them, the largest first;
+    the masks may be of another size."""
+    height, width = image.shape[:2]
+    return colored(image, resized_masks(masks[largest_first(masks.sum(axis=(1, 2)))], (height, width)))
+
+
 def resized_masks(masks: Iterable[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Masks bool [H, W] as bool [M, height, width] of `size`, the nearest pixel each."""
     height, width = size

@@ -13,7 +13,7 @@ from semires.cache.views import CandidateView
 from semires.pipeline.datasets import load_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
-from semires.pipeline.reporting.contact_sheet import colored, largest_first, resized_masks
+from semires.pipeline.reporting.contact_sheet import all_colored, resized_masks
 from semires.pipeline.running.stage_runs import prepare_candidates
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import resize_image
@@ -79,7 +79,7 @@ def refinement_figure(
         masks = [row.label, row.refined] + ([] if row.truth is None else [row.truth])
         tiles = [
             Image.fromarray(image),
-            _all_masks(image, unpack_bits(row.candidates, size).numpy()),
+            all_colored(image, unpack_bits(row.candidates, size).numpy()),
             *(overlay(image, mask) for mask in _tile_sized(torch.stack(masks).numpy())),
         ]
         captions = [f'"{ref.texts(config.text)[0]}"', f"{len(row.candidates)} masks", *row.captions]
@@ -136,10 +136,6 @@ def _changed_labels(samples: RefSamples, teacher: EmaTeacher, config: MatchConfi
                 )
             )
     return rows
-
-
-def _all_masks(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Image.Image:
-    return colored(image, _tile_sized(masks[largest_first(masks.sum(axis=(1, 2)))]))
 
 
 def _tile_sized(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,0 +1,384 @@
+"""Rows of pictures as in the paper's Figures 3 to 5: what refinement made of labels, and what a run predicts.
+
+Axes: R refs, S side of the training images.
+"""
+
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from semires.cache.errors import StoreError
+from semires.pipeline.audit.judged_labels import JudgedLabels, judge_labels
+from semires.pipeline.audit.labels import label_batches
+from semires.pipeline.audit.reasons import Judgement, judgements
+from semires.pipeline.audit.refinements import most_expressions, own_refinement
+from semires.pipeline.audit.unlabeled import SIZES, Unlabeled, open_unlabeled, size_limits, whole_images
+from semires.pipeline.datasets import load_dataset
+from semires.pipeline.paths import Paths
+from semires.pipeline.progress import OnProgress
+from semires.pipeline.reporting.contact_sheet import all_colored, resized_masks
+from semires.pipeline.scoring.measuring import measure_target
+from semires.pipeline.scoring.targets import choose_target
+from semires.stages.data.errors import InputError
+from semires.stages.data.refer import Ref, ReferDataset
+from semires.stages.train.engine.precision import autocast
+from semires.stages.train.evaluation import BATCH_SIZE
+from semires.stages.train.labels.teacher import EmaTeacher
+from semires.stages.train.matching import unpack_bits
+from semires.stages.train.models.normalization import normalize
+from semires.stages.train.prediction import overlay
+from semires.stages.train.reading.loading import load_batches
+from semires.stages.train.reading.samples import RefSamples
+from semires.stages.train.run_folder import RunFolder
+from semires.stages.train.views import plain_view
+
+Group = Literal[
+    "largest gain",
+    "largest loss",
+    "worst label",
+    "random label",
+    "best prediction",
+    "worst prediction",
+    "random prediction",
+]
+LABEL_GROUPS: tuple[Group, ...] = ("largest gain", "largest loss", "worst label", "random label")
+PREDICTION_GROUPS: tuple[Group, ...] = ("best prediction", "worst prediction", "random prediction")
+Outcome = Literal["positive", "negative", "none", "unmatched", "prediction"]
+Kind = Literal["image", "candidates", "label", "refined", "prediction", "truth"]
+
+LONGEST = 256  # pixels of a picture's longer side at most
+QUALITY = 80
+SHARE_OF_LABELS = 2 / 3  # of the rows of a run that refines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An encoded picture. kind: what it shows; alt: the same in words, none of them a user's."""
+
+    kind: Kind
+    mime: str
+    content: bytes
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryRow:
+    """A ref with its pictures, in the order of `Kind`.
+
+    outcome: of a label, whether matching gave it a higher ("positive"), lower or the same ("none") IoU with the truth,
+    or no candidate qualified ("unmatched"). size: third of the split's refs by the area of their objects. iou_before:
+    of the teacher's label, None of a prediction; iou_after: of the refined label, or of the prediction; in [0, 1].
+    candidates: what matching made of those that share a pixel with the label; num_candidates: of the image in all.
+    """
+
+    group: Group
+    ref_id: int
+    image_id: int
+    split: str
+    expression: str
+    outcome: Outcome
+    size: str
+    iou_before: float | None
+    iou_after: float
+    pictures: tuple[Picture, ...]
+    candidates: tuple[Judgement, ...] = ()
+    num_candidates: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """The rows of a run, and what could not be shown, a line each."""
+
+    run: str
+    rows: tuple[GalleryRow, ...]
+    notes: tuple[str, ...]
+
+
+def gallery(
+    run: Path,
+    paths: Paths,
+    device: torch.device,
+    on_progress: OnProgress,
+    *,
+    dataset: ReferDataset | None = None,
+    store: str | Path | None = None,
+    num_rows: int = 60,
+    seed: int = 0,
+) -> Gallery:
+    """About `num_rows` rows of a finished run, a third of them predictions on val, or on the first evaluation split
+    that there is; the others labels of unlabeled train refs whose masks are known, by the run's best model. Each group
+    takes its refs from those that the ones before it left. Of a run without refinement all are predictions.
+
+    dataset: the run's, where it is loaded already. store: None for the data set's own. seed: of the random rows.
+    InputError where there is no finished run or no data; what else is missing is a note.
+    """
+    folder = RunFolder(run)
+    config = folder.read_config()
+    folder.read_result()
+    dataset = dataset or load_dataset(paths, config.split, on_progress)
+    rows: list[GalleryRow] = []
+    notes = []
+    if config.is_refined:
+        num_labels = round(num_rows * SHARE_OF_LABELS)
+        try:
+            rows += _label_rows(run, paths, device, on_progress, dataset, store, num_labels, seed)
+        except (InputError, StoreError) as error:
+            notes.append(f"{run}: no labels are shown: {error}")
+    else:
+        notes.append(f"{run}: no labels are shown: a {config.method} run refines none")
+    try:
+        rows += _prediction_rows(run, paths, device, on_progress, dataset, num_rows - len(rows), seed)
+    except InputError as error:
+        notes.append(f"{run}: no predictions are shown: {error}")
+    return Gallery(run=str(run), rows=tuple(rows), notes=tuple(notes))
+
+
+def choose_rows(ranks: Sequence[tuple[Group, NDArray[np.int64]]], num_rows: int) -> list[tuple[Group, int]]:
+    """Rows of each group in turn, as many of each, the first of its order that no group before it took.
+
+    ranks: of each group the numbers of the rows that may be in it, the best first.
+    """
+    taken: set[int] = set()
+    chosen = []
+    for number, (group, order) in enumerate(ranks):
+        count = num_rows * (number + 1) // len(ranks) - num_rows * number // len(ranks)
+        free = [row for row in order.tolist() if row not in taken][:count]
+        taken.update(free)
+        chosen += [(group, row) for row in free]
+    return chosen
+
+
+def _label_rows(
+    run: Path,
+    paths: Paths,
+    device: torch.device,
+    on_progress: OnProgress,
+    dataset: ReferDataset,
+    store: str | Path | None,
+    num_rows: int,
+    seed: int,
+) -> list[GalleryRow]:
+    judged, _ = judge_labels(run, paths, device, on_progress, dataset, store=store, with_burn_in=False)
+    labels = judged["final"]
+    group_of = {int(labels.ref_ids[row]): group for group, row in choose_rows(_label_ranks(labels, seed), num_rows)}
+    opened = open_unlabeled(run, paths, on_progress, dataset=dataset, store=store, makes_candidates=False)
+    limits = size_limits(torch.from_numpy(labels.areas))
+    drawn = {row.ref_id: row for row in _drawn_labels(opened, group_of, limits, device, on_progress)}
+    return [drawn[ref_id] for ref_id in group_of]
+
+
+def _label_ranks(labels: JudgedLabels, seed: int) -> list[tuple[Group, NDArray[np.int64]]]:
+    gains = labels.ious_after - labels.ious_before
+    by_gain = np.argsort(-gains, kind="stable")
+    by_loss = np.argsort(gains, kind="stable")
+    orders = (
+        by_gain[gains[by_gain] > 0],
+        by_loss[gains[by_loss] < 0],
+        np.argsort(labels.ious_after, kind="stable"),
+        np.random.default_rng(seed).permutation(len(gains)),
+    )
+    return list(zip(LABEL_GROUPS, orders, strict=True))
+
+
+def _drawn_labels(
+    opened: Unlabeled,
+    group_of: dict[int, Group],
+    limits: tuple[float, float],
+    device: torch.device,
+    on_progress: OnProgress,
+) -> Iterator[GalleryRow]:
+    """The rows of the refs of `group_of`, in the order of their images; these are read whole, as refs may compete."""
+    own = own_refinement(opened.config)
+    chosen = (dataclasses.replace(own, match=None), own)
+    refs = {ref.ref_id: ref for ref in opened.refs}
+    images = {refs[ref_id].image_id for ref_id in group_of}
+    image_ids = opened.samples.image_ids.numpy()
+    plan = [
+        keys
+        for keys in whole_images(opened.samples, most_expressions(chosen), 1)
+        if int(image_ids[keys[0, 0]]) in images
+    ]
+    precision = opened.config.resolved(device).precision
+    teacher = EmaTeacher(opened.model.to(device))
+    for batch, made in label_batches(opened.samples, plan, teacher, chosen, precision, device, on_progress):
+        (labels, _), (refined, matched) = made
+        assert matched is not None
+        for number, ref_id in enumerate(batch.ref_ids.tolist()):
+            if ref_id not in group_of:
+                continue
+            low, high = batch.offsets[number : number + 2].tolist()
+            yield _label_row(
+                opened,
+                refs[ref_id],
+                group_of[ref_id],
+                limits,
+                candidates=batch.candidates[low:high].cpu(),
+                label=labels[number].cpu(),
+                refined=refined[number].cpu(),
+                truth=batch.masks[number].cpu(),
+                is_matched=bool(matched[number]),
+            )
+
+
+def _label_row(
+    opened: Unlabeled,
+    ref: Ref,
+    group: Group,
+    limits: tuple[float, float],
+    *,
+    candidates: Tensor,
+    label: Tensor,
+    refined: Tensor,
+    truth: Tensor,
+    is_matched: bool,
+) -> GalleryRow:
+    before, after = iou(label, truth), iou(refined, truth)
+    outcome: Outcome = "positive" if after > before else "negative" if after < before else "none"
+    judged = judgements(candidates, label, opened.config.match)
+    taken = sum(each.is_taken for each in judged)
+    image = small_image(opened.dataset, ref.image_id)
+    masks = unpack_bits(candidates, len(label)).numpy()
+    return GalleryRow(
+        group=group,
+        ref_id=ref.ref_id,
+        image_id=ref.image_id,
+        split=ref.split,
+        expression=ref.texts(opened.config.text)[0],
+        outcome=outcome if is_matched else "unmatched",
+        size=size_name(int(truth.sum()), limits),
+        iou_before=before,
+        iou_after=after,
+        pictures=(
+            picture("image", Image.fromarray(image), f"image {ref.image_id}"),
+            picture("candidates", all_colored(image, masks), f"{len(candidates)} candidate masks, each in a colour"),
+            masked("label", image, label, f"the teacher's label: {_share(label)}, IoU {before:.2f} with the truth"),
+            masked(
+                "refined",
+                image,
+                refined,
+                f"the refined label, of {taken} candidates: {_share(refined)}, IoU {after:.2f} with the truth"
+                if is_matched
+                else "the refined label: no candidate qualified, the teacher's label stays",
+            ),
+            masked("truth", image, truth, f"the truth, hidden in training: {_share(truth)}"),
+        ),
+        candidates=tuple(each for each in judged if each.iou > 0),
+        num_candidates=len(candidates),
+    )
+
+
+def _prediction_rows(
+    run: Path,
+    paths: Paths,
+    device: torch.device,
+    on_progress: OnProgress,
+    dataset: ReferDataset,
+    num_rows: int,
+    seed: int,
+) -> list[GalleryRow]:
+    target = choose_target(run, paths, on_progress, dataset)
+    split = "val" if "val" in target.splits else target.splits[0]
+    measured = measure_target(dataclasses.replace(target, splits=(split,)), device, on_progress)
+    counts = measured.by_split[split].counts
+    ref_ids, firsts = np.unique(counts.ref_ids, return_index=True)  # of each ref the first expression
+    refs = {ref.ref_id: ref for ref in dataset.refs_of(split) if ref.ann_ids}  # what means nothing has no truth
+    shown = np.isin(ref_ids, list(refs))
+    ref_ids, firsts = ref_ids[shown], firsts[shown]
+    ious = counts.pixels.ious[firsts]
+    orders = (
+        np.argsort(-ious, kind="stable"),
+        np.argsort(ious, kind="stable"),
+        np.random.default_rng(seed).permutation(len(ious)),
+    )
+    chosen = choose_rows(list(zip(PREDICTION_GROUPS, orders, strict=True)), num_rows)
+    limits = size_limits(torch.from_numpy(counts.areas[firsts]))
+    of_rows = [refs[int(ref_ids[row])] for _, row in chosen]
+    groups = [group for group, _ in chosen]
+    return list(_drawn_predictions(run, dataset, of_rows, groups, limits, device, on_progress))
+
+
+def _drawn_predictions(
+    run: Path,
+    dataset: ReferDataset,
+    refs: Sequence[Ref],
+    groups: Sequence[Group],
+    limits: tuple[float, float],
+    device: torch.device,
+    on_progress: OnProgress,
+) -> Iterator[GalleryRow]:
+    config, model = RunFolder(run).load_model()
+    teacher = EmaTeacher(model.to(device))
+    samples = RefSamples(dataset, refs, model.tokenizer, model.image_size, text=config.eval_text)
+    keys = [(index, 0) for index in range(len(refs))]
+    batches = [keys[start : start + BATCH_SIZE] for start in range(0, len(keys), BATCH_SIZE)]
+    for of_batch, loaded in zip(batches, load_batches(samples, batches, num_workers=0), strict=True):
+        batch = loaded.to(device)
+        with autocast(config.resolved(device).precision, device):
+            predicted, _ = teacher.pseudo_label(
+                normalize(plain_view(batch.images)), batch.input_ids, batch.attention_mask
+            )
+        for (index, _), mask, truth in zip(of_batch, predicted.cpu(), loaded.masks, strict=True):
+            ref, found = refs[index], iou(mask, truth)
+            alt = f"the prediction: {_share(mask)}, IoU {found:.2f} with the truth"
+            image = small_image(dataset, ref.image_id)
+            yield GalleryRow(
+                group=groups[index],
+                ref_id=ref.ref_id,
+                image_id=ref.image_id,
+                split=ref.split,
+                expression=ref.texts(config.eval_text)[0],
+                outcome="prediction",
+                size=size_name(int(truth.sum()), limits),
+                iou_before=None,
+                iou_after=found,
+                pictures=(
+                    picture("image", Image.fromarray(image), f"image {ref.image_id}"),
+                    masked("prediction", image, mask, alt),
+                    masked("truth", image, truth, f"the truth: {_share(truth)}"),
+                ),
+            )
+        on_progress("predictions drawn", of_batch[-1][0] + 1, len(refs))
+
+
+def iou(mask: Tensor, truth: Tensor) -> float:
+    """IoU of two masks, bool [S, S]; an empty union counts 0."""
+    return int((mask & truth).sum()) / max(int((mask | truth).sum()), 1)
+
+
+def size_name(area: int, limits: tuple[float, float]) -> str:
+    """The third that an object of so many pixels is in; limits: as of `size_limits`."""
+    low, high = limits
+    return SIZES[int(area > low) + int(area > high)]
+
+
+def small_image(dataset: ReferDataset, image_id: int) -> NDArray[np.uint8]:
+    """The image, uint8 [H, W, 3], its longer side `LONGEST` pixels at most, the aspect kept."""
+    image = Image.fromarray(dataset.image(image_id))
+    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)
+    return np.array(image)
+
+
+def masked(kind: Kind, image: NDArray[np.uint8], mask: Tensor, alt: str) -> Picture:
+    """The image with a mask, bool [S, S], over it."""
+    height, width = image.shape[:2]
+    return picture(kind, overlay(image, resized_masks([mask.numpy()], (height, width))[0]), alt)
+
+
+def picture(kind: Kind, image: Image.Image, alt: str) -> Picture:
+    """The encoded picture: WebP, which all browsers of today show, a third smaller than JPEG."""
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=QUALITY)
+    return Picture(kind=kind, mime="image/webp", content=file.getvalue(), alt=alt)
+
+
+def _share(mask: Tensor) -> str:
+    return f"{100 * float(mask.float().mean()):.1f}% of the image"
