@@ -63,7 +63,7 @@ ALLOWED = {
     },
     f"{PIPELINE}.audit": {
         *(*STAGES, PIPELINE, RUNNING),
-        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "audit")),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html", "audit")),
     },
     f"{PIPELINE}.study": {
         *(*STAGES, PIPELINE, RUNNING),

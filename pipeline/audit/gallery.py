@@ -4,7 +4,6 @@ Axes: R refs, S side of the training images.
 """
 
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,14 @@ from torch import Tensor
 from semires.cache.errors import StoreError
 from semires.pipeline.audit.judged_labels import JudgedLabels, judge_labels
 from semires.pipeline.audit.labels import label_batches
+from semires.pipeline.audit.pictures import Picture, masked, picture, share_text, small_image
 from semires.pipeline.audit.reasons import Judgement, judgements
 from semires.pipeline.audit.refinements import most_expressions, own_refinement
 from semires.pipeline.audit.unlabeled import SIZES, Unlabeled, open_unlabeled, size_limits, whole_images
 from semires.pipeline.datasets import load_dataset
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
-from semires.pipeline.reporting.contact_sheet import all_colored, resized_masks
+from semires.pipeline.reporting.contact_sheet import all_colored
 from semires.pipeline.scoring.measuring import measure_target
 from semires.pipeline.scoring.targets import choose_target
 from semires.stages.data.errors import InputError
@@ -35,7 +35,6 @@ from semires.stages.train.evaluation import BATCH_SIZE
 from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.matching import unpack_bits
 from semires.stages.train.models.normalization import normalize
-from semires.stages.train.prediction import overlay
 from semires.stages.train.reading.loading import load_batches
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
@@ -53,21 +52,8 @@ Group = Literal[
 LABEL_GROUPS: tuple[Group, ...] = ("largest gain", "largest loss", "worst label", "random label")
 PREDICTION_GROUPS: tuple[Group, ...] = ("best prediction", "worst prediction", "random prediction")
 Outcome = Literal["positive", "negative", "none", "unmatched", "prediction"]
-Kind = Literal["image", "candidates", "label", "refined", "prediction", "truth"]
 
-LONGEST = 256  # pixels of a picture's longer side at most
-QUALITY = 80
 SHARE_OF_LABELS = 2 / 3  # of the rows of a run that refines
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An encoded picture. kind: what it shows; alt: the same in words, none of them a user's."""
-
-    kind: Kind
-    mime: str
-    content: bytes
-    alt: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,16 +246,16 @@ def _label_row(
         pictures=(
             picture("image", Image.fromarray(image), f"image {ref.image_id}"),
             picture("candidates", all_colored(image, masks), f"{len(candidates)} candidate masks, each in a colour"),
-            masked("label", image, label, f"the teacher's label: {_share(label)}, IoU {before:.2f} with the truth"),
+            masked("label", image, label, f"the teacher's label: {share_text(label)}, IoU {before:.2f} with the truth"),
             masked(
                 "refined",
                 image,
                 refined,
-                f"the refined label, of {taken} candidates: {_share(refined)}, IoU {after:.2f} with the truth"
+                f"the refined label, {taken} of the candidates: {share_text(refined)}, IoU {after:.2f} with the truth"
                 if is_matched
                 else "the refined label: no candidate qualified, the teacher's label stays",
             ),
-            masked("truth", image, truth, f"the truth, hidden in training: {_share(truth)}"),
+            masked("truth", image, truth, f"the truth, hidden in training: {share_text(truth)}"),
         ),
         candidates=tuple(each for each in judged if each.iou > 0),
         num_candidates=len(candidates),
@@ -328,7 +314,7 @@ def _drawn_predictions(
             )
         for (index, _), mask, truth in zip(of_batch, predicted.cpu(), loaded.masks, strict=True):
             ref, found = refs[index], iou(mask, truth)
-            alt = f"the prediction: {_share(mask)}, IoU {found:.2f} with the truth"
+            alt = f"the prediction: {share_text(mask)}, IoU {found:.2f} with the truth"
             image = small_image(dataset, ref.image_id)
             yield GalleryRow(
                 group=groups[index],
@@ -343,7 +329,7 @@ def _drawn_predictions(
                 pictures=(
                     picture("image", Image.fromarray(image), f"image {ref.image_id}"),
                     masked("prediction", image, mask, alt),
-                    masked("truth", image, truth, f"the truth: {_share(truth)}"),
+                    masked("truth", image, truth, f"the truth: {share_text(truth)}"),
                 ),
             )
         on_progress("predictions drawn", of_batch[-1][0] + 1, len(refs))
@@ -358,27 +344,3 @@ def size_name(area: int, limits: tuple[float, float]) -> str:
     """The third that an object of so many pixels is in; limits: as of `size_limits`."""
     low, high = limits
     return SIZES[int(area > low) + int(area > high)]
-
-
-def small_image(dataset: ReferDataset, image_id: int) -> NDArray[np.uint8]:
-    """The image, uint8 [H, W, 3], its longer side `LONGEST` pixels at most, the aspect kept."""
-    image = Image.fromarray(dataset.image(image_id))
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)
-    return np.array(image)
-
-
-def masked(kind: Kind, image: NDArray[np.uint8], mask: Tensor, alt: str) -> Picture:
-    """The image with a mask, bool [S, S], over it."""
-    height, width = image.shape[:2]
-    return picture(kind, overlay(image, resized_masks([mask.numpy()], (height, width))[0]), alt)
-
-
-def picture(kind: Kind, image: Image.Image, alt: str) -> Picture:
-    """The encoded picture: WebP, which all browsers of today show, a third smaller than JPEG."""
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=QUALITY)
-    return Picture(kind=kind, mime="image/webp", content=file.getvalue(), alt=alt)
-
-
-def _share(mask: Tensor) -> str:
-    return f"{100 * float(mask.float().mean()):.1f}% of the image"

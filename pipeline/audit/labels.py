@@ -168,8 +168,15 @@ def label_batches(
     done = 0
     for loaded in Loader(samples, pin_memory=device.type == "cuda").read(plan):
         batch = loaded.to(device)
-        with autocast(precision, device):
-            _, prob, other_prob = expression_probs(teacher, plain_view(batch.images), batch, BATCH_SIZE)
-        yield batch, refined_labels(batch, prob, other_prob, chosen)
+        yield batch, labels_of(batch, teacher, chosen, precision, device)
         done += len(batch)
         on_progress("refs labeled", done, len(samples))
+
+
+def labels_of(
+    batch: Batch, teacher: EmaTeacher, chosen: Sequence[Refinement], precision: Precision, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """What `refined_labels` makes of what the teacher says of a batch of whole images, which is on the device."""
+    with autocast(precision, device):
+        _, prob, other_prob = expression_probs(teacher, plain_view(batch.images), batch, BATCH_SIZE)
+    return refined_labels(batch, prob, other_prob, chosen)

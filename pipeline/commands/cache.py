@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from semires.pipeline.commands.options import CocoImages, Data, Split, Store, check_picture, given, make_paths, unused
+from semires.pipeline.commands.options import (
+    CocoImages,
+    Data,
+    Device,
+    Split,
+    Store,
+    check_picture,
+    given,
+    make_paths,
+    prepare_file,
+    unused,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -146,8 +157,24 @@ def cache_show(
     data: Data = None,
     coco_images: CocoImages = None,
     output: Annotated[Path | None, typer.Option(help="PNG. Default: reports/candidates-<image id>.png.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="In place of the PNG one HTML file: point at a mask and see its scores.")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Of --html: also the labels that this run gives the image's refs, and why they took a mask."),
+    ] = None,
+    ref: Annotated[int | None, typer.Option(help="Of --run: this ref alone.", show_default=False)] = None,
+    expression: Annotated[
+        list[str] | None,
+        typer.Option(help="Of --run: what to look for, in place of the refs (several times: several).", metavar="TEXT"),
+    ] = None,
+    device: Device = None,
 ) -> None:
-    """Write a contact sheet (PNG): an image's candidates coloured over it, the largest first, with their scores."""
+    """Write a contact sheet (PNG): an image's candidates coloured over it, the largest first, with their scores.
+
+    With --html a page to explore them, and with --run why a refined label took each of them or not.
+    """
     from semires.cache.reader import CandidateStore
     from semires.pipeline.progress import console
     from semires.pipeline.reporting.contact_sheet import contact_sheet
@@ -160,11 +187,19 @@ def cache_show(
         raise InputError("expected one of --image, --split and --images, found several; give one")
     if output is not None:
         check_picture("--output", output)
+    _check_page_options(output, html, run, ref, expression or [])
     named_below = own_path(split).parent if split is not None and is_own_data(split) else images
     number = parse_image_id(image_id, named_below)
     candidates = CandidateStore(store)[number]
     known = _images_of(split, images, data, coco_images)
     path = image if known is None else known.path(number)
+    if html is not None:
+        from semires.pipeline.audit.candidates_page import write_page
+
+        paths = make_paths(data, coco_images)
+        write_page(html, candidates, path, run, paths, device, ref_id=ref, expressions=expression or ())
+        console.print(f"{candidates.num_masks} candidates; written: {html}", soft_wrap=True)
+        return
     sheet = contact_sheet(
         candidates,
         None if path is None else load_image(path),
@@ -177,6 +212,22 @@ def cache_show(
     except OSError as error:
         raise InputError(f"--output: expected a picture file that can be written, found {error}") from error
     console.print(f"{candidates.num_masks} candidates; written: {target}", soft_wrap=True)
+
+
+def _check_page_options(
+    output: Path | None, html: Path | None, run: Path | None, ref: int | None, expressions: list[str]
+) -> None:
+    from semires.stages.data.errors import InputError
+
+    if output is not None and html is not None:
+        raise InputError("expected --output or --html, found both; give one")
+    if run is not None and html is None:
+        raise InputError("--run: expected --html FILE, the page that shows a run's labels, found none; give it")
+    if run is None and (ref is not None or expressions):
+        raise InputError("expected --run RUN, whose model reads --ref and --expression, found none; give it")
+    if ref is not None and expressions:
+        raise InputError("expected --ref or --expression, found both; give one")
+    prepare_file(html, "--html")
 
 
 @app.command("view")

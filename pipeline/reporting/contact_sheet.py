@@ -26,12 +26,9 @@ def contact_sheet(candidates: Candidates, image: NDArray[np.uint8] | None = None
     Scores that a store does not know (NaN, imported candidates) are a dash. InputError for an image of another size
     than the candidates have.
     """
+    if image is not None:
+        check_image_size(candidates, image)
     size = candidates.height, candidates.width
-    if image is not None and image.shape[:2] != size:
-        raise InputError(
-            f"expected the image that the candidates are of, {candidates.height} x {candidates.width} pixels (height, "
-            f"width), found one of {image.shape[0]} x {image.shape[1]}; give the original file"
-        )
     scale = TILE / max(size)
     height, width = (max(1, round(side * scale)) for side in size)
     if image is None:
@@ -48,7 +45,8 @@ def contact_sheet(candidates: Candidates, image: NDArray[np.uint8] | None = None
     for number, (index, mask) in enumerate(zip(order.tolist(), masks, strict=True)):
         tiles.append(overlay(tile_image, mask, color=tuple(colors[number].tolist())))
         share = candidates.area[index] / (candidates.height * candidates.width)
-        predicted_iou, stability = _score(candidates.predicted_iou[index]), _score(candidates.stability_score[index])
+        predicted_iou = score_text(candidates.predicted_iou[index])
+        stability = score_text(candidates.stability_score[index])
         captions.append(
             (
                 f"#{number + 1}  area {candidates.area[index]} px ({share * 100:.2g}%)",
@@ -56,6 +54,15 @@ def contact_sheet(candidates: Candidates, image: NDArray[np.uint8] | None = None
             )
         )
     return _arranged(tiles, captions, title)
+
+
+def check_image_size(candidates: Candidates, image: NDArray[np.uint8]) -> None:
+    """InputError for an image, uint8 [H, W, 3], of another size than the candidates have."""
+    if image.shape[:2] != (candidates.height, candidates.width):
+        raise InputError(
+            f"expected the image that the candidates are of, {candidates.height} x {candidates.width} pixels (height, "
+            f"width), found one of {image.shape[0]} x {image.shape[1]}; give the original file"
+        )
 
 
 def mask_colors(count: int) -> NDArray[np.uint8]:
@@ -92,7 +99,8 @@ def resized_masks(masks: Iterable[NDArray[np.bool_]], size: tuple[int, int]) -> 
     return np.array([np.array(mask, dtype=bool) for mask in resized]).reshape(len(resized), height, width)
 
 
-def _score(value: np.float32) -> str:
+def score_text(value: np.float32) -> str:
+    """A score of a candidate; a dash where the store does not know it."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
