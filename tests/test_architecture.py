@@ -67,7 +67,7 @@ ALLOWED = {
     },
     f"{PIPELINE}.study": {
         *(*STAGES, PIPELINE, RUNNING),
-        *(f"{PIPELINE}.{room}" for room in ("planning", "scoring", "reporting", "study")),
+        *(f"{PIPELINE}.{room}" for room in ("planning", "scoring", "reporting", "audit", "study")),
     },
     f"{PIPELINE}.commands": {
         *(*STAGES, IMPORTING, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),

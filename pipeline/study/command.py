@@ -18,6 +18,7 @@ from semires.pipeline.running.launchers import CLUSTER_WORKERS, LaunchOptions, w
 from semires.pipeline.study.cells import CellRun, all_specs, study_runs
 from semires.pipeline.study.conducting import conduct
 from semires.pipeline.study.description import Study
+from semires.pipeline.study.figures import figure_tables
 from semires.pipeline.study.folders import run_folder, study_folder
 from semires.pipeline.study.results import StudyResult
 from semires.pipeline.study.tables import as_markdown, as_rich
@@ -106,11 +107,14 @@ def run_study(
     if not result.tables:
         console.print(f"nothing was measured: what is in {paths.reports} stays as it is", soft_wrap=True)
         return result, False
-    for table in as_rich(result):
+    figures, numbers, notes = figure_tables(study, result, paths, device, on_progress)
+    for table in [*as_rich(result), *figures]:
         console.print(table)
+    for note in notes:
+        console.print(note, soft_wrap=True)
     content = {
-        f"{study.name}.md": as_markdown(result),
-        f"{study.name}.json": json.dumps(result.to_dict(), indent=1) + "\n",
+        f"{study.name}.md": as_markdown(result, figures, notes),
+        f"{study.name}.json": json.dumps(result.to_dict() | numbers, indent=1) + "\n",
     }
     for name, text in content.items():
         replace_text(paths.reports / name, text)

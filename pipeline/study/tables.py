@@ -1,7 +1,9 @@
 """A study's tables: on the terminal and as Markdown."""
 
+import io
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from semires.pipeline.reporting.tables import title_of
@@ -21,8 +23,9 @@ def as_rich(result: StudyResult) -> list[Table]:
     return drawn
 
 
-def as_markdown(result: StudyResult) -> str:
-    """All tables with what is missing, as a Markdown page."""
+def as_markdown(result: StudyResult, figures: Sequence[Table] = (), notes: Sequence[str] = ()) -> str:
+    """All tables with what is missing, as a Markdown page; after the scores the tables of `figures` as the terminal has
+    them, and notes on them."""
     lines = [f"# {_escaped(result.title)}", "", "Overall IoU in per cent; in parentheses the paper's number."]
     for table in result.tables:
         lines += ["", f"## {_escaped(title_of(table.split))}", "", *_markdown(*_scores(table))]
@@ -33,9 +36,19 @@ def as_markdown(result: StudyResult) -> str:
             lines += ["", _escaped(about), "", *_markdown(*_gains(table))]
         for remark in table.remarks:
             lines += ["", f"{_escaped(remark)}."]
+    for figure in figures:
+        lines += ["", "```text", *_as_text(figure), "```"]
+    lines += ["", *(f"- {_escaped(note)}" for note in notes)] if notes else []
     if result.not_measured:
         lines += ["", "## Not measured", "", *[f"- {_escaped(note)}" for note in result.not_measured]]
     return "\n".join(lines) + "\n"
+
+
+def _as_text(table: Table) -> list[str]:
+    console = Console(width=200, markup=False, emoji=False, highlight=False, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _scores(table: SplitTable) -> tuple[list[str], list[list[str]]]:
