@@ -40,7 +40,7 @@ def test_figure_tables__curves_are_means_over_seeds(tmp_path: Path) -> None:
     runs = []
     for seed in range(2):
         burn_in = write_metrics(tmp_path / f"sup{seed}", "burn-in", {10: 20.0 + seed, 20: 30.0 + seed})
-        mutual = write_metrics(tmp_path / f"semi{seed}", "mutual", {step: 40.0 + seed for step in range(1, 12)})
+        mutual = write_metrics(tmp_path / f"semi{seed}", "mutual", dict.fromkeys(range(1, 12), 40.0 + seed))
         runs += [run_of("Sup", seed, burn_in, None), run_of("a [b]", seed, mutual, burn_in)]
     study = find_study("figure7")
     (table,), numbers, notes = figure_tables(study, result_of(*runs), Paths(data=tmp_path), CPU, ignore)
