@@ -24,14 +24,14 @@ def print_study_plan(plan: StudyPlan, write_json_to: Path | None = None) -> None
 def kind_table(plan: StudyPlan) -> Table:
     """A row for each kind of runs."""
     table = Table(title=f"the plan, on {_devices(plan)}", title_justify="left")
-    table.add_column("runs of")
-    for column in ("runs", "finished", "burn-ins", "each takes", "left"):
+    table.add_column("runs of", min_width=26)
+    for column in ("runs", "finished", "each", "left"):
         table.add_column(column, justify="right")
-    table.add_column("expected from")
+    table.add_column("by")
     for kind in plan.kinds:
         table.add_row(
             kind.label,
-            *(str(number) for number in (kind.num_runs, kind.num_finished, kind.num_burn_ins or "")),
+            *(str(number) for number in (kind.num_runs, kind.num_finished)),
             duration_text(kind.seconds),
             "0" if kind.remaining_seconds == 0 else duration_text(kind.remaining_seconds),
             kind.source,
