@@ -24,7 +24,7 @@ def print_study_plan(plan: StudyPlan, write_json_to: Path | None = None) -> None
 def kind_table(plan: StudyPlan) -> Table:
     """A row for each kind of runs."""
     table = Table(title=f"the plan, on {_devices(plan)}", title_justify="left")
-    table.add_column("runs of", min_width=26)
+    table.add_column("runs of", min_width=24)
     for column in ("runs", "finished", "each", "left"):
         table.add_column(column, justify="right")
     table.add_column("by")

@@ -44,9 +44,9 @@ def test_kind_table__a_row_a_kind() -> None:
     assert table.title == "the plan, on a card, 2 runs side by side"
     rows = list(zip(*(column.cells for column in table.columns), strict=True))
     assert rows == [
-        ("[b]CC[/b]", "3", "1", "3", "2.0 h", "4.0 h", "1 finished run"),
-        ("done", "3", "3", "", "2.0 h", "0", "1 finished run"),
-        ("unknown", "3", "1", "3", "-", "-", "no counts"),
+        ("[b]CC[/b]", "3", "1", "2.0 h", "4.0 h", "1 finished run"),
+        ("done", "3", "3", "2.0 h", "0", "1 finished run"),
+        ("unknown", "3", "1", "-", "-", "no counts"),
     ]
     several = dataclasses.replace(PLAN, gpus_per_run=4, num_workers=1)
     assert kind_table(several).title == "the plan, on 4 x a card a run"
