@@ -14,7 +14,6 @@ beside our own. They would remove no line here and add a dependency.
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,6 @@ Say = Callable[[str], None]
 
 PROJECT = "semires"
 LOGGERS = ("tensorboard", "wandb", "trackio")
-_GROUPS = ("loss", "label_iou")  # loss_sup is loss/sup in a logger
 
 
 def choose_loggers(asked: Sequence[str] | None) -> tuple[str, ...]:
@@ -62,12 +60,10 @@ def choose_loggers(asked: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def flatten(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line of `metrics.jsonl` by a logger's names: `loss/sup`, `val/oiou`, `val/precision/0.5`."""
+    """The numbers of a line of `metrics.jsonl` by their names there, nested ones joined by a slash: `val/oiou`."""
     values: dict[str, float] = {}
     for key, value in line.items():
         name = str(key)  # precision has numbers for keys until it is read from JSON
-        for group in _GROUPS:
-            name = re.sub(f"^{group}_", f"{group}/", name)
         if isinstance(value, Mapping):
             values |= {f"{name}/{inner}": number for inner, number in flatten(value).items()}
         elif isinstance(value, int | float) and key not in ("step", "num_steps"):

@@ -117,14 +117,14 @@ def scalars(folder: Path, tag: str = "val/oiou") -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(tag)]
 
 
-def test_flatten__numbers_by_a_loggers_names() -> None:
+def test_flatten__numbers_by_the_names_of_metrics_jsonl() -> None:
     found = flatten({**line(10), "note": "text", "learning_rate": 5e-5})
     assert found == {
         "seconds": 1.5,
-        "loss/sup": 0.25,
-        "loss/unsup": 0.5,
+        "loss_sup": 0.25,
+        "loss_unsup": 0.5,
         "matched": 0.4,
-        "label_iou/before": 0.5,
+        "label_iou_before": 0.5,
         "val/oiou": 50.0,
         "val/miou": 44.5,
         "val/precision/0.5": 51.0,
