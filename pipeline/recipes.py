@@ -34,8 +34,13 @@ PUBLIC_IOM: dict[str, Any] = {"lambda_sup": 10.0, "patience": None}
 PUBLIC_CPI: dict[str, Any] = {"lambda_sup": 1.0, "patience": 5}
 PUBLIC_ALPHA = 0.9996
 
+# What CLIPSeg-nano is trained with on RefShapes where LAVT-nano's settings do not fit.
+REFSHAPES_CLIPSEG: dict[str, Any] = {}
 
-def train_recipe(split: str, name: str = "paper", *, strategy: Strategy | None = None) -> TrainConfig:
+
+def train_recipe(
+    split: str, name: str = "paper", *, strategy: Strategy | None = None, model: str | None = None
+) -> TrainConfig:
     """Settings that `semires train` starts from: the paper's, or those measured for RefShapes on two CPU cores.
 
     Own data is trained with the paper's, and all its masks: it says itself what is labeled.
@@ -43,13 +48,17 @@ def train_recipe(split: str, name: str = "paper", *, strategy: Strategy | None =
     name: a `RecipeName`; `public-code` is what differs in the public code on top of the former. RefShapes keeps its
     alpha, which like its epochs and rates belongs to its few steps: 0.9996 averages over more than it has. strategy:
     how labels are matched, None for the paper's CPI-U; the public code has a script for IOM and one for the others.
-    InputError for an unknown name.
+    model: as in `TrainConfig`, None for the data set's own; RefShapes has other settings for clipseg-nano. InputError
+    for an unknown name.
     """
     if name not in get_args(RecipeName):
         raise InputError(f"--recipe: expected one of {', '.join(get_args(RecipeName))}, found {name!r}")
     config = _refshapes() if split == "refshapes" else TrainConfig(split=split)
     if is_own_data(split):
         config = dataclasses.replace(config, labeled=1.0)
+    if model is not None:
+        own = REFSHAPES_CLIPSEG if (split, model) == ("refshapes", "clipseg-nano") else {}
+        config = dataclasses.replace(config, model=model, **own)
     if strategy is not None:
         config = dataclasses.replace(config, match=dataclasses.replace(config.match, strategy=strategy))
     if name == "paper":

@@ -85,8 +85,8 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="LAVT: base, tiny, small, large or nano; clipseg; or PACKAGE.MODULE:FACTORY, a model of your own "
-            "(docs/own-model.md). Default: base; nano for refshapes."
+            help="LAVT: base, tiny, small, large or nano; clipseg or clipseg-nano; or PACKAGE.MODULE:FACTORY, a model "
+            "of your own (docs/own-model.md). Default: base; nano for refshapes."
         ),
     ] = None,
     swin: Annotated[str | None, typer.Option(help="Pre-trained Swin of LAVT: folder, .pth file or hub name.")] = None,
@@ -130,7 +130,9 @@ def train(
         float | None,
         typer.Option(help="Mutual learning's schedule, in its steps (default 1: ends at rate 0; public code: 2)."),
     ] = None,
-    trunk_rate: Annotated[float | None, typer.Option(help="Swin's share of the rate (paper: 1).")] = None,
+    trunk_rate: Annotated[
+        float | None, typer.Option(help="Share of the rate of Swin, or of clipseg-nano's vision encoder (paper: 1).")
+    ] = None,
     alpha: Annotated[float | None, typer.Option(help="EMA of the teacher (paper: 0.996; public code: 0.9996).")] = None,
     lambda_sup: Annotated[
         float | None, typer.Option(help="Weight of the supervised loss (default 1; public IOM script: 10).")
@@ -204,7 +206,7 @@ def train(
             split, why = default_split(paths)
             console.print(f"training on {split}: {why}", soft_wrap=True)
         loggers = choose_loggers(log_to)
-        start = train_recipe(split, **given(name=recipe, strategy=matching))
+        start = train_recipe(split, **given(name=recipe, strategy=matching, model=model))
         changed = given(
             labeled=labeled,
             labeled_list=None if labeled_list is None else str(labeled_list),

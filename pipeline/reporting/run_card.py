@@ -59,12 +59,12 @@ def train_command(config: TrainConfig, options: Collection[str]) -> tuple[str, d
 
     options: the parameters of the command, in Python's spelling.
     """
-    recipe = train_recipe(config.split)
+    recipe = train_recipe(config.split, model=config.model)
     if config.method == "supervised":  # what only mutual learning reads is not its setting
         recipe = dataclasses.replace(recipe.burn_in(), method=recipe.method)
     command, others = ["semires", "train", "--split", config.split], dict[str, Any]()
     settings = {**vars(config), **vars(config.match), **vars(config.group)}
-    start = {**vars(recipe), **vars(recipe.match), **vars(recipe.group)}
+    start = {**vars(recipe), **vars(recipe.match), **vars(recipe.group), "model": train_recipe(config.split).model}
     for name, value in settings.items():
         option = OPTIONS.get(name, name)
         if name in ("split", "match", "group") or value == start[name]:

@@ -72,7 +72,8 @@ class TrainConfig:
     group: GroupConfig = field(default_factory=GroupConfig)
     """How the refs of an image are labeled together; read by `semires-cc` only."""
     model: str = "base"
-    """LAVT's size (base is the paper's, nano RefShapes'), clipseg, or a factory PACKAGE.MODULE:FACTORY."""
+    """LAVT's size (base is the paper's, nano RefShapes'), clipseg, clipseg-nano (RefShapes'), or a factory
+    PACKAGE.MODULE:FACTORY."""
     swin: str | None = None
     """Pre-trained Swin of LAVT: a local folder or a hub name; None for the published one of the size."""
     bert: str | None = None
@@ -115,7 +116,8 @@ class TrainConfig:
     mutual_schedule: float = 1.0
     """`total` of mutual learning in its own steps, at least 1; the public code's 2 ends at 0.537 of the rate."""
     trunk_rate: float = 1.0
-    """Swin's share of the learning rate, 0 to 1; below 1 where Swin alone is pre-trained."""
+    """Share of the learning rate of the visual trunk (Swin, CLIPSeg-nano's vision encoder), 0 to 1; below 1 where it
+    alone is pre-trained."""
     weight_decay: float = 1e-2
     """AdamW's decay of the parameters that have one."""
     alpha: float = 0.996

@@ -21,6 +21,7 @@ from semires.stages.processes.environment import environment_of
 from semires.stages.processes.lock import folder_lock
 from semires.stages.processes.ranks import Ranks
 from semires.stages.train.config import WHICH_IMAGES, TrainConfig
+from semires.stages.train.models.build import NANO_NAMES
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
@@ -77,7 +78,7 @@ def train_run(
 
         torch.manual_seed(config.seed)
         model = starting_model(config, folder, burn_in)
-        if config.model != "nano":  # whose vocabulary is in the package
+        if config.model not in NANO_NAMES:  # whose vocabulary is in the package
             ranks.first(lambda: folder.keep_network(model))
         size, tokenizer = model.image_size, model.tokenizer
         view = None if store is None or not config.is_refined else CandidateView(store, size)

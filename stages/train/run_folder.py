@@ -6,7 +6,7 @@ environment.json    what it was begun with, and gone on with: machine, versions,
 sources.json        the candidate store and the burn-in that the run reads, not of a supervised run; own data's file
 metrics.jsonl       a line an evaluation
 state-<step>.pt     what is needed to go on after an interruption, with its sha256; gone once the run is finished
-model/              the network and its vocabulary, which came from files that may move; not of nano, nor a factory's
+model/              the network and its vocabulary, which came from files that may move; not of nanos, nor a factory's
 best.safetensors    the weights with the best val oIoU: the student of burn-in, else the teacher
 result.json         written last: the run is finished
 """

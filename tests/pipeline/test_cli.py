@@ -151,7 +151,10 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("train", "--method", "magic"), ("method: expected one of supervised, baseline, semires", "'magic'")),
     (("train", "--matching", "magic"), ("'magic'", "cpi-u")),
     (("train", "--inter1", 3), ("inter1", "3.0")),
-    (("train", "--model", "huge"), ("--model: expected base, tiny, small, large, nano, clipseg or PACKAGE", "'huge'")),
+    (
+        ("train", "--model", "huge"),
+        ("--model: expected base, tiny, small, large, nano, clipseg, clipseg-nano or PACKAGE", "'huge'"),
+    ),
     (("train", "--model", "clipseg", "--window", 7), ("--window: expected one of LAVT's sizes", "clipseg")),
     (("train", "--image-size", 32), ("expected image_size above 32",)),
     (("train", "--precision", "fp16"), ("precision", "'fp16'")),

@@ -19,6 +19,7 @@ from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LAVT_SIZES
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.models.trunk_weights import load_trunk
 from semires.stages.train.reading.loading import Loader, choose_num_workers
 from semires.stages.train.reading.samples import Batch
 from semires.stages.train.reading.sampling import training_plan
@@ -160,7 +161,7 @@ def make_lavt(config: TrainConfig) -> Lavt:
     sizes = LAVT_SIZES[config.model].resized(image_size=config.image_size)
     lavt = Lavt(sizes, make_tokenizer(config))
     if config.model == "nano":
-        lavt.visual.load(weights_folder() / "nano_swin.safetensors")
+        load_trunk(lavt.visual, weights_folder() / "nano_swin.safetensors")
     lavt.parameter_groups(weight_decay=config.weight_decay, learning_rate=config.learning_rate)
     return lavt
 

@@ -8,12 +8,14 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokeniz
 
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.clipseg import ClipSeg
+from semires.stages.train.models.clipseg_nano import IMAGE_SIZE, clipseg_nano
 from semires.stages.train.models.factory import is_factory, model_of_factory
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LAVT_SIZES, LavtConfig
 from semires.stages.train.models.pretrained import load_bert, load_swin, read_pretrained
 from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.train.models.trunk_weights import load_trunk
 
 SWIN_SOURCES = {
     "tiny": "microsoft/swin-tiny-patch4-window7-224",
@@ -24,11 +26,13 @@ SWIN_SOURCES = {
 """The pre-trained Swin of each of LAVT's sizes on the Hugging Face hub; nano's is in the package."""
 BERT_SOURCE = "google-bert/bert-base-uncased"
 CLIPSEG_SOURCE = "CIDAS/clipseg-rd64-refined"
-MODEL_NAMES = (*LAVT_SIZES, "clipseg")
+MODEL_NAMES = (*LAVT_SIZES, "clipseg", "clipseg-nano")
+NANO_NAMES = ("nano", "clipseg-nano")
+"""The models whose vocabulary and pre-trained trunk are in the package."""
 
 
 def weights_folder() -> Path:
-    """Where the files of the nano model lie: `nano_swin.safetensors` and `nano_vocab.txt`."""
+    """Where the files of the nano models lie: their vocabulary, `nano_vocab.txt`, and their pre-trained trunks."""
     return Path(str(resources.files("semires.stages.train.models") / "weights"))
 
 
@@ -74,6 +78,8 @@ def build_model(
         return model_of_factory(name, pretrained=pretrained)
     if name == "clipseg":
         return _build_clipseg(clipseg or CLIPSEG_SOURCE, pretrained, image_size)
+    if name == "clipseg-nano":
+        return _build_clipseg_nano(pretrained, image_size)
     config = LAVT_SIZES[name].resized(window=window, image_size=image_size)
     if name == "nano":
         tokenizer = Tokenizer.from_vocab(weights_folder() / "nano_vocab.txt", max_tokens=config.max_tokens)
@@ -83,7 +89,7 @@ def build_model(
     lavt = Lavt(config, tokenizer)
     lavt.gradient_checkpointing = gradient_checkpointing
     if pretrained and name == "nano":
-        lavt.visual.load(weights_folder() / "nano_swin.safetensors")
+        load_trunk(lavt.visual, weights_folder() / "nano_swin.safetensors")
     elif pretrained:
         load_swin(lavt, swin or SWIN_SOURCES[name])
         load_bert(lavt, bert or BERT_SOURCE)
@@ -96,6 +102,8 @@ def image_size_of(name: str, *, clipseg: str | None = None, image_size: int | No
         return image_size
     if name in LAVT_SIZES:
         return LAVT_SIZES[name].image_size
+    if name == "clipseg-nano":
+        return IMAGE_SIZE
     return build_model(name, pretrained=False, clipseg=clipseg).image_size
 
 
@@ -116,3 +124,10 @@ def _build_clipseg(source: str, pretrained: bool, image_size: int | None) -> Cli
     if network is None:
         network = CLIPSegForImageSegmentation(config)
     return ClipSeg(network.train(), tokenizer, image_size)
+
+
+def _build_clipseg_nano(pretrained: bool, image_size: int | None) -> ClipSeg:
+    model = clipseg_nano(weights_folder() / "nano_vocab.txt", image_size)
+    if pretrained:
+        load_trunk(model.vision, weights_folder() / "clipseg_nano_vision.safetensors")
+    return model

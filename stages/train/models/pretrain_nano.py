@@ -1,17 +1,20 @@
-"""Pre-trains LAVT-nano's visual trunk on attributes of RefShapes' objects: the counterpart of ImageNet.
+"""Pre-trains the nano models' visual trunks on attributes of RefShapes' objects: the counterpart of ImageNet.
 
     python -m semires.stages.train.models.pretrain_nano --output stages/train/models/weights/nano_swin.safetensors
+    python -m semires.stages.train.models.pretrain_nano --model clipseg-nano \\
+        --output stages/train/models/weights/clipseg_nano_vision.safetensors
 
 Points well inside an object tell its category, colour, size and place, points far from all objects that they are
 ground, on scenes of a seed range that the benchmark never touches. As with ImageNet, no outline is ever told: masks
 are learned from the labeled refs alone. No expression is read either, so what words mean is left to them too.
 
-The shipped weights are what one run with the defaults and one thread (`OMP_NUM_THREADS=1`) writes.
+The shipped weights are what one run of each with the defaults and one thread (`OMP_NUM_THREADS=1`) writes.
 """
 
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +23,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from semires.stages.data.files.tensor_files import save_tensors
 from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refshapes.scene import HEIGHT, NUM_OBJECTS, WIDTH, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, CATEGORY_IDS, COLORS, SIZES
+from semires.stages.train.models.build import NANO_NAMES, image_size_of, weights_folder
+from semires.stages.train.models.clipseg_nano import PATCH, clipseg_nano
 from semires.stages.train.models.lavt.config import LAVT_NANO
 from semires.stages.train.models.lavt.visual import SwinTrunk
 from semires.stages.train.models.normalization import normalize
@@ -36,6 +42,8 @@ GROUND_DEPTH = 6
 # Most points are ground; counted less, they leave the loss to the objects.
 GROUND_WEIGHT = 0.1
 PLACE_WEIGHT = 2.0
+# Side in pixels of the squares that attributes are asked for: LAVT-nano's patch, a half of CLIPSeg-nano's.
+SQUARE = 4
 COLOR_NUMBERS = {name: number for number, name in enumerate(COLORS)}
 SIZE_NUMBERS = {name: number for number, name in enumerate(SIZES)}
 # Channels of the head: categories and ground, colours, sizes, the object's centre (x, y) in [-1, 1].
@@ -43,15 +51,17 @@ CHANNELS = [len(CATEGORIES) + 1, len(COLORS), len(SIZES), 2]
 
 
 class AttributeHead(nn.Module):
-    """Attributes at every position of the finest stage; thrown away after pre-training."""
+    """Attributes at every position of the finest stage, or at `scale` x `scale` points of it; thrown away after
+    pre-training."""
 
-    def __init__(self, channels: tuple[int, ...], width: int = 64) -> None:
+    def __init__(self, channels: Sequence[int], scale: int = 1, width: int = 64) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.classify = nn.Sequential(nn.GELU(), nn.Conv2d(width, sum(CHANNELS), 1))
+        classify = nn.Conv2d(width, sum(CHANNELS) * scale**2, 1)
+        self.classify = nn.Sequential(nn.GELU(), classify, nn.PixelShuffle(scale))
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Stage features, finest [B, C, H, W] first -> scores [B, sum(CHANNELS), H, W]."""
+        """Stage features, finest [B, C, H, W] first -> scores [B, sum(CHANNELS), H * scale, W * scale]."""
         finest = features[0].shape[-2:]
         maps = [
             F.interpolate(lateral(feature), finest, mode="bilinear", align_corners=False)
@@ -126,24 +136,54 @@ def attribute_loss(scores: Tensor, points: Tensor, attributes: Tensor) -> tuple[
         return loss, torch.cat([right, (place - truth[:, 3:]).abs().mean()[None]])
 
 
-def pretrain(num_scenes: int, epochs: int, batch_size: int, learning_rate: float, seed: int, output: Path) -> None:
-    """Train from random weights and write the trunk's weights to `output` (safetensors); a line an epoch."""
-    torch.manual_seed(seed)
-    started = time.perf_counter()
-    images, points, attributes = draw_scenes(num_scenes, seed, LAVT_NANO.image_size)
-    # Scores are per patch: what counts is the point in its middle.
-    patch = LAVT_NANO.swin_patch
-    points = points[:, patch // 2 :: patch, patch // 2 :: patch]
-    print(f"{num_scenes} scenes drawn  {time.perf_counter() - started:.0f} s", flush=True)
-    trunk = SwinTrunk(
+class ClipSegTrunk(nn.Module):
+    """CLIPSeg-nano's vision encoder, whose layers that the decoder reads are its stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = clipseg_nano(weights_folder() / "nano_vocab.txt")
+        self.channels = tuple(layer.in_features for layer in self.model.network.decoder.reduces)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """images float32 [B, 3, H, W] -> a map [B, C, H / patch, W / patch] of each layer."""
+        size = [side // PATCH for side in images.shape[-2:]]
+        return [feature[:, 1:].transpose(1, 2).unflatten(2, size) for feature in self.model.features(images)]
+
+
+def _trunk(model: str) -> tuple[SwinTrunk | ClipSegTrunk, nn.Module, int]:
+    """The trunk of a nano model with random weights, the module whose weights are to be written, and its patch."""
+    if model == "clipseg-nano":
+        trunk = ClipSegTrunk()
+        return trunk, trunk.model.vision, PATCH
+    swin = SwinTrunk(
         embed_dim=LAVT_NANO.swin_embed_dim,
         depths=LAVT_NANO.swin_depths,
         heads=LAVT_NANO.swin_heads,
         window=LAVT_NANO.swin_window,
-        patch=patch,
+        patch=LAVT_NANO.swin_patch,
         drop_path=0.0,
     )
-    head = AttributeHead(trunk.channels)
+    return swin, swin, LAVT_NANO.swin_patch
+
+
+def pretrain(
+    num_scenes: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    output: Path,
+    model: str = "nano",
+) -> None:
+    """Train from random weights and write the trunk's weights to `output` (safetensors); a line an epoch."""
+    torch.manual_seed(seed)
+    started = time.perf_counter()
+    images, points, attributes = draw_scenes(num_scenes, seed, image_size_of(model))
+    # What counts is the point in the middle of each square of this side.
+    points = points[:, SQUARE // 2 :: SQUARE, SQUARE // 2 :: SQUARE]
+    print(f"{num_scenes} scenes drawn  {time.perf_counter() - started:.0f} s", flush=True)
+    trunk, pretrained, patch = _trunk(model)
+    head = AttributeHead(trunk.channels, patch // SQUARE)
     parameters = [*trunk.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02)
     steps_per_epoch = num_scenes // batch_size
@@ -169,12 +209,13 @@ def pretrain(num_scenes: int, epochs: int, batch_size: int, learning_rate: float
             f"{color:.1%}  size {size:.1%}  center off by {place:.3f}  {time.perf_counter() - started:.0f} s",
             flush=True,
         )
-        trunk.save(output)
+        save_tensors(pretrained.state_dict(), output)
 
 
 def main() -> None:
     """Parse the command line and pre-train."""
-    parser = argparse.ArgumentParser(description="Pre-train LAVT-nano's visual trunk on RefShapes attributes.")
+    parser = argparse.ArgumentParser(description="Pre-train a nano model's visual trunk on RefShapes attributes.")
+    parser.add_argument("--model", choices=NANO_NAMES, default="nano", help="whose trunk (default nano)")
     parser.add_argument("--scenes", type=int, default=6000, help="scenes to draw (default 6000)")
     parser.add_argument("--epochs", type=int, default=10, help="passes over them (default 10)")
     parser.add_argument("--batch-size", type=int, default=16, help="scenes a step (default 16)")
@@ -189,6 +230,7 @@ def main() -> None:
         arguments.learning_rate,
         arguments.seed,
         arguments.output,
+        arguments.model,
     )
 
 

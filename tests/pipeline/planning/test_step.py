@@ -100,8 +100,9 @@ def measured_peak(config: TrainConfig, share: Share, precision: Precision) -> in
         (CONFIG, MUTUAL, "bf16"),
         (dataclasses.replace(CONFIG, method="semires-cc"), MUTUAL, "fp32"),
         (dataclasses.replace(CONFIG, gradient_checkpointing=True), dataclasses.replace(MUTUAL, at_once=3), "fp32"),
+        (train_recipe("refshapes", model="clipseg-nano"), MUTUAL, "bf16"),
     ],
-    ids=["burn-in", "mutual, bf16", "mutual, two expressions", "mutual in parts, computed again"],
+    ids=["burn-in", "mutual, bf16", "mutual, two expressions", "mutual in parts, computed again", "mutual of CLIPSeg"],
 )
 def test_plan_step__expects_the_memory_that_is_measured(
     config: TrainConfig, share: Share, precision: Precision

@@ -238,12 +238,18 @@ def _build_lavt(settings: Any, tokenizer: Tokenizer) -> Lavt:
 
 
 def _clipseg_settings(model: ClipSeg) -> dict[str, Any]:
-    return {"image_size": model.image_size, "network": json.loads(model.network.config.to_json_string(use_diff=False))}
+    config = model.network.config
+    # transformers does not write how attention is computed, in which the last bits of the logits differ.
+    network = json.loads(config.to_json_string(use_diff=False))
+    network["attn_implementation"] = config._attn_implementation
+    return {"image_size": model.image_size, "network": network, "trains_clip": model.trains_clip}
 
 
 def _build_clipseg(settings: Any, tokenizer: Tokenizer) -> ClipSeg:
     try:
-        if settings.keys() != {"image_size", "network"} or type(settings["image_size"]) is not int:
+        settings = {"trains_clip": False, **settings}  # folders from before there was a nano
+        is_right = type(settings.get("image_size")) is int and type(settings["trains_clip"]) is bool
+        if settings.keys() != {"image_size", "network", "trains_clip"} or not is_right:
             raise ValueError(f"other settings: {', '.join(sorted(settings))}")
         network = CLIPSegForImageSegmentation(CLIPSegConfig.from_dict(settings["network"]))
     # What a config of other values raises is not promised.
@@ -252,7 +258,7 @@ def _build_clipseg(settings: Any, tokenizer: Tokenizer) -> ClipSeg:
             f"expected image_size and network of a CLIPSeg, found others ({' '.join(str(error).split())[:160]}): "
             "convert the model again"
         ) from error
-    return ClipSeg(network, tokenizer, settings["image_size"])
+    return ClipSeg(network, tokenizer, settings["image_size"], trains_clip=settings["trains_clip"])
 
 
 _NETWORKS = {

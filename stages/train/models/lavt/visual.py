@@ -6,17 +6,13 @@ because LAVT steps in between a stage's blocks and its downsampling (Yang et al.
 Axes: B batch, N = H * W positions in row-major order, C channels of a stage (`embed_dim * 2 ** stage`).
 """
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.files.tensor_files import load_tensors, save_tensors
 from semires.stages.train.models.lavt.swin_blocks import embed_patches, merge_patches, swin_block
 
 NUM_STAGES = 4
@@ -102,28 +98,3 @@ class SwinTrunk(nn.Module):
             if layer.downsample is not None:
                 tokens, size = merge_patches(layer.downsample, tokens, size)
         return features
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trunk's weights, and nothing else, as one safetensors file; replaces the file whole."""
-        save_tensors(self.state_dict(), Path(path))
-
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Read weights that `save` wrote. Raises InputError when the file is missing, damaged or of another size."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"expected visual weights in a safetensors file, found nothing at {path}: check the path")
-        try:
-            weights = load_tensors(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"expected a safetensors file, found {path} unreadable ({error}): write it again"
-            ) from error
-        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if own != found:
-            name = min(name for name in own.keys() | found.keys() if own.get(name) != found.get(name))
-            raise InputError(
-                f"expected visual weights of this model, found {name} of shape {found.get(name, 'none')} instead of "
-                f"{own.get(name, 'none')} in {path}: use the settings that the file was written with"
-            )
-        self.load_state_dict(weights)

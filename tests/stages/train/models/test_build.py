@@ -59,8 +59,10 @@ def backbones(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_model_names__every_one() -> None:
-    assert set(build.SWIN_SOURCES) | {"nano", "clipseg"} == set(build.MODEL_NAMES)
-    with pytest.raises(InputError, match=r"expected base, tiny, .*, clipseg or PACKAGE\.MODULE:FACTORY, found 'huge'"):
+    assert set(build.SWIN_SOURCES) | {"nano", "clipseg", "clipseg-nano"} == set(build.MODEL_NAMES)
+    with pytest.raises(
+        InputError, match=r"expected base, tiny, .*, clipseg, clipseg-nano or PACKAGE\.MODULE:FACTORY, found 'huge'"
+    ):
         build_model("huge", pretrained=False)
 
 

@@ -11,8 +11,8 @@ from semires.stages.data.images import resize_image
 from semires.stages.data.masks import resize_mask
 from semires.stages.data.refshapes.scene import HEIGHT, STREAMS, WIDTH, make_scene
 from semires.stages.data.refshapes.shapes import CATEGORIES, COLORS, SIZES
-from semires.stages.train.models.lavt import Lavt
-from semires.stages.train.models.lavt.config import LAVT_NANO
+from semires.stages.train.models.build import NANO_NAMES, build_model
+from semires.stages.train.models.clipseg import ClipSeg
 from semires.stages.train.models.pretrain_nano import (
     CHANNELS,
     GROUND,
@@ -23,6 +23,7 @@ from semires.stages.train.models.pretrain_nano import (
     draw_scenes,
     pretrain,
 )
+from semires.stages.train.models.trunk_weights import load_trunk
 
 
 def test_draw_scenes__points_well_inside_tell_attributes_and_no_outline() -> None:
@@ -75,6 +76,9 @@ def test_attribute_head__scores_at_the_finest_positions() -> None:
     head = AttributeHead((8, 16), width=4)
     scores = head([torch.rand(2, 8, 16, 16), torch.rand(2, 16, 8, 8)])
     assert scores.shape == (2, len(CATEGORIES) + 1 + len(COLORS) + len(SIZES) + 2, 16, 16)
+
+    finer = AttributeHead((8,), scale=2, width=4)
+    assert finer([torch.rand(2, 8, 16, 16)]).shape == (2, sum(CHANNELS), 32, 32)
 
 
 def _points() -> tuple[Tensor, Tensor]:
@@ -134,16 +138,20 @@ def test_attribute_loss__ground_counts_a_tenth() -> None:
     assert attribute_loss(scores, *_points())[0].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_pretrain__writes_a_trunk_that_the_nano_model_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("model", NANO_NAMES)
+def test_pretrain__writes_a_trunk_that_the_nano_model_loads(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("one", "two"):
-        pretrain(4, epochs=2, batch_size=2, learning_rate=1e-3, seed=3, output=tmp_path / name)
+        pretrain(4, epochs=2, batch_size=2, learning_rate=1e-3, seed=3, output=tmp_path / name, model=model)
     out = capsys.readouterr().out
     assert "epoch 2/2" in out
     first, second = load_file(tmp_path / "one"), load_file(tmp_path / "two")
     assert all(torch.equal(first[name], second[name]) for name in first)
-    lavt = Lavt(LAVT_NANO)
-    lavt.visual.load(tmp_path / "one")
-    assert all(torch.equal(tensor, first[name]) for name, tensor in lavt.visual.state_dict().items())
+    built = build_model(model, pretrained=False)
+    trunk = built.vision if isinstance(built, ClipSeg) else built.visual
+    load_trunk(trunk, tmp_path / "one")
+    assert all(torch.equal(tensor, first[name]) for name, tensor in trunk.state_dict().items())
 
 
 def test_pretrain__loss_falls_on_a_few_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

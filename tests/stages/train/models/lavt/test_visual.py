@@ -139,33 +139,6 @@ def test_drop_path__copy_has_its_own_mode():
     assert all(torch.equal(a, b) for a, b in zip(teacher(images), teacher(images), strict=True))
 
 
-def test_save_load__same_features(tmp_path):
-    path = tmp_path / "visual.safetensors"
-    trunk = make_trunk().eval()
-    trunk.save(path)
-    other = make_trunk().eval()
-    nn.init.zeros_(other.layers[0].blocks[0].mlp.fc1.weight)
-    other.load(path)
-    images = torch.randn(1, 3, 32, 32)
-    assert all(torch.equal(a, b) for a, b in zip(trunk(images), other(images), strict=True))
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_load__missing_damaged_or_other_size(tmp_path):
-    path = tmp_path / "visual.safetensors"
-    with pytest.raises(InputError, match="found nothing at"):
-        make_trunk().load(path)
-    path.write_bytes(b"no safetensors")
-    with pytest.raises(InputError, match="unreadable"):
-        make_trunk().load(path)
-    make_trunk(window=2).save(path)
-    with pytest.raises(InputError, match="relative_position_bias_table of shape"):
-        make_trunk().load(path)
-    make_trunk(depths=(1, 2, 1, 1)).save(path)
-    with pytest.raises(InputError, match="of shape none"):
-        make_trunk().load(path)
-
-
 @pytest.mark.parametrize("changes", [{"depths": (1, 1)}, {"heads": (3, 2, 2, 4)}])
 def test_init__bad_settings(changes):
     with pytest.raises(InputError):
