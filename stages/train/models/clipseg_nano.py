@@ -46,6 +46,8 @@ def clipseg_nano(vocabulary: Path, image_size: int | None = None) -> ClipSeg:
             "image_size": IMAGE_SIZE,
             "patch_size": PATCH,
         },
+        # Else the decoder's own layers, which transformers makes to be loaded over, start at a deviation of 1.
+        initializer_range=0.1,
         projection_dim=64,
         extract_layers=[1, 2, 3],
         reduce_dim=64,
