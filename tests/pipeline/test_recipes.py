@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from semires.pipeline.recipes import generator_settings, train_recipe
+from semires.pipeline.recipes import REFSHAPES_CLIPSEG, generator_settings, train_recipe
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
@@ -69,6 +69,15 @@ def test_train_recipe__unknown_name() -> None:
 def test_train_recipe__refshapes_is_trained_as_its_numbers_were_measured() -> None:
     recipe = train_recipe("refshapes")
     assert (recipe.blur_labeled, recipe.text_dropout_burn_in) == (True, True)
+
+
+def test_train_recipe__clipseg_nano_has_settings_of_its_own_on_refshapes_alone() -> None:
+    recipe = train_recipe("refshapes", "public-code", model="clipseg-nano")
+    nano = train_recipe("refshapes", "public-code")
+    assert recipe == dataclasses.replace(nano, model="clipseg-nano", **REFSHAPES_CLIPSEG)
+    assert recipe != dataclasses.replace(nano, model="clipseg-nano")
+    assert train_recipe("refshapes", model="nano") == train_recipe("refshapes")
+    assert train_recipe("refcoco", model="clipseg-nano") == TrainConfig(model="clipseg-nano")
 
 
 def test_train_recipe__unknown_split() -> None:

@@ -109,6 +109,13 @@ def test_train_command__says_what_differs_and_what_it_cannot_say() -> None:
     assert others == {"views": dataclasses.asdict(views), "weight_decay": 0.1}
 
 
+def test_train_command__the_model_and_not_what_its_recipe_has() -> None:
+    recipe = train_recipe("refshapes", model="clipseg-nano")
+    assert train_command(recipe, OPTIONS) == ("semires train --split refshapes --model clipseg-nano", {})
+    slower = dataclasses.replace(recipe, learning_rate=1e-05)
+    assert train_command(slower, OPTIONS)[0].endswith(" --model clipseg-nano --learning-rate 1e-05")
+
+
 def test_train_command__other_names_are_those_of_the_command() -> None:
     assert set(module.OPTIONS.values()) <= set(OPTIONS)
     recipe = train_recipe("refshapes")
