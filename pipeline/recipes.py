@@ -34,8 +34,7 @@ PUBLIC_IOM: dict[str, Any] = {"lambda_sup": 10.0, "patience": None}
 PUBLIC_CPI: dict[str, Any] = {"lambda_sup": 1.0, "patience": 5}
 PUBLIC_ALPHA = 0.9996
 
-# What CLIPSeg-nano is trained with on RefShapes where LAVT-nano's settings do not fit: its vision encoder stays as it is,
-# as in CLIPSeg.
+# Where LAVT-nano's settings do not fit CLIPSeg-nano on RefShapes: as in CLIPSeg, its vision encoder stays as it is.
 REFSHAPES_CLIPSEG: dict[str, Any] = {"trunk_rate": 0.0}
 
 
