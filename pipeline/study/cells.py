@@ -129,7 +129,8 @@ def _spec(
     recipe = settings.pop("recipe", "paper")
     match = settings.get("match")
     strategy = match.get("strategy") if isinstance(match, Mapping) else None  # of which the public code has two scripts
-    start = dataclasses.replace(train_recipe(split, recipe, strategy=strategy), seed=seed)
+    model = settings["model"] if isinstance(settings.get("model"), str) else None  # of which one has its own recipe
+    start = dataclasses.replace(train_recipe(split, recipe, strategy=strategy, model=model), seed=seed)
     config = with_settings(start, _merged(settings, changes), where).resolved(device)
     if config.method == "supervised":
         if row.mutual:

@@ -23,6 +23,7 @@ from semires.pipeline.study.folders import run_folder, study_folder
 from semires.pipeline.study.results import StudyResult
 from semires.pipeline.study.tables import as_markdown, as_rich
 from semires.stages.data.errors import InputError
+from semires.stages.train.models.build import NANO_NAMES
 from semires.stages.train.models.checkpoints.replacing import replace_text
 from semires.stages.train.run_folder import RunFolder
 
@@ -73,11 +74,11 @@ def runs_of(
     backbones: Mapping[str, str] | None = None,
 ) -> tuple[CellRun, ...]:
     """The runs of a study. settings: of all of them; backbones: `swin` and `bert` of those whose model has them: the
-    nano model brings its own. InputError as of `study_runs`."""
+    nano models bring their own. InputError as of `study_runs`."""
     runs = study_runs(study, device, settings)
     if not backbones:
         return runs
-    with_others = {run.split for run in runs if run.spec.config.model != "nano"}
+    with_others = {run.split for run in runs if run.spec.config.model not in NANO_NAMES}
     found = study_runs(study, device, {**(settings or {}), **backbones})
     return tuple(new if old.split in with_others else old for old, new in zip(runs, found, strict=True))
 

@@ -92,6 +92,12 @@ def test_study_runs__public_code_by_name() -> None:
     assert spec.config == train_recipe("refcoco", "public-code", strategy="iom").resolved(CPU)
 
 
+def test_study_runs__a_model_starts_from_its_own_recipe() -> None:
+    spec = only_spec(study_of({"name": "a", "model": "clipseg-nano"}, splits=["refshapes"]))
+    assert spec.config == train_recipe("refshapes", model="clipseg-nano").resolved(CPU)
+    assert spec.config.trunk_rate == 0
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
