@@ -227,7 +227,9 @@ def plan_phase(
 def _parts(config: TrainConfig) -> list[PartParameters]:
     """The model's top modules, and what lies beside them."""
     model = make_student(config)
-    model.parameter_groups(weight_decay=config.weight_decay, learning_rate=config.learning_rate)
+    model.parameter_groups(
+        weight_decay=config.weight_decay, learning_rate=config.learning_rate, trunk_rate=config.trunk_rate
+    )
     own = [*model.named_children(), ("", model)]
     counted: set[int] = set()
     parts = []

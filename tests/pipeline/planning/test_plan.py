@@ -117,6 +117,9 @@ def test_make_plan__parameters_of_nano_and_base(simple_steps: None) -> None:
         "decoder": 461_698,
     }
     assert all(part.trained == part.parameters for part in nano.parts)
+    (clipseg,) = make_plan(train_recipe("refshapes", model="clipseg-nano"), None, DEVICE).parts
+    assert 1e6 < clipseg.parameters < 1.2e6
+    assert clipseg.trained < 0.4e6  # its vision encoder stays as it is
     base = make_plan(TrainConfig(), None, DEVICE)
     text = next(part for part in base.parts if part.name == "text")
     layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
