@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semires.stages.train.models.interface import ResModel
+from semires.stages.train.models.interface import ResModel, by_decay
 from semires.stages.train.models.tokenization import Tokenizer
 
 
@@ -53,26 +53,20 @@ class ClipSeg(ResModel):
     def parameter_groups(
         self, *, weight_decay: float, learning_rate: float, trunk_rate: float = 1.0
     ) -> list[dict[str, Any]]:
-        """As in `ResModel`, the vision encoder of a CLIP that is trained in two groups of its own, before the others.
+        """As in `ResModel`; the vision encoder of a CLIP that is trained has two groups of its own, before the others.
 
         At a `trunk_rate` of 0 it gets `requires_grad_(False)`: nothing of it is computed in the backward pass.
         """
-        if not self.trains_clip:
-            return super().parameter_groups(weight_decay=weight_decay, learning_rate=learning_rate)
+        is_trained = self.trains_clip and trunk_rate > 0
+        for part in self._vision_parts():
+            part.requires_grad_(is_trained)
         trunk = [parameter for part in self._vision_parts() for parameter in part.parameters()]
-        for parameter in trunk:
-            parameter.requires_grad_(False)
-        others = super().parameter_groups(weight_decay=weight_decay, learning_rate=learning_rate)
-        if trunk_rate == 0:
-            return others
-        for parameter in trunk:
-            parameter.requires_grad_(True)
-        rate = learning_rate * trunk_rate
-        return [
-            {"params": [p for p in trunk if p.ndim > 1], "weight_decay": weight_decay, "lr": rate},
-            {"params": [p for p in trunk if p.ndim <= 1], "weight_decay": 0.0, "lr": rate},
-            *others,
-        ]
+        of_trunk = {id(parameter) for parameter in trunk}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in of_trunk]
+        groups = by_decay(others, weight_decay=weight_decay, learning_rate=learning_rate)
+        if is_trained:
+            groups = [*by_decay(trunk, weight_decay=weight_decay, learning_rate=learning_rate * trunk_rate), *groups]
+        return groups
 
     @property
     def vision(self) -> Any:

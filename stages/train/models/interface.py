@@ -12,6 +12,15 @@ from semires.stages.data.errors import InputError
 from semires.stages.train.models.tokenization import Tokenizer
 
 
+def by_decay(parameters: Iterable[nn.Parameter], *, weight_decay: float, learning_rate: float) -> list[dict[str, Any]]:
+    """Two groups for AdamW of the parameters that take a gradient: matrices and kernels, which decay, and vectors."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "lr": learning_rate},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr": learning_rate},
+    ]
+
+
 class ResModel(nn.Module, PyTorchModelHubMixin, ABC):
     """A network that segments what an expression means in an image.
 
@@ -49,11 +58,7 @@ class ResModel(nn.Module, PyTorchModelHubMixin, ABC):
         Here: every parameter that takes a gradient, at `learning_rate`; matrices and kernels decay, vectors (norms,
         biases) do not. `trunk_rate` is the share of the rate for a pre-trained visual trunk, of a model that has one.
         """
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay, "lr": learning_rate},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0, "lr": learning_rate},
-        ]
+        return by_decay(self.parameters(), weight_decay=weight_decay, learning_rate=learning_rate)
 
     def text_modules(self) -> Iterable[nn.Module]:
         """The modules that read words, which burn-in may leave in evaluation mode (no dropout); none by default."""
