@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import threading
 import time
@@ -101,6 +102,29 @@ def refshapes_store(
 
 def _is_part_of_composite(part_owner: np.ndarray) -> np.ndarray:
     return np.bincount(part_owner)[part_owner] > 1
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless chromium, as selenium drives it; skipped, saying so, where the machine has none."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install 'semires[dev]')")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path_factory.mktemp('browser')}"),
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1,localhost")
+        # Given where both lie, selenium looks for neither and fetches nothing.
+        found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        yield found
+        found.quit()
 
 
 @pytest.fixture(autouse=True)

@@ -178,7 +178,7 @@ def audit_run(
             for teacher, of_teacher in judged.items()
         ),
         course=course(run),
-        published=_published(config.split, config.match.strategy) if _is_the_papers(config) else None,
+        published=_published_of(config),
         notes=tuple(lines),
     )
     content = {"measured_by": {name: dict(of.measured_by) for name, of in judged.items()}, "audit": audit.to_dict()}
@@ -264,12 +264,11 @@ def _published(split: str, strategy: str) -> tuple[int, int, int] | None:
     return None if positive is None or negative is None or none is None else (positive, negative, none)
 
 
-def _is_the_papers(config: TrainConfig) -> bool:
-    return (
-        config.method == "semires"
-        and config.labeled == 0.01
-        and config.match == MatchConfig(strategy=config.match.strategy)
-    )
+def _published_of(config: TrainConfig) -> tuple[int, int, int] | None:
+    """The paper's counts of a run of its settings, None of any other."""
+    strategy = config.match.strategy
+    is_the_papers = config.method == "semires" and config.match == MatchConfig(strategy=strategy)
+    return _published(config.split, strategy) if is_the_papers and config.labeled == 0.01 else None
 
 
 def _published_split(split: str) -> str:
