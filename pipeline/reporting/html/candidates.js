@@ -51,9 +51,9 @@ function focusOn(mask) {
   mask.focus();
 }
 
-// By key only: a tap focuses as well, before it is told.
-stage.addEventListener("focusin", (event) => {
-  if (event.target.matches(":focus-visible")) pin(numberOf(event.target));
+// By key only: a tap focuses as well, before it is told. On the document: an SVG that listens takes the focus itself.
+document.addEventListener("focusin", (event) => {
+  if (stage.contains(event.target) && event.target.matches(":focus-visible")) pin(numberOf(event.target));
 });
 stage.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return pin(null);
