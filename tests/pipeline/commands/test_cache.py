@@ -1,6 +1,7 @@
 """`semires cache …` from the outside; what each command calls is tested where it lies."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.stages.data.images import image_id_of
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run_folder import RunFolder
 
 Semires = Callable[..., Any]
 Refused = Callable[..., str]
@@ -328,3 +331,59 @@ def test_commands__a_store_behind_a_url(
     copy = "memory://stores/copy.zarr"
     assert f"{copy}: 8 images added" in semires("cache", "import", "json", "--split", "refcoco", "--store", copy).out
     assert not list(tmp_path.glob("memory*"))
+
+
+def test_show__a_page(semires: Semires, tmp_path: Path, write_store: WriteStore, write_refer: WriteRefer) -> None:
+    fake = write_refer("refcoco", num_train=2)
+    write_store(tmp_path / "x.zarr", "refcoco", fake.train_ids)
+    number = fake.train_ids[1]
+    finished = semires("cache", "show", "x.zarr", number, "--split", "refcoco", "--html", "pages/a b.html")
+    assert finished.code == 0, finished.err
+    assert finished.out.strip() == "3 candidates; written: pages/a b.html"
+    page = (tmp_path / "pages" / "a b.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<path ") == 3
+    assert f"image {number}, " in page
+    assert not (tmp_path / "reports").exists()
+
+
+def test_show__a_page_of_a_run(
+    semires: Semires, tmp_path: Path, write_store: WriteStore, write_refer: WriteRefer
+) -> None:
+    fake = write_refer("refcoco", num_train=2)
+    write_store(tmp_path / "x.zarr", "refcoco", fake.train_ids)
+    config = TrainConfig(split="refcoco", model="nano", labeled=0.5, precision="fp32")
+    folder = RunFolder(tmp_path / "run")
+    folder.start(config, fake.train_ids[:1])
+    folder.save_best(config.build_model(pretrained=False).state_dict())
+    folder.finish({})
+    page = tmp_path / "page.html"
+    show = ("cache", "show", "x.zarr", fake.train_ids[1], "--html", page, "--run", "run")
+    finished = semires(*show)
+    assert finished.code == 0, finished.err
+    text = page.read_text(encoding="utf-8")
+    assert "matched by CPI-U 0.7" in text
+    assert text.count('<section class="label">') == len(re.findall("ref [0-9]+;", text)) > 0
+    # Without a --split the image is found by the run's data set; what is typed stands in place of the refs.
+    finished = semires(*show, "--expression", "<i>left", "--expression", "~/right", "--device", "cpu")
+    assert finished.code == 0, finished.err
+    text = page.read_text(encoding="utf-8")
+    assert text.count('<section class="label">') == 2
+    assert "“&lt;i&gt;left”" in text
+    assert "“~/right”" in text
+
+
+def test_show__refusals_of_a_page(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, write_store: WriteStore
+) -> None:
+    write_store(tmp_path / "x.zarr", "photos", [1])
+    show = ("cache", "show", "x.zarr", 1)
+    assert_refused(semires(*show, "--html", "a.html", "--output", "a.png"), "--output or --html, found both")
+    assert_refused(semires(*show, "--run", "run"), "--run: expected --html FILE")
+    assert_refused(semires(*show, "--html", "a.html", "--ref", 3), "expected --run RUN")
+    both = ("--run", "run", "--ref", 3, "--expression", "left")
+    assert_refused(semires(*show, "--html", "a.html", *both), "--ref or --expression, found both")
+    assert_refused(semires(*show, "--html", "a.html", "--run", "run"), "expected a run of `semires train`")
+    (tmp_path / "folder").mkdir()
+    assert_refused(semires(*show, "--html", "folder"), "--html: expected a file that can be written")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "x.zarr"]
