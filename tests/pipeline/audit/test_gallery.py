@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from semires.pipeline.audit.figure6 import audit_run
 from semires.pipeline.audit.gallery import LABEL_GROUPS, PREDICTION_GROUPS, choose_rows, gallery
 from semires.pipeline.audit.judged_labels import judge_labels
 from semires.pipeline.audit.pictures import LONGEST
@@ -129,3 +130,26 @@ def test_gallery__an_unfinished_run(make_run: MakeRun, paths: Paths, refshapes: 
     with pytest.raises(InputError, match=r"result\.json"):
         gallery(run, paths, CPU, ignore, dataset=refshapes)
     assert not RunFolder(run).is_finished
+
+
+def test_gallery__refs_whose_masks_nobody_knows_are_not_shown(
+    make_run: MakeRun,
+    paths: Paths,
+    refshapes: ReferDataset,
+    without_masks: Callable[..., ReferDataset],
+) -> None:
+    run = make_run()
+    labeled = RunFolder(run).read_labeled_images()
+    refs = [ref for ref in refshapes.refs_of("train") if ref.image_id not in labeled]
+    known = {ref.ref_id for ref in refs[::2]}
+    own = without_masks([ref.ref_id for ref in refs[1::2]])
+    found = gallery(run, paths, CPU, ignore, dataset=own, num_rows=90)
+    shown = [row for row in found.rows if row.outcome != "prediction"]
+    assert {row.ref_id for row in shown} == known
+    audit = audit_run(run, paths, CPU, ignore, dataset=own)
+    assert (audit.num_refs, audit.without_mask) == (len(known), len(refs) - len(known))
+
+    own = without_masks([ref.ref_id for ref in refs])
+    found = gallery(run, paths, CPU, ignore, dataset=own, num_rows=3)
+    assert {row.outcome for row in found.rows} == {"prediction"}
+    assert "whose masks are known, found none" in found.notes[0]
