@@ -4,10 +4,9 @@ Axes: R refs, S side of the training images.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,68 +15,31 @@ from PIL import Image
 from torch import Tensor
 
 from semires.cache.errors import StoreError
+from semires.pipeline.audit.gallery_rows import LABEL_GROUPS, GalleryRow, Group, Outcome, choose_rows, iou, size_name
 from semires.pipeline.audit.judged_labels import JudgedLabels, judge_labels
 from semires.pipeline.audit.labels import label_batches
-from semires.pipeline.audit.pictures import Picture, masked, picture, share_text, small_image
-from semires.pipeline.audit.reasons import Judgement, judgements
+from semires.pipeline.audit.pictures import masked, picture, share_text, small_image
+from semires.pipeline.audit.prediction_rows import prediction_rows
+from semires.pipeline.audit.reasons import judgements
 from semires.pipeline.audit.refinements import most_expressions, own_refinement
-from semires.pipeline.audit.unlabeled import SIZES, Unlabeled, open_unlabeled, size_limits, whole_images
+from semires.pipeline.audit.unlabeled import (
+    Unlabeled,
+    open_unlabeled,
+    require_finished,
+    size_limits,
+    whole_images,
+)
 from semires.pipeline.datasets import load_dataset
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.reporting.contact_sheet import all_colored
-from semires.pipeline.scoring.measuring import measure_target
-from semires.pipeline.scoring.targets import choose_target
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import Ref, ReferDataset
-from semires.stages.train.engine.precision import autocast
-from semires.stages.train.evaluation import BATCH_SIZE
 from semires.stages.train.labels.teacher import EmaTeacher
 from semires.stages.train.matching import unpack_bits
-from semires.stages.train.models.normalization import normalize
-from semires.stages.train.reading.loading import load_batches
-from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.run_folder import RunFolder
-from semires.stages.train.views import plain_view
-
-Group = Literal[
-    "largest gain",
-    "largest loss",
-    "worst label",
-    "random label",
-    "best prediction",
-    "worst prediction",
-    "random prediction",
-]
-LABEL_GROUPS: tuple[Group, ...] = ("largest gain", "largest loss", "worst label", "random label")
-PREDICTION_GROUPS: tuple[Group, ...] = ("best prediction", "worst prediction", "random prediction")
-Outcome = Literal["positive", "negative", "none", "unmatched", "prediction"]
 
 SHARE_OF_LABELS = 2 / 3  # of the rows of a run that refines
-
-
-@dataclass(frozen=True, kw_only=True)
-class GalleryRow:
-    """A ref with its pictures, in the order of `Kind`.
-
-    outcome: of a label, whether matching gave it a higher ("positive"), lower or the same ("none") IoU with the truth,
-    or no candidate qualified ("unmatched"). size: third of the split's refs by the area of their objects. iou_before:
-    of the teacher's label, None of a prediction; iou_after: of the refined label, or of the prediction; in [0, 1].
-    candidates: what matching made of those that share a pixel with the label; num_candidates: of the image in all.
-    """
-
-    group: Group
-    ref_id: int
-    image_id: int
-    split: str
-    expression: str
-    outcome: Outcome
-    size: str
-    iou_before: float | None
-    iou_after: float
-    pictures: tuple[Picture, ...]
-    candidates: tuple[Judgement, ...] = ()
-    num_candidates: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +71,7 @@ def gallery(
     """
     folder = RunFolder(run)
     config = folder.read_config()
-    folder.read_result()
+    require_finished(folder)
     dataset = dataset or load_dataset(paths, config.split, on_progress)
     rows: list[GalleryRow] = []
     notes = []
@@ -122,25 +84,10 @@ def gallery(
     else:
         notes.append(f"{run}: no labels are shown: a {config.method} run refines none")
     try:
-        rows += _prediction_rows(run, paths, device, on_progress, dataset, num_rows - len(rows), seed)
+        rows += prediction_rows(run, paths, device, on_progress, dataset, num_rows - len(rows), seed)
     except InputError as error:
         notes.append(f"{run}: no predictions are shown: {error}")
     return Gallery(run=str(run), rows=tuple(rows), notes=tuple(notes))
-
-
-def choose_rows(ranks: Sequence[tuple[Group, NDArray[np.int64]]], num_rows: int) -> list[tuple[Group, int]]:
-    """Rows of each group in turn, as many of each, the first of its order that no group before it took.
-
-    ranks: of each group the numbers of the rows that may be in it, the best first.
-    """
-    taken: set[int] = set()
-    chosen = []
-    for number, (group, order) in enumerate(ranks):
-        count = num_rows * (number + 1) // len(ranks) - num_rows * number // len(ranks)
-        free = [row for row in order.tolist() if row not in taken][:count]
-        taken.update(free)
-        chosen += [(group, row) for row in free]
-    return chosen
 
 
 def _label_rows(
@@ -260,87 +207,3 @@ def _label_row(
         candidates=tuple(each for each in judged if each.iou > 0),
         num_candidates=len(candidates),
     )
-
-
-def _prediction_rows(
-    run: Path,
-    paths: Paths,
-    device: torch.device,
-    on_progress: OnProgress,
-    dataset: ReferDataset,
-    num_rows: int,
-    seed: int,
-) -> list[GalleryRow]:
-    target = choose_target(run, paths, on_progress, dataset)
-    split = "val" if "val" in target.splits else target.splits[0]
-    measured = measure_target(dataclasses.replace(target, splits=(split,)), device, on_progress)
-    counts = measured.by_split[split].counts
-    ref_ids, firsts = np.unique(counts.ref_ids, return_index=True)  # of each ref the first expression
-    refs = {ref.ref_id: ref for ref in dataset.refs_of(split) if ref.ann_ids}  # what means nothing has no truth
-    shown = np.isin(ref_ids, list(refs))
-    ref_ids, firsts = ref_ids[shown], firsts[shown]
-    ious = counts.pixels.ious[firsts]
-    orders = (
-        np.argsort(-ious, kind="stable"),
-        np.argsort(ious, kind="stable"),
-        np.random.default_rng(seed).permutation(len(ious)),
-    )
-    chosen = choose_rows(list(zip(PREDICTION_GROUPS, orders, strict=True)), num_rows)
-    limits = size_limits(torch.from_numpy(counts.areas[firsts]))
-    of_rows = [refs[int(ref_ids[row])] for _, row in chosen]
-    groups = [group for group, _ in chosen]
-    return list(_drawn_predictions(run, dataset, of_rows, groups, limits, device, on_progress))
-
-
-def _drawn_predictions(
-    run: Path,
-    dataset: ReferDataset,
-    refs: Sequence[Ref],
-    groups: Sequence[Group],
-    limits: tuple[float, float],
-    device: torch.device,
-    on_progress: OnProgress,
-) -> Iterator[GalleryRow]:
-    config, model = RunFolder(run).load_model()
-    teacher = EmaTeacher(model.to(device))
-    samples = RefSamples(dataset, refs, model.tokenizer, model.image_size, text=config.eval_text)
-    keys = [(index, 0) for index in range(len(refs))]
-    batches = [keys[start : start + BATCH_SIZE] for start in range(0, len(keys), BATCH_SIZE)]
-    for of_batch, loaded in zip(batches, load_batches(samples, batches, num_workers=0), strict=True):
-        batch = loaded.to(device)
-        with autocast(config.resolved(device).precision, device):
-            predicted, _ = teacher.pseudo_label(
-                normalize(plain_view(batch.images)), batch.input_ids, batch.attention_mask
-            )
-        for (index, _), mask, truth in zip(of_batch, predicted.cpu(), loaded.masks, strict=True):
-            ref, found = refs[index], iou(mask, truth)
-            alt = f"the prediction: {share_text(mask)}, IoU {found:.2f} with the truth"
-            image = small_image(dataset, ref.image_id)
-            yield GalleryRow(
-                group=groups[index],
-                ref_id=ref.ref_id,
-                image_id=ref.image_id,
-                split=ref.split,
-                expression=ref.texts(config.eval_text)[0],
-                outcome="prediction",
-                size=size_name(int(truth.sum()), limits),
-                iou_before=None,
-                iou_after=found,
-                pictures=(
-                    picture("image", Image.fromarray(image), f"image {ref.image_id}"),
-                    masked("prediction", image, mask, alt),
-                    masked("truth", image, truth, f"the truth: {share_text(truth)}"),
-                ),
-            )
-        on_progress("predictions drawn", of_batch[-1][0] + 1, len(refs))
-
-
-def iou(mask: Tensor, truth: Tensor) -> float:
-    """IoU of two masks, bool [S, S]; an empty union counts 0."""
-    return int((mask & truth).sum()) / max(int((mask | truth).sum()), 1)
-
-
-def size_name(area: int, limits: tuple[float, float]) -> str:
-    """The third that an object of so many pixels is in; limits: as of `size_limits`."""
-    low, high = limits
-    return SIZES[int(area > low) + int(area > high)]

@@ -22,7 +22,7 @@ from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.pipeline.audit.labels import count_labels
 from semires.pipeline.audit.refinements import most_expressions, own_refinement
-from semires.pipeline.audit.unlabeled import Unlabeled, open_unlabeled, whole_images
+from semires.pipeline.audit.unlabeled import Unlabeled, open_unlabeled, require_finished, whole_images
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
 from semires.stages.data.errors import InputError
@@ -86,7 +86,7 @@ def judge_labels(
     config = folder.read_config()
     if not config.is_refined:
         raise InputError(f"expected a run that refines labels, found {run}, a {config.method} run that does not")
-    folder.read_result()
+    require_finished(folder)
     store = store or paths.store(config.split)
     teachers: dict[TeacherName, RunFolder] = {"final": folder}
     lines = []

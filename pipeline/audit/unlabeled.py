@@ -69,8 +69,7 @@ def open_unlabeled(
     """
     folder = RunFolder(run)
     config, model = folder.load_model()
-    if not folder.is_finished:
-        raise InputError(f"expected a finished run, found one in {run} that is not: type its `semires train` again")
+    require_finished(folder)
     dataset = dataset or load_dataset(paths, config.split, on_progress)
     require_whole(dataset, paths, ("train",))
     _, refs = split_refs(dataset.refs_of("train"), folder.read_labeled_images())
@@ -99,6 +98,15 @@ def open_unlabeled(
         store=store,
         without_mask=num_without,
     )
+
+
+def require_finished(folder: RunFolder) -> None:
+    """InputError unless the run came to its end."""
+    if folder.is_started and not folder.is_finished:
+        raise InputError(
+            f"expected a finished run, found one in {folder.path} that is not: type its `semires train` again"
+        )
+    folder.read_result()
 
 
 def whole_images(samples: RefSamples, most: int | None, batch_size: int) -> list[NDArray[np.int64]]:

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from semires.pipeline.audit.figure6 import audit_run
-from semires.pipeline.audit.gallery import LABEL_GROUPS, PREDICTION_GROUPS, choose_rows, gallery
+from semires.pipeline.audit.gallery import gallery
+from semires.pipeline.audit.gallery_rows import LABEL_GROUPS, PREDICTION_GROUPS
 from semires.pipeline.audit.judged_labels import judge_labels
 from semires.pipeline.audit.pictures import LONGEST
 from semires.pipeline.paths import Paths
@@ -25,16 +26,6 @@ MakeRun = Callable[..., Path]
 
 def ignore(what: str, done: int, total: int, note: str = "") -> None:
     pass
-
-
-def test_choose_rows__none_twice_and_as_many_of_each() -> None:
-    ranks = [
-        ("largest gain", np.array([4, 2])),
-        ("largest loss", np.array([], dtype=np.int64)),
-        ("worst label", np.array([2, 4, 0, 1, 3])),
-    ]
-    assert choose_rows(ranks, 5) == [("largest gain", 4), ("worst label", 2), ("worst label", 0)]
-    assert choose_rows(ranks, 0) == []
 
 
 def test_gallery__rows_are_what_was_judged(make_run: MakeRun, paths: Paths, refshapes: ReferDataset) -> None:
@@ -122,7 +113,7 @@ def test_gallery__without_a_store_predictions_alone(make_run: MakeRun, paths: Pa
 def test_gallery__an_unfinished_run(make_run: MakeRun, paths: Paths, refshapes: ReferDataset) -> None:
     run = make_run()
     (run / "result.json").unlink()
-    with pytest.raises(InputError, match=r"result\.json"):
+    with pytest.raises(InputError, match="expected a finished run, found one in"):
         gallery(run, paths, CPU, ignore, dataset=refshapes)
     assert not RunFolder(run).is_finished
 
