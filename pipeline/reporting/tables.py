@@ -8,7 +8,7 @@ TITLES = {
     "refcoco+": "RefCOCO+",
     "refcocog": "G-Ref (UMD)",
     "refcocog-google": "G-Ref (Google)",
-    "refshapes": "RefShapes (embedded benchmark, LAVT-nano; not comparable with the paper)",
+    "refshapes": "RefShapes (embedded benchmark; not comparable with the paper)",
     "refcoco-clean": "RefCOCO without the expressions that Ref-L4's reviewers call wrong",
     "refcoco+-clean": "RefCOCO+ without the expressions that Ref-L4's reviewers call wrong",
     "refcocog-clean": "G-Ref (UMD) without the expressions that Ref-L4's reviewers call wrong",

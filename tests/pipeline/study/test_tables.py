@@ -50,7 +50,7 @@ def test_as_markdown__a_users_text_is_no_markup() -> None:
 
 def test_as_markdown__the_papers_numbers_on_other_data_have_a_column_of_their_own() -> None:
     lines = as_markdown(result_of(REFSHAPES)).splitlines()
-    assert "## RefShapes (embedded benchmark, LAVT-nano; not comparable with the paper)" in lines
+    assert "## RefShapes (embedded benchmark; not comparable with the paper)" in lines
     assert "|  | val | paper: RefCOCO 1% val |" in lines
     assert "| Sup | 42.00 | 32.26 |" in lines
     assert "| New | 60.00 | – |" in lines
