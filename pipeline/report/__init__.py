@@ -1,0 +1,1 @@
+"""`semires report`: studies and runs as one page of HTML."""

@@ -1,0 +1,110 @@
+"""What is on the page of `semires report`, as its template reads it: words, numbers as they are shown, charts."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellView:
+    """A number as it is shown, with what stands below it; "" for what there is not."""
+
+    value: str
+    spread: str = ""
+    interval: str = ""
+    published: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowView:
+    """A row of a table. tone: of its lines in the charts, None where it has none."""
+
+    name: str
+    cells: tuple[CellView, ...]
+    tone: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableView:
+    """A table with its first column's heading; `name` tells it from the others of the page."""
+
+    name: str
+    caption: str
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[RowView, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureView:
+    """Charts beside each other below one heading, what their lines are, and their numbers as a table.
+
+    legend: (tone, name) of each line where there are several. notes: what a reader must know, whole sentences."""
+
+    heading: str
+    charts: tuple[Markup, ...]
+    caption: str
+    legend: tuple[tuple[str, str], ...] = ()
+    table: TableView | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyView:
+    """A study, or runs without one: its tables, its figures, and what is missing, a line each."""
+
+    name: str
+    title: str
+    tables: tuple[TableView, ...]
+    remarks: tuple[str, ...]
+    figures: tuple[FigureView, ...]
+    not_measured: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """A run as the table of all runs has it; "" for what is not known. splits: oIoU of each of the page's splits."""
+
+    study: str
+    row: str
+    share: str
+    seed: str
+    scores: tuple[str, ...]
+    best_step: str
+    duration: str
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactView:
+    """A fact of how the numbers came about, and of which runs it is so; `runs` "" for all."""
+
+    name: str
+    value: str
+    runs: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsView:
+    """Settings of the runs: those in which the rows differ as a table, those that all have as (name, value)."""
+
+    differing: TableView | None
+    common: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageView:
+    """All of the page. summary: what was found, a sentence each. made: when, by which semires. notes: what could not be
+    shown and why, a line each. run_splits: the columns of the runs' scores. commands: what makes it all again."""
+
+    title: str
+    about: str
+    made: str
+    summary: tuple[str, ...]
+    studies: tuple[StudyView, ...]
+    runs: tuple[RunView, ...]
+    run_splits: tuple[str, ...]
+    facts: tuple[FactView, ...]
+    settings: tuple[SettingsView, ...]
+    commands: tuple[str, ...]
+    notes: tuple[str, ...]

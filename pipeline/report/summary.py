@@ -1,0 +1,64 @@
+"""What was found, in plain sentences made of the tables' numbers."""
+
+import statistics
+from collections.abc import Sequence
+
+from semires.pipeline.report.tables import first_split_columns, published_name
+from semires.pipeline.reporting.tables import TITLES, title_of
+from semires.pipeline.study.results import Gain, SplitTable, StudyResult
+
+MOST_ROWS = 3
+"""Of more rows than these only the one with the highest and the one with the lowest gain are told."""
+
+
+def summary(results: Sequence[StudyResult]) -> tuple[str, ...]:
+    """Sentences on each table's first evaluation split at each share; none on what was not measured."""
+    return tuple(
+        sentence
+        for result in results
+        for table in result.tables
+        for column in first_split_columns(table.columns)[:4]
+        for sentence in (_gains(table, column) if table.gains else _best(table, column))
+    )
+
+
+def plain_title(split: str) -> str:
+    """A data set's name without what its title says of it in parentheses."""
+    return title_of(split).partition(" (embedded")[0] if split in TITLES else title_of(split)
+
+
+def _gains(table: SplitTable, column: int) -> list[str]:
+    known = [
+        (row, gains[column])
+        for row, gains in table.gains.items()
+        if row != table.against and gains[column].mean is not None
+    ]
+    known.sort(key=lambda found: -(found[1].mean or 0.0))
+    told = known if len(known) <= MOST_ROWS else [known[0], known[-1]]
+    return [_gain(table, column, row, gain) for row, gain in told]
+
+
+def _gain(table: SplitTable, column: int, row: str, gain: Gain) -> str:
+    assert gain.mean is not None
+    where = f"{plain_title(table.split)}, {table.columns[column]}"
+    interval, verdict = "", ""
+    if gain.interval is not None:
+        low, high = gain.interval
+        interval = f" (95%: {low:+.2f} to {high:+.2f})"
+        verdict = "; the interval holds 0, so the two are not told apart" if low <= 0 <= high else ""
+    side = "above" if gain.mean >= 0 else "below"
+    published = "" if gain.published is None else f"; {published_name(table.split)}: {gain.published:+.2f}"
+    return f"{where}: {row} is {abs(gain.mean):.2f} points {side} {table.against}{interval}{verdict}{published}."
+
+
+def _best(table: SplitTable, column: int) -> list[str]:
+    means = {row: statistics.mean(cells[column].measured) for row, cells in table.rows.items() if cells[column].measured}
+    if not means:
+        return []
+    best = max(means, key=lambda row: means[row])
+    where = f"{plain_title(table.split)}, {table.columns[column]}"
+    cell = table.rows[best][column]
+    interval = "" if cell.interval is None else " (95%: {:.2f} to {:.2f})".format(*cell.interval)
+    published = "" if cell.published is None else f"; {published_name(table.split)}: {cell.published:.2f}"
+    among = f"the highest of {len(means)} rows" if len(means) > 1 else "the only row"
+    return [f"{where}: {best} has {means[best]:.2f}% oIoU{interval}, {among}{published}."]
