@@ -69,11 +69,16 @@ ALLOWED = {
         *(*STAGES, PIPELINE, RUNNING),
         *(f"{PIPELINE}.{room}" for room in ("planning", "scoring", "reporting", "audit", "study")),
     },
+    # The page of all that was measured: it reads every room that measures, and none knows of it.
+    f"{PIPELINE}.report": {
+        *(*STAGES, PIPELINE, RUNNING),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html", "audit", "study", "report")),
+    },
     f"{PIPELINE}.commands": {
         *(*STAGES, IMPORTING, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
-        *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "audit", "study")),
+        *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "audit", "study", "report")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     PIPELINE: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},

@@ -62,6 +62,40 @@ class StudyView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureView:
+    """A picture of the gallery. source: an address that holds it. alt: what is there, for those who do not see it."""
+
+    source: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleView:
+    """A row of the gallery: an expression with its pictures from image to truth. group, outcome, size, split: what the
+    filters choose by. about: what is said of it, in a few words each."""
+
+    expression: str
+    group: str
+    outcome: str
+    size: str
+    split: str
+    about: tuple[str, ...]
+    pictures: tuple[PictureView, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryView:
+    """Examples of what refinement does (the paper's figures 3 to 5). filters: (field of the examples, heading, values)
+    of each that takes more than one value. notes: whole sentences."""
+
+    about: str
+    examples: tuple[ExampleView, ...]
+    filters: tuple[tuple[str, str, tuple[str, ...]], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunView:
     """A run as the table of all runs has it; "" for what is not known. splits: oIoU of each of the page's splits."""
 
@@ -102,6 +136,7 @@ class PageView:
     made: str
     summary: tuple[str, ...]
     studies: tuple[StudyView, ...]
+    gallery: GalleryView | None
     runs: tuple[RunView, ...]
     run_splits: tuple[str, ...]
     facts: tuple[FactView, ...]

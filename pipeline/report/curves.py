@@ -41,18 +41,20 @@ def learning_curves(groups: Sequence[Group], *, name: str, title: str) -> Figure
     return FigureView(
         heading=f"Learning curves: {title}",
         charts=(chart,),
-        caption="oIoU on val as it was measured in training, which chooses each run's weights by it: first burn-in on the "
-        "labeled images alone, then mutual learning from its best weights on."
-        + (" Bold lines are means over seeds, thin ones a seed each, bands reach from the lowest to the highest." if several else ""),
+        caption="oIoU on val as it was measured in training, which chooses each run's weights by it: first burn-in on "
+        "the labeled images alone, then mutual learning from its best weights on."
+        + (
+            " Bold lines are means over seeds, thin ones a seed each, bands reach from the lowest to the highest."
+            if several
+            else ""
+        ),
         legend=tuple((line.tone, line.name) for line in lines),
         table=_table(groups, f"{name}-table", title),
         notes=tuple(_notes(groups)),
     )
 
 
-def mean_line(
-    name: str, tone_class: str, courses: Sequence[Sequence[Point]], *, is_dashed: bool = False
-) -> Line:
+def mean_line(name: str, tone_class: str, courses: Sequence[Sequence[Point]], *, is_dashed: bool = False) -> Line:
     """The mean of several courses where all of them have a value, each of them behind it where they are several."""
     known = [dict(course) for course in courses]
     steps = sorted(set(known[0]).intersection(*known[1:]))
@@ -96,7 +98,9 @@ def _burn_ins(groups: Sequence[Group]) -> list[Line]:
         if run.burn_in_folder is not None and run.burn_in
     }
     courses = [
-        _points(metrics, 0, lambda line: line["val"]["oiou"]) for folder, metrics in others.items() if folder not in shown
+        _points(metrics, 0, lambda line: line["val"]["oiou"])
+        for folder, metrics in others.items()
+        if folder not in shown
     ]
     return [mean_line("Burn-in", BURN_IN_TONE, courses)] if courses else []
 
@@ -106,7 +110,9 @@ def _course(points: Sequence[Point]) -> str:
         return "no step that all seeds have in common"
     (first, start), (last, end) = points[0], points[-1]
     best_step, best = max(points, key=lambda point: point[1])
-    return f"{start:.2f} at step {first:,.0f}, {end:.2f} at step {last:,.0f}, at most {best:.2f} at step {best_step:,.0f}"
+    return (
+        f"{start:.2f} at step {first:,.0f}, {end:.2f} at step {last:,.0f}, at most {best:.2f} at step {best_step:,.0f}"
+    )
 
 
 def _table(groups: Sequence[Group], name: str, title: str) -> TableView:

@@ -27,7 +27,9 @@ def label_quality(groups: Sequence[Group], *, name: str, title: str) -> FigureVi
         return None
     charts = []
     for number, (group, runs) in enumerate(measured):
-        lines = [mean_line("before", "tone-burn-in", [_course(run, "label_iou_before") for run in runs], is_dashed=True)]
+        lines = [
+            mean_line("before", "tone-burn-in", [_course(run, "label_iou_before") for run in runs], is_dashed=True)
+        ]
         if _is_refined(group):
             after = [_course(run, "label_iou_after") for run in runs]
             lines.append(mean_line("after", tone(group.number), after))
@@ -45,8 +47,8 @@ def label_quality(groups: Sequence[Group], *, name: str, title: str) -> FigureVi
     return FigureView(
         heading=f"Label quality over time: {title}",
         charts=tuple(charts),
-        caption="Mean IoU of the teacher's labels with the hidden masks, before refinement (dashed) and after it, of the "
-        "labels since the evaluation before. A method that refines nothing has no line after.",
+        caption="Mean IoU of the teacher's labels with the hidden masks, before refinement (dashed) and after it, of "
+        "the labels since the evaluation before. A method that refines nothing has no line after.",
         table=_table(measured, f"{name}-table", title),
     )
 
@@ -54,9 +56,7 @@ def label_quality(groups: Sequence[Group], *, name: str, title: str) -> FigureVi
 def refinement_outcomes(groups: Sequence[Group], *, name: str, title: str) -> FigureView | None:
     """Shares of labels that refinement made better, worse or left, over all of mutual learning; None where no run
     refined any whose mask is known."""
-    measured = [
-        (group, runs) for group in groups if _is_refined(group) and (runs := _with(group.runs, "improved"))
-    ]
+    measured = [(group, runs) for group in groups if _is_refined(group) and (runs := _with(group.runs, "improved"))]
     if not measured:
         return None
     bars = []
@@ -78,8 +78,8 @@ def refinement_outcomes(groups: Sequence[Group], *, name: str, title: str) -> Fi
                 ),
             ),
         ),
-        caption="Share of pseudo-labels whose IoU with the hidden mask refinement made higher (positive), lower (negative) "
-        "or left as it was (none), as the runs counted them over all of mutual learning.",
+        caption="Share of pseudo-labels whose IoU with the hidden mask refinement made higher (positive), lower "
+        "(negative) or left as it was (none), as the runs counted them over all of mutual learning.",
         legend=(("positive", "positive"), ("negative", "negative"), ("none", "none")),
     )
 
@@ -133,8 +133,8 @@ def _table(measured: Sequence[tuple[Group, Sequence[ReportedRun]]], name: str, t
         rows.append(RowView(name=group.name, tone=tone(group.number), cells=tuple(cells)))
     return TableView(
         name=name,
-        caption=f"Label quality in numbers, {title}: from the first evaluation to the last; matched, better and worse are "
-        "shares of the labels",
+        caption=f"Label quality in numbers, {title}: from the first evaluation to the last; matched, better and worse "
+        "are shares of the labels",
         heading="row",
         columns=tuple(what for _, what in NAMES),
         rows=tuple(rows),

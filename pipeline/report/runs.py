@@ -13,8 +13,8 @@ from semires.stages.train.run_folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class ReportedRun:
-    """A run's folder. row: what its line of the tables is called. metrics: the lines of its `metrics.jsonl`; burn_in: of
-    the run that it started from, () of a supervised run and where that is gone; burn_in_folder: where it is, or was.
+    """A run's folder. row: what its line of the tables is called. metrics: the lines of its `metrics.jsonl`; burn_in:
+    of the run that it started from, () of a supervised run and where that is gone; burn_in_folder: where it is, or was.
     scores: None where they are not known; result: None of an unfinished run."""
 
     row: str

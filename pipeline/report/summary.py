@@ -52,7 +52,9 @@ def _gain(table: SplitTable, column: int, row: str, gain: Gain) -> str:
 
 
 def _best(table: SplitTable, column: int) -> list[str]:
-    means = {row: statistics.mean(cells[column].measured) for row, cells in table.rows.items() if cells[column].measured}
+    means = {
+        row: statistics.mean(cells[column].measured) for row, cells in table.rows.items() if cells[column].measured
+    }
     if not means:
         return []
     best = max(means, key=lambda row: means[row])

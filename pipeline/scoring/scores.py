@@ -63,6 +63,19 @@ def evaluate_run(
     return run_scores(measure_target(choose_target(run, paths, on_progress, dataset), device, on_progress))
 
 
+def kept_scores(run: Path) -> RunScores | None:
+    """The scores of a finished run as its folder has them, without its data; None where they are not those of its
+    weights, or were not written. InputError where there is no run, or the file holds something else."""
+    path = kept_file(run, "scores", ".json", None)
+    if not path.is_file():
+        return None
+    try:
+        found = RunScores(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"expected scores that `semires evaluate` wrote, found others in {path}: remove it") from error
+    return found if found.weights_sha256 == RunFolder(run).best_sha256() else None
+
+
 def run_scores(measured: MeasuredRun) -> RunScores:
     """The scores of what was measured. Of a finished run those of all that is kept are written to its folder; one that
     cannot be written is said, and costs nothing else."""

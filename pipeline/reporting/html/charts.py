@@ -15,7 +15,8 @@ from markupsafe import Markup, escape
 Point = tuple[float, float]
 NUM_TONES = 10
 """How many colours charts.css tells apart."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 40  # around the plotting area: numbers, names of the axes
+_RIGHT, _TOP = 14, 12  # around the plotting area; left of it and below are numbers and names of the axes
+_WIDE = 600  # a chart from this width on has larger letters where a page is narrow (charts.css), and room for them
 _BAR, _GAP, _LINE = 16, 12, 16  # heights of a bar, of what is between rows, of a line of text
 
 
@@ -73,24 +74,25 @@ def line_chart(
     digits: int = 2,
     size: tuple[int, int] = (480, 300),
 ) -> Markup:
-    """A chart of `lines`. name: of the element, unlike any other on the page. marks: x of upright lines, and what begins
-    there. digits: of what a point says."""
+    """A chart of `lines`. name: of the element, unlike any other on the page. marks: x of upright lines, and what
+    begins there. digits: of what a point says."""
     width, height = size
     points = [point for line in lines for part in (line.points, *line.seeds) for point in part]
     points += [(x, y) for line in lines for x, low, high in line.band for y in (low, high)]
     x_ticks = nice_ticks(0.0, max(x for x, _ in points), 5)
     y_ticks = nice_ticks(min(y for _, y in points), max(y for _, y in points), 5)
-    right, bottom = width - _RIGHT, height - _BOTTOM
-    x_of = _scale(x_ticks[0], x_ticks[-1], _LEFT, right)
+    left, right = (72 if width >= _WIDE else 46), width - _RIGHT
+    bottom = height - (62 if width >= _WIDE else 42)
+    x_of = _scale(x_ticks[0], x_ticks[-1], left, right)
     y_of = _scale(y_ticks[0], y_ticks[-1], bottom, _TOP)
 
     def path(of: Iterable[Point]) -> str:
         return " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in of)
 
-    parts = [_tag("line", "", x1=_LEFT, x2=right, y1=y_of(y), y2=y_of(y), class_="rule") for y in y_ticks]
-    parts += [_text(_LEFT - 6, y_of(y) + 4, _number(y, y_ticks), "end") for y in y_ticks]
-    parts += [_text(x_of(x), bottom + 16, _number(x, x_ticks), "middle") for x in x_ticks]
-    parts += [_text((_LEFT + right) / 2, height - 6, x_label, "middle", "name"), _upright(y_label, bottom)]
+    parts = [_tag("line", "", x1=left, x2=right, y1=y_of(y), y2=y_of(y), class_="rule") for y in y_ticks]
+    parts += [_text(left - 6, y_of(y) + 4, _number(y, y_ticks), "end") for y in y_ticks]
+    parts += [_text(x_of(x), bottom + (20 if width >= _WIDE else 16), _number(x, x_ticks), "middle") for x in x_ticks]
+    parts += [_text((left + right) / 2, height - 6, x_label, "middle", "name"), _upright(y_label, bottom)]
     for x, what in marks:
         parts.append(_tag("line", "", x1=x_of(x), x2=x_of(x), y1=_TOP, y2=bottom, class_="mark"))
         parts.append(_text(x_of(x) + 4, bottom - 6, what, "start", "note"))
@@ -104,7 +106,14 @@ def line_chart(
         for x, y in line.points:
             said = _tag("title", escape(f"{line.name}, {x_label} {x:,.0f}: {y:.{digits}f}"))
             inner.append(_tag("circle", said, cx=f"{x_of(x):.1f}", cy=f"{y_of(y):.1f}", r=3))
-        parts.append(_tag("g", Markup("").join(inner), class_=line.tone + (" dashed" if line.is_dashed else ""), data_line=line.name))
+        parts.append(
+            _tag(
+                "g",
+                Markup("").join(inner),
+                class_=line.tone + (" dashed" if line.is_dashed else ""),
+                data_line=line.name,
+            )
+        )
     return _svg(parts, width, height, name, title, description)
 
 
@@ -118,7 +127,9 @@ def bar_chart(bars: Sequence[Bar], *, name: str, title: str, description: str, w
         for kind, share in bar.shares.items():
             wide = share * width
             said = _tag("title", escape(f"{bar.name}: {100 * share:.1f}% {kind}"))
-            parts.append(_tag("rect", said, x=f"{left:.1f}", y=top + _LINE + 2, width=f"{wide:.1f}", height=_BAR, class_=kind))
+            parts.append(
+                _tag("rect", said, x=f"{left:.1f}", y=top + _LINE + 2, width=f"{wide:.1f}", height=_BAR, class_=kind)
+            )
             if wide > 44:
                 at = top + _LINE + 14
                 parts.append(_text(left + wide / 2, at, f"{100 * share:.0f}%", "middle", "inside"))
@@ -137,7 +148,8 @@ def interval_chart(
     has_zero: bool = False,
     width: int = 480,
 ) -> Markup:
-    """Values as points on the lines of their intervals, published ones as open diamonds. has_zero: whether 0 is marked."""
+    """Values as points on the lines of their intervals, published ones as open diamonds. has_zero: whether 0 is
+    marked."""
     values = [row.value for row in rows] + [row.published for row in rows if row.published is not None]
     values += [end for row in rows for end in row.interval or ()] + ([0.0] if has_zero else [])
     ticks = nice_ticks(min(values), max(values), 6)
@@ -193,7 +205,9 @@ def _number(value: float, ticks: Sequence[float]) -> str:
 
 def _upright(text: str, bottom: float) -> Markup:
     y = (_TOP + bottom) / 2
-    return _tag("text", escape(text), transform=f"translate(11 {y:.0f}) rotate(-90)", text_anchor="middle", class_="name")
+    return _tag(
+        "text", escape(text), transform=f"translate(14 {y:.0f}) rotate(-90)", text_anchor="middle", class_="name"
+    )
 
 
 def _text(x: float, y: float, text: str, anchor: str, class_: str = "tick") -> Markup:
@@ -221,7 +235,7 @@ def _svg(parts: Iterable[Markup], width: int, height: int, name: str, title: str
     return _tag(
         "svg",
         inner,
-        class_="chart",
+        class_="chart wide" if width >= _WIDE else "chart",
         viewBox=f"0 0 {width} {height}",
         width=width,
         height=height,
