@@ -36,13 +36,21 @@ class TableView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChartView:
+    """A chart, and what stands above it where there are several."""
+
+    drawn: Markup
+    heading: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FigureView:
     """Charts beside each other below one heading, what their lines are, and their numbers as a table.
 
     legend: (tone, name) of each line where there are several. notes: what a reader must know, whole sentences."""
 
     heading: str
-    charts: tuple[Markup, ...]
+    charts: tuple[ChartView, ...]
     caption: str
     legend: tuple[tuple[str, str], ...] = ()
     table: TableView | None = None

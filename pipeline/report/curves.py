@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from semires.pipeline.report.content import CellView, FigureView, RowView, TableView
+from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.report.runs import ReportedRun, best_line
 from semires.pipeline.reporting.html.charts import Line, Point, line_chart, tone
 
@@ -40,7 +40,7 @@ def learning_curves(groups: Sequence[Group], *, name: str, title: str) -> Figure
     several = any(len(group.runs) > 1 for group in groups)
     return FigureView(
         heading=f"Learning curves: {title}",
-        charts=(chart,),
+        charts=(ChartView(drawn=chart),),
         caption="oIoU on val as it was measured in training, which chooses each run's weights by it: first burn-in on "
         "the labeled images alone, then mutual learning from its best weights on."
         + (

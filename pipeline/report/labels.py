@@ -5,10 +5,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from semires.pipeline.report.content import CellView, FigureView, RowView, TableView
+from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.report.curves import Group, mean_line
 from semires.pipeline.report.runs import ReportedRun
-from semires.pipeline.reporting.html.charts import Bar, Point, bar_chart, line_chart, tone
+from semires.pipeline.reporting.html.charts import Bar, Line, Point, bar_chart, line_chart, tone
 
 SMALL = (340, 220)
 NAMES = (
@@ -25,25 +25,24 @@ def label_quality(groups: Sequence[Group], *, name: str, title: str) -> FigureVi
     measured = [(group, runs) for group in groups if (runs := _with(group.runs, "label_iou_before"))]
     if not measured:
         return None
-    charts = []
-    for number, (group, runs) in enumerate(measured):
-        lines = [
-            mean_line("before", "tone-burn-in", [_course(run, "label_iou_before") for run in runs], is_dashed=True)
-        ]
-        if _is_refined(group):
-            after = [_course(run, "label_iou_after") for run in runs]
-            lines.append(mean_line("after", tone(group.number), after))
-        charts.append(
-            line_chart(
-                lines,
+    lines = [_lines_of(group, runs) for group, runs in measured]
+    heights = [y for of_group in lines for line in of_group for _, y in line.points]
+    charts = [
+        ChartView(
+            heading=group.name,
+            drawn=line_chart(
+                of_group,
                 name=f"{name}-{number}",
                 title=f"{group.name}: IoU of pseudo-labels with the hidden masks",
                 description=_said(group, runs),
                 x_label="steps of mutual learning",
-                y_label=group.name,
+                y_label="IoU",
+                y_range=(min(heights), max(heights)),
                 size=SMALL,
-            )
+            ),
         )
+        for number, ((group, runs), of_group) in enumerate(zip(measured, lines, strict=True))
+    ]
     return FigureView(
         heading=f"Label quality over time: {title}",
         charts=tuple(charts),
@@ -65,23 +64,30 @@ def refinement_outcomes(groups: Sequence[Group], *, name: str, title: str) -> Fi
         bars.append(
             Bar(name=group.name, shares={"positive": better, "negative": worse, "none": max(0.0, 1 - better - worse)})
         )
+    chart = bar_chart(
+        bars,
+        name=name,
+        title=f"What refinement makes of labels, {title}",
+        description=" ".join(
+            f"{bar.name}: {', '.join(f'{100 * share:.1f}% {kind}' for kind, share in bar.shares.items())}."
+            for bar in bars
+        ),
+    )
     return FigureView(
         heading=f"What refinement makes of labels: {title}",
-        charts=(
-            bar_chart(
-                bars,
-                name=name,
-                title=f"What refinement makes of labels, {title}",
-                description=" ".join(
-                    f"{bar.name}: {', '.join(f'{100 * share:.1f}% {kind}' for kind, share in bar.shares.items())}."
-                    for bar in bars
-                ),
-            ),
-        ),
+        charts=(ChartView(drawn=chart),),
         caption="Share of pseudo-labels whose IoU with the hidden mask refinement made higher (positive), lower "
         "(negative) or left as it was (none), as the runs counted them over all of mutual learning.",
         legend=(("positive", "positive"), ("negative", "negative"), ("none", "none")),
     )
+
+
+def _lines_of(group: Group, runs: Sequence[ReportedRun]) -> list[Line]:
+    before = [_course(run, "label_iou_before") for run in runs]
+    lines = [mean_line("before", "tone-burn-in", before, is_dashed=True)]
+    if _is_refined(group):
+        lines.append(mean_line("after", tone(group.number), [_course(run, "label_iou_after") for run in runs]))
+    return lines
 
 
 def _is_refined(group: Group) -> bool:

@@ -17,7 +17,8 @@ from semires.pipeline.report.run_study import as_study, row_names
 from semires.pipeline.report.runs import ReportedRun, read_run
 from semires.pipeline.report.settings import data_facts, settings
 from semires.pipeline.report.studies import ReportedStudy, study_view, with_runs
-from semires.pipeline.report.summary import plain_title, summary
+from semires.pipeline.report.summary import summary
+from semires.pipeline.report.tables import plain_title
 from semires.pipeline.reporting.html.templates import render
 from semires.pipeline.reporting.run_card import train_command
 from semires.pipeline.scoring.scores import evaluate_run, kept_scores

@@ -3,8 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from semires.pipeline.report.tables import first_split_columns, published_name
-from semires.pipeline.reporting.tables import TITLES, title_of
+from semires.pipeline.report.tables import first_split_columns, plain_title, published_name
 from semires.pipeline.study.results import Gain, SplitTable, StudyResult
 
 MOST_ROWS = 3
@@ -20,11 +19,6 @@ def summary(results: Sequence[StudyResult]) -> tuple[str, ...]:
         for column in first_split_columns(table.columns)[:4]
         for sentence in (_gains(table, column) if table.gains else _best(table, column))
     )
-
-
-def plain_title(split: str) -> str:
-    """A data set's name without what its title says of it in parentheses."""
-    return title_of(split).partition(" (embedded")[0] if split in TITLES else title_of(split)
 
 
 def _gains(table: SplitTable, column: int) -> list[str]:

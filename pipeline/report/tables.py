@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from semires.pipeline.report.content import CellView, FigureView, RowView, TableView
+from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.reporting.html.charts import Interval, interval_chart, tone
-from semires.pipeline.reporting.tables import title_of
+from semires.pipeline.reporting.tables import TITLES, title_of
 from semires.pipeline.study.results import Cell, Gain, SplitTable
 
 PAPERS_DATA = ("refcoco", "refcoco+", "refcocog")
@@ -56,21 +56,20 @@ def interval_figure(table: SplitTable, *, name: str) -> FigureView | None:
         is_gain = bool(_gains(table, column))
         what = f"points of oIoU above {table.against}" if is_gain else "oIoU, %"
         has_published = has_published or any(row.published is not None for row in rows)
-        charts.append(
-            interval_chart(
-                rows,
-                name=f"{name}-{column}",
-                title=f"{title_of(table.split)}, {table.columns[column]}: {what}",
-                description=" ".join(_said(row) for row in rows),
-                x_label=f"{what} ({table.columns[column]})",
-                has_zero=is_gain,
-            )
+        chart = interval_chart(
+            rows,
+            name=f"{name}-{column}",
+            title=f"{title_of(table.split)}, {table.columns[column]}: {what}",
+            description=" ".join(_said(row) for row in rows),
+            x_label=what,
+            has_zero=is_gain,
         )
+        charts.append(ChartView(heading=table.columns[column], drawn=chart))
     if not charts:
         return None
     diamonds = f" Open diamonds: {published_name(table.split)}." if has_published else ""
     return FigureView(
-        heading=f"At a glance: {title_of(table.split)}",
+        heading=f"At a glance: {plain_title(table.split)}",
         charts=tuple(charts),
         caption=f"Points are measured, means over seeds; lines hold 95% of a bootstrap.{diamonds}",
     )
@@ -85,6 +84,11 @@ def first_split_columns(columns: Sequence[str]) -> list[int]:
 def published_name(split: str) -> str:
     """Whose a published number beside one of `split` is; no other data set's passes for this one's."""
     return "the paper's number" if split in PAPERS_DATA else "the paper's number on RefCOCO"
+
+
+def plain_title(split: str) -> str:
+    """A data set's name without what its title says of it in parentheses."""
+    return title_of(split).partition(" (embedded")[0] if split in TITLES else title_of(split)
 
 
 def _what_cells_say(table: SplitTable) -> str:

@@ -72,15 +72,17 @@ def line_chart(
     y_label: str,
     marks: Sequence[tuple[float, str]] = (),
     digits: int = 2,
+    y_range: tuple[float, float] | None = None,
     size: tuple[int, int] = (480, 300),
 ) -> Markup:
     """A chart of `lines`. name: of the element, unlike any other on the page. marks: x of upright lines, and what
-    begins there. digits: of what a point says."""
+    begins there. digits: of what a point says. y_range: what is shown at least, so that charts can be compared."""
     width, height = size
     points = [point for line in lines for part in (line.points, *line.seeds) for point in part]
     points += [(x, y) for line in lines for x, low, high in line.band for y in (low, high)]
     x_ticks = nice_ticks(0.0, max(x for x, _ in points), 5)
-    y_ticks = nice_ticks(min(y for _, y in points), max(y for _, y in points), 5)
+    heights = [y for _, y in points] + list(y_range or ())
+    y_ticks = nice_ticks(min(heights), max(heights), 5)
     left, right = (72 if width >= _WIDE else 46), width - _RIGHT
     bottom = height - (62 if width >= _WIDE else 42)
     x_of = _scale(x_ticks[0], x_ticks[-1], left, right)
