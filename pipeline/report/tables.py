@@ -108,7 +108,7 @@ def _cell(cell: Cell, split: str) -> CellView:
     return CellView(
         value=f"{statistics.mean(cell.measured):.2f}" if cell.measured else "–",
         spread=f"± {statistics.stdev(cell.measured):.2f}" if many else "",
-        interval="" if cell.interval is None else "{:.2f} to {:.2f}".format(*cell.interval),
+        interval="" if cell.interval is None else "{:.1f}–{:.1f}".format(*cell.interval),
         published=_published(cell.published, split, "{:.2f}"),
     )
 
@@ -116,7 +116,7 @@ def _cell(cell: Cell, split: str) -> CellView:
 def _gain(gain: Gain, split: str) -> CellView:
     return CellView(
         value="–" if gain.mean is None else f"{gain.mean:+.2f}",
-        interval="" if gain.interval is None else "{:+.2f} to {:+.2f}".format(*gain.interval),
+        interval="" if gain.interval is None else "{:+.1f} to {:+.1f}".format(*gain.interval),
         published=_published(gain.published, split, "{:+.2f}"),
     )
 
