@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
@@ -10,6 +10,8 @@ from semires.pipeline.report.runs import ReportedRun, best_line
 from semires.pipeline.reporting.html.charts import Line, Point, line_chart, tone
 
 BURN_IN_TONE = "tone-burn-in"
+MOST_BANDS = 5
+"""Of more lines than these the bands would hide each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,9 @@ class Group:
 def learning_curves(groups: Sequence[Group], *, name: str, title: str) -> FigureView | None:
     """The figure of the groups of a table, None where nothing was evaluated yet. name: unlike any other of the page."""
     lines = [*_burn_ins(groups), *(line for group in groups if (line := _line(group)) is not None)]
+    has_bands = any(line.band for line in lines) and len(lines) <= MOST_BANDS
+    if not has_bands:
+        lines = [replace(line, band=()) for line in lines]
     if not lines:
         return None
     ends = sorted({run.burn_in_steps for group in groups for run in group.runs if run.burn_in_steps})
@@ -37,17 +42,14 @@ def learning_curves(groups: Sequence[Group], *, name: str, title: str) -> Figure
         marks=[(end, "mutual learning") for end in ends],
         size=(720, 380),
     )
-    several = any(len(group.runs) > 1 for group in groups)
+    several = any(line.seeds for line in lines)
+    bands = ", bands reach from the lowest to the highest" if has_bands else ""
     return FigureView(
         heading=f"Learning curves: {title}",
         charts=(ChartView(drawn=chart),),
         caption="oIoU on val as it was measured in training, which chooses each run's weights by it: first burn-in on "
         "the labeled images alone, then mutual learning from its best weights on."
-        + (
-            " Bold lines are means over seeds, thin ones a seed each, bands reach from the lowest to the highest."
-            if several
-            else ""
-        ),
+        + (f" Bold lines are means over seeds, thin ones a seed each{bands}." if several else ""),
         legend=tuple((line.tone, line.name) for line in lines),
         table=_table(groups, f"{name}-table", title),
         notes=tuple(_notes(groups)),

@@ -49,7 +49,8 @@ def interval_figure(table: SplitTable, *, name: str) -> FigureView | None:
     """The gains, or where there are none the scores, of the first evaluation split as intervals, a chart a column; None
     where nothing was measured."""
     charts, has_published = [], False
-    for column in first_split_columns(table.columns):
+    columns = first_split_columns(table.columns)
+    for column in columns:
         rows = _gains(table, column) or _scores(table, column)
         if not rows:
             continue
@@ -63,6 +64,7 @@ def interval_figure(table: SplitTable, *, name: str) -> FigureView | None:
             description=" ".join(_said(row) for row in rows),
             x_label=what,
             has_zero=is_gain,
+            width=480 if len(columns) == 1 else 340,
         )
         charts.append(ChartView(heading=table.columns[column], drawn=chart))
     if not charts:

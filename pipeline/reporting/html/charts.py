@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 Point = tuple[float, float]
 NUM_TONES = 10
 """How many colours charts.css tells apart."""
-_RIGHT, _TOP = 14, 12  # around the plotting area; left of it and below are numbers and names of the axes
+_RIGHT, _TOP = 22, 12  # around the plotting area; left of it and below are numbers and names of the axes
 _WIDE = 600  # a chart from this width on has larger letters where a page is narrow (charts.css), and room for them
 _BAR, _GAP, _LINE = 16, 12, 16  # heights of a bar, of what is between rows, of a line of text
 
@@ -83,7 +83,7 @@ def line_chart(
     x_ticks = nice_ticks(0.0, max(x for x, _ in points), 5)
     heights = [y for _, y in points] + list(y_range or ())
     y_ticks = nice_ticks(min(heights), max(heights), 5)
-    left, right = (72 if width >= _WIDE else 46), width - _RIGHT
+    left, right = (72 if width >= _WIDE else 56), width - _RIGHT
     bottom = height - (62 if width >= _WIDE else 42)
     x_of = _scale(x_ticks[0], x_ticks[-1], left, right)
     y_of = _scale(y_ticks[0], y_ticks[-1], bottom, _TOP)

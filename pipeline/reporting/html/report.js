@@ -55,7 +55,11 @@ if (filters) {
   filters.hidden = false;
   filters.addEventListener("change", show);
   filters.addEventListener("submit", (event) => event.preventDefault());
-  filters.addEventListener("reset", () => setTimeout(show)); // once the fields are reset
+  filters.addEventListener("reset", (event) => {
+    event.preventDefault(); // it would come after what is shown is chosen
+    for (const select of filters.querySelectorAll("select")) select.value = "";
+    show();
+  });
   show();
 
   const dialog = document.getElementById("enlarged");
