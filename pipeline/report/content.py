@@ -80,16 +80,19 @@ class PictureView:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleView:
-    """A row of the gallery: an expression with its pictures from image to truth. group, outcome, size, split: what the
-    filters choose by. about: what is said of it, in a few words each."""
+    """A row of the gallery: an expression with its pictures from image to truth. group, outcome, size, split,
+    run: what the filters choose by. about: what is said of it, in a few words each. reasons: why the refined label took
+    the candidates that it took."""
 
     expression: str
     group: str
     outcome: str
     size: str
     split: str
+    run: str
     about: tuple[str, ...]
     pictures: tuple[PictureView, ...]
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,16 +12,17 @@ import torch
 from semires.cache.errors import StoreError
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.report.content import FactView, PageView, RunView
-from semires.pipeline.report.run_study import as_study, row_names
+from semires.pipeline.report.content import FactView, GalleryView, PageView, RunView
+from semires.pipeline.report.examples import gallery_view
+from semires.pipeline.report.run_study import NAME, as_study, row_names, scored
 from semires.pipeline.report.runs import ReportedRun, read_run
 from semires.pipeline.report.settings import data_facts, settings
 from semires.pipeline.report.studies import ReportedStudy, study_view, with_runs
 from semires.pipeline.report.summary import summary
-from semires.pipeline.report.tables import plain_title
 from semires.pipeline.reporting.html.templates import render
 from semires.pipeline.reporting.run_card import train_command
-from semires.pipeline.scoring.scores import evaluate_run, kept_scores
+from semires.pipeline.reporting.tables import plain_title
+from semires.pipeline.study.gathering import ScoredRun
 from semires.pipeline.study.results import StudyResult
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.checkpoints.replacing import replace_text
@@ -79,7 +80,9 @@ def build_report(
     studies = [with_runs(result, say) for result in results]
     if runs:
         studies.append(_study_of(runs, paths, device, on_progress, say))
-    page = _page(studies, tuple(notes), train_options)
+    every = [run for study in studies for run in study.runs]
+    examples = gallery_view(every, paths, device, on_progress, num_gallery, say)
+    page = _page(studies, examples, tuple(notes), train_options)
     path = output / PAGE
     replace_text(path, render("report.html", page=page))
     return path
@@ -89,23 +92,30 @@ def _study_of(
     folders: Sequence[Path], paths: Paths, device: torch.device, on_progress: OnProgress, say: Say
 ) -> ReportedStudy:
     """Runs that no study names, as a study; one that is not measured is said."""
-    found: list[ReportedRun] = []
-    for folder in folders:
-        run = read_run(folder, "")
+    runs = [read_run(folder, "") for folder in folders]
+    names = row_names([run.config for run in runs])
+    runs = [replace(run, row=name) for run, name in zip(runs, names, strict=True)]
+    found: dict[Path, ScoredRun] = {}
+    for run in runs:
         if run.result is None:
-            say(f"{folder}: no scores: the run is not finished")
-        else:
-            try:
-                run = replace(run, scores=kept_scores(folder) or evaluate_run(folder, paths, device, on_progress))
-            except (InputError, StoreError, OSError) as error:
-                say(f"{folder}: no scores: {error}")
-        found.append(run)
-    names = row_names([run.config for run in found])
-    found = [replace(run, row=name) for run, name in zip(found, names, strict=True)]
-    return ReportedStudy(result=as_study(found), runs=tuple(found))
+            say(f"{run.folder}: no scores: the run is not finished")
+            continue
+        try:
+            found[run.folder] = scored(run, paths, device, on_progress)
+        except (InputError, StoreError, OSError) as error:
+            say(f"{run.folder}: no scores: {error}")
+    return ReportedStudy(
+        result=as_study(runs, list(found.values())),
+        runs=tuple(replace(run, scores=found[run.folder].run.scores if run.folder in found else None) for run in runs),
+    )
 
 
-def _page(studies: Sequence[ReportedStudy], notes: tuple[str, ...], train_options: Collection[str]) -> PageView:
+def _page(
+    studies: Sequence[ReportedStudy],
+    examples: GalleryView | None,
+    notes: tuple[str, ...],
+    train_options: Collection[str],
+) -> PageView:
     runs = [run for study in studies for run in study.runs]
     splits = list(dict.fromkeys(plain_title(run.config.split) for run in runs))
     evaluation = list(dict.fromkeys(name for run in runs if run.scores is not None for name in run.scores.by_split))
@@ -117,7 +127,7 @@ def _page(studies: Sequence[ReportedStudy], notes: tuple[str, ...], train_option
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC by semires {version('semires')}",
         summary=summary([study.result for study in studies]),
         studies=tuple(study_view(study, name=f"study-{number}") for number, study in enumerate(studies)),
-        gallery=None,
+        gallery=examples,
         runs=tuple(_run(study, run, evaluation) for study in studies for run in study.runs),
         run_splits=tuple(evaluation),
         facts=tuple(_facts(runs)),
@@ -155,7 +165,7 @@ def _facts(runs: Sequence[ReportedRun]) -> list[FactView]:
 def _commands(studies: Sequence[ReportedStudy], train_options: Collection[str]) -> list[str]:
     commands = []
     for study in studies:
-        if study.result.name != "runs":
+        if study.result.name != NAME:
             commands.append(f"semires study {quote(study.result.name)}")
             continue
         for run in study.runs:

@@ -1,130 +1,140 @@
 """Runs without a study as one: those of equal settings are a row, their seeds beside each other."""
 
-import json
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
 
 from semires.pipeline.audit.refinements import match_name
-from semires.pipeline.recipes import TABLE1_METHODS
+from semires.pipeline.paths import Paths
+from semires.pipeline.progress import OnProgress
+from semires.pipeline.recipes import TABLE1_METHODS, train_recipe
 from semires.pipeline.report.runs import ReportedRun
 from semires.pipeline.report.settings import flat
-from semires.pipeline.reporting.published import published
-from semires.pipeline.reporting.tables import METHODS
-from semires.pipeline.study.results import Cell, SplitTable, StudyResult, StudyRun
-from semires.stages.train.config import FREE, WHICH_IMAGES, TrainConfig
+from semires.pipeline.reporting.tables import METHODS, plain_title
+from semires.pipeline.scoring.counts import PixelCounts
+from semires.pipeline.scoring.kept import kept_file, read_kept
+from semires.pipeline.scoring.measuring import measure_target
+from semires.pipeline.scoring.scores import counts_by_part, kept_scores, run_scores
+from semires.pipeline.scoring.targets import choose_target
+from semires.pipeline.study.description import Row, Study
+from semires.pipeline.study.gathering import ScoredRun, split_table
+from semires.pipeline.study.results import StudyResult, StudyRun
+from semires.stages.train.config import FREE, TrainConfig
 from semires.stages.train.matching import MatchConfig
 
-_ELSEWHERE = ("split", "seed", *FREE, *WHICH_IMAGES)  # in headings, in columns, or of no matter
+NAME = "runs"
+_ELSEWHERE = ("split", "seed", "labeled", *FREE)  # in headings, in columns, or of no matter
 
 
 def method_name(config: TrainConfig) -> str:
     """A run's method, with what it refines labels by."""
     name = METHODS[config.method]
     if config.is_refined:
-        name = f"{name}, {match_name(config.match)}"
-    elif config.method in ("semires", "semires-cc"):
-        name = f"{name} without refinement"
-    return name
+        return f"{name}, {match_name(config.match)}"
+    return f"{name} without refinement" if config.method in ("semires", "semires-cc") else name
 
 
 def row_names(configs: Sequence[TrainConfig]) -> list[str]:
-    """What the rows of runs are called: equal for those that differ in nothing but their seed, data and labeled images.
-    Where a method's name is that of several rows, the settings that tell them apart follow it; two runs of one seed are
-    two rows."""
-    keys = [json.dumps({k: v for k, v in flat(c).items() if k not in _ELSEWHERE}) for c in configs]
-    kinds: dict[str, list[str]] = {}
-    for config, key in zip(configs, keys, strict=True):
-        of_name = kinds.setdefault(method_name(config), [])
-        if key not in of_name:
-            of_name.append(key)
-    names, seen = [], list[tuple[str, str]]()
-    for config, key in zip(configs, keys, strict=True):
+    """What the rows of runs are called: equal for those that differ in nothing but seed, data set and share of labels.
+    Of several rows of one method all but the recipe's own say which settings tell them apart. Two runs that differ in
+    nothing at all are two rows."""
+    keys = [_key(config) for config in configs]
+    names: list[str] = []
+    for number, (config, key) in enumerate(zip(configs, keys, strict=True)):
         name = method_name(config)
-        if len(kinds[name]) > 1:
-            settings = [json.loads(of_kind) for of_kind in kinds[name]]
-            own = json.loads(key)
-            differing = [k for k in own if any(other.get(k) != own[k] for other in settings)]
-            name = f"{name} ({', '.join(f'{k} {own[k]}' for k in differing)})"
-        cell = (name, json.dumps({k: v for k, v in flat(config).items() if k in ("split", "seed", *WHICH_IMAGES)}))
-        seen.append(cell)
-        num_seen = seen.count(cell)
-        names.append(name if num_seen == 1 else f"{name}, again ({num_seen})")
+        alike = [other for at, other in enumerate(keys) if method_name(configs[at]) == name and other != key]
+        recipe = flat(train_recipe(config.split))
+        differing = [
+            setting
+            for setting, value in key.items()
+            if any(other.get(setting) != value for other in alike) and value != recipe[setting]
+        ]
+        if differing:
+            name = f"{name} ({', '.join(f'{setting} {key[setting]}' for setting in differing)})"
+        num_before = sum(flat(other) == flat(config) for other in configs[:number])
+        names.append(f"{name}, again" + (f" ({num_before})" if num_before > 1 else "") if num_before else name)
     return names
 
 
-def as_study(runs: Sequence[ReportedRun]) -> StudyResult:
-    """The tables of runs, those that are not scored among what is not measured. A column is a share of labels and an
-    evaluation split."""
-    order = {METHODS[method]: number for number, method in enumerate(TABLE1_METHODS)}
-    rows = sorted(dict.fromkeys(run.row for run in runs), key=lambda row: order[_method_of(row, runs)])
-    scored = [run for run in runs if run.scores is not None]
+def _key(config: TrainConfig) -> dict[str, str]:
+    return {setting: value for setting, value in flat(config).items() if setting not in _ELSEWHERE}
+
+
+def scored(run: ReportedRun, paths: Paths, device: torch.device, on_progress: OnProgress) -> ScoredRun:
+    """A finished run with its scores and their counts, which are measured where they are not kept; where they are, no
+    data is needed. InputError, StoreError and OSError where they cannot be measured."""
+    scores, counts = kept_scores(run.folder), _kept_counts(run.folder)
+    if scores is None or not scores.by_split.keys() <= counts.keys():
+        measured = measure_target(choose_target(run.folder, paths, on_progress), device, on_progress)
+        scores, counts = run_scores(measured), counts_by_part(measured)
+    found = StudyRun(
+        row=run.row,
+        split=run.config.split,
+        share=run.config.labeled,
+        seed=run.config.seed,
+        folder=run.folder,
+        burn_in=run.burn_in_folder,
+        scores=scores,
+    )
+    return ScoredRun(run=found, counts={split: counts[split] for split in scores.by_split})
+
+
+def _kept_counts(folder: Path) -> dict[str, PixelCounts]:
+    kept = read_kept(kept_file(folder, "counts", ".npz", None)) or {}
+    return {split: of_split.counts.pixels for split, of_split in kept.items()}
+
+
+def as_study(runs: Sequence[ReportedRun], found: Sequence[ScoredRun]) -> StudyResult:
+    """The tables of runs; gains are over supervised runs where there are some. found: those of the runs with scores.
+    What cannot stand beside the others is among what is not measured."""
+    order = {method: number for number, method in enumerate(TABLE1_METHODS)}
+    in_order = sorted(runs, key=lambda run: order[run.config.method])
+    tables, shown, not_measured = [], list[ScoredRun](), list[str]()
+    for split in dict.fromkeys(of_run.run.split for of_run in found):
+        of_split = [of_run for of_run in found if of_run.run.split == split]
+        alike = [of_run for of_run in of_split if _are_of_one_data(of_run, of_split[0])]
+        not_measured += [
+            f"{of_run.run.folder}: its scores are of other expressions than those of {of_split[0].run.folder}: run "
+            "`semires evaluate` on both"
+            for of_run in of_split
+            if of_run not in alike
+        ]
+        names = {of_run.run.row for of_run in alike}
+        rows = {run.row: run.config for run in in_order if run.config.split == split and run.row in names}
+        shares = tuple(sorted({of_run.run.share for of_run in alike}))
+        study = Study(
+            name=NAME,
+            title=NAME,
+            splits=(split,),
+            rows=tuple(Row(name=row, published=_published(config)) for row, config in rows.items()),
+            shares={split: shares},
+            table="Table 1",
+            against=METHODS["supervised"] if METHODS["supervised"] in rows else None,
+        )
+        tables.append(split_table(study, split, dict.fromkeys(rows, shares), alike))
+        shown += alike
     return StudyResult(
-        name="runs",
-        title="Runs",
+        name=NAME,
+        title=f"Runs on {' and '.join(dict.fromkeys(plain_title(run.config.split) for run in runs))}",
         table="Table 1",
-        tables=tuple(
-            _table(split, rows, [run for run in scored if run.config.split == split])
-            for split in dict.fromkeys(run.config.split for run in scored)
-        ),
-        runs=tuple(
-            StudyRun(
-                row=run.row,
-                split=run.config.split,
-                share=run.config.labeled,
-                seed=run.config.seed,
-                folder=run.folder,
-                burn_in=run.burn_in_folder,
-                scores=run.scores,
-            )
-            for run in runs
-            if run.scores is not None
-        ),
+        tables=tuple(tables),
+        runs=tuple(of_run.run for of_run in shown),
+        not_measured=tuple(not_measured),
     )
 
 
-def _method_of(row: str, runs: Sequence[ReportedRun]) -> str:
-    return METHODS[next(run.config.method for run in runs if run.row == row)]
+def _are_of_one_data(one: ScoredRun, other: ScoredRun) -> bool:
+    common = one.counts.keys() & other.counts.keys()
+    return all(np.array_equal(one.counts[name].image_ids, other.counts[name].image_ids) for name in common)
 
 
-def _table(split: str, rows: Sequence[str], runs: Sequence[ReportedRun]) -> SplitTable:
-    by_split = [run.scores.by_split for run in runs if run.scores is not None]
-    evaluation = list(dict.fromkeys(name for of_run in by_split for name in of_run))
-    shares = list(dict.fromkeys(run.share for run in sorted(runs, key=lambda run: run.config.labeled)))
-    columns = [(share, name) for share in shares for name in evaluation]
-    dropped = max((run.scores.dropped_refs or 0 for run in runs if run.scores is not None), default=0)
-    return SplitTable(
-        split=split,
-        columns=tuple(f"{share} {name}" for share, name in columns),
-        rows={
-            row: tuple(
-                _cell([run for run in runs if (run.row, run.share) == (row, share)], name) for share, name in columns
-            )
-            for row in rows
-            if any(run.row == row for run in runs)
-        },
-        against=None,
-        gains={},
-        remarks=(f"Without {dropped} refs of the data set that were dropped on loading",) if dropped else (),
-    )
-
-
-def _cell(runs: Sequence[ReportedRun], split: str) -> Cell:
-    found = [
-        run.scores.by_split[split]
-        for run in sorted(runs, key=lambda run: run.config.seed)
-        if run.scores is not None and split in run.scores.by_split
-    ]
-    # Of several runs an interval would need every expression's counts: the deviation over seeds stands for it.
-    interval = found[0].get("intervals", {}).get("oiou") if len(found) == 1 else None
-    return Cell(
-        measured=tuple(values["oiou"] for values in found),
-        interval=None if interval is None else (interval[0], interval[1]),
-        published=_published(runs[0].config, split) if runs else None,
-    )
-
-
-def _published(config: TrainConfig, split: str) -> float | None:
-    """Table 1's number, of runs that are what it is of."""
-    is_theirs = config.model == "base" and config.labeled_list is None and config.labeled_seed == 0
-    if not is_theirs or (config.method == "semires" and method_name(config) != f"SemiRES, {match_name(MatchConfig())}"):
+def _published(config: TrainConfig) -> str | None:
+    """The row of Table 1 that a run is of; on RefShapes it stands beside RefCOCO's numbers, named so."""
+    is_theirs = config.model == ("nano" if config.split == "refshapes" else "base") and config.labeled_list is None
+    has_their_matching = dataclasses.replace(config, method="semires").is_refined and config.match == MatchConfig()
+    if not is_theirs or config.method == "semires-cc" or (config.method == "semires" and not has_their_matching):
         return None
-    return published("Table 1", config.split, METHODS[config.method], config.labeled, split)
+    return METHODS[config.method]

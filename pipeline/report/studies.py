@@ -7,7 +7,8 @@ from semires.pipeline.report.content import StudyView
 from semires.pipeline.report.curves import Group, learning_curves
 from semires.pipeline.report.labels import label_quality, refinement_outcomes
 from semires.pipeline.report.runs import ReportedRun, read_run
-from semires.pipeline.report.tables import gain_table, interval_figure, plain_title, score_table
+from semires.pipeline.report.tables import gain_table, interval_figure, score_table
+from semires.pipeline.reporting.tables import plain_title
 from semires.pipeline.study.results import StudyResult
 from semires.stages.data.errors import InputError
 

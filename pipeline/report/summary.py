@@ -3,7 +3,8 @@
 import statistics
 from collections.abc import Sequence
 
-from semires.pipeline.report.tables import first_split_columns, plain_title, published_name
+from semires.pipeline.report.tables import first_split_columns, published_name
+from semires.pipeline.reporting.tables import plain_title
 from semires.pipeline.study.results import Gain, SplitTable, StudyResult
 
 MOST_ROWS = 3

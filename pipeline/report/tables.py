@@ -6,7 +6,7 @@ from typing import Any
 
 from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.reporting.html.charts import Interval, interval_chart, tone
-from semires.pipeline.reporting.tables import TITLES, title_of
+from semires.pipeline.reporting.tables import plain_title, title_of
 from semires.pipeline.study.results import Cell, Gain, SplitTable
 
 PAPERS_DATA = ("refcoco", "refcoco+", "refcocog")
@@ -86,11 +86,6 @@ def first_split_columns(columns: Sequence[str]) -> list[int]:
 def published_name(split: str) -> str:
     """Whose a published number beside one of `split` is; no other data set's passes for this one's."""
     return "the paper's number" if split in PAPERS_DATA else "the paper's number on RefCOCO"
-
-
-def plain_title(split: str) -> str:
-    """A data set's name without what its title says of it in parentheses."""
-    return title_of(split).partition(" (embedded")[0] if split in TITLES else title_of(split)
 
 
 def _what_cells_say(table: SplitTable) -> str:

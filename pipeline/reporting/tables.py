@@ -23,3 +23,8 @@ TITLES = {
 def title_of(split: str) -> str:
     """A data set in the words of a heading; own data by its file's name."""
     return TITLES.get(split) or plain_name(split)
+
+
+def plain_title(split: str) -> str:
+    """The same without what the title says of it in parentheses."""
+    return TITLES[split].partition(" (")[0] if split == "refshapes" else title_of(split)

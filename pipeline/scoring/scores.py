@@ -79,7 +79,8 @@ def kept_scores(run: Path) -> RunScores | None:
 def run_scores(measured: MeasuredRun) -> RunScores:
     """The scores of what was measured. Of a finished run those of all that is kept are written to its folder; one that
     cannot be written is said, and costs nothing else."""
-    of_all = _scores(measured, measured.kept)
+    known = kept_scores(measured.target.run) if measured.is_finished and measured.target.on is None else None
+    of_all = known if known is not None and _is_of(known, measured) else _scores(measured, measured.kept)
     if measured.is_finished:
         path = kept_file(measured.target.run, "scores", ".json", measured.target.on)
         text = json.dumps(asdict(of_all), indent=1) + "\n"
@@ -129,6 +130,25 @@ def _scores(measured: MeasuredRun, kept: Mapping[str, KeptSplit]) -> RunScores:
         trained_on=config.split,
         **{name: by[name] for name in ("targets", "weights_sha256", "text", "image_size", "precision")},
     )
+
+
+def _is_of(scores: RunScores, measured: MeasuredRun) -> bool:
+    """Whether `scores` are what would be computed of what was measured: a second of resampling a run."""
+    dataset = measured.target.dataset
+    if (scores.split, scores.dropped_refs) != (dataset.spec.name, dataset.problems.num_dropped):
+        return False
+    if scores.by_split.keys() != measured.kept.keys():
+        return False
+    for split, kept in measured.kept.items():
+        values, by = scores.by_split[split], kept.measured_by
+        same = {name: by[name] for name in ("targets", "text", "image_size", "precision")}
+        if any(getattr(scores, name) != value for name, value in same.items()) or values.get("data") != by["data"]:
+            return False
+        if "intervals" not in values or ("native" in values) != (kept.counts.native_unions is not None):
+            return False
+        if values.get("subsets", {}).keys() != _subsets(measured, split, kept).keys():
+            return False
+    return True
 
 
 def _split_values(measured: MeasuredRun, split: str, kept: KeptSplit) -> dict[str, Any]:

@@ -126,7 +126,9 @@ def example_page() -> PageView:
             group="largest gains" if number < 6 else "random",
             outcome=outcomes[number % 3],
             size=sizes[number % 2],
-            split="refshapes",
+            split="train",
+            run="RefShapes, SemiRES",
+            reasons=("s1 0.81 > 0.7",),
             about=("IoU 0.41 → 0.80",),
             pictures=tuple(
                 PictureView(source=picture(color), alt=f"{what} of example {number}", caption=what)

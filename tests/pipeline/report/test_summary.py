@@ -11,7 +11,7 @@ def with_gains(split: str, gains: dict[str, Gain]) -> SplitTable:
     return SplitTable(
         split=split,
         columns=("1% val",),
-        rows={"Supervised": (cell,), **{row: (cell,) for row in gains}},
+        rows={"Supervised": (cell,), **dict.fromkeys(gains, (cell,))},
         against="Supervised",
         gains={row: (gain,) for row, gain in gains.items()},
     )
@@ -32,8 +32,8 @@ def test_summary__gains_in_words() -> None:
 def test_summary__says_where_two_are_not_told_apart() -> None:
     (sentence,) = summary([result_of(with_gains("refshapes", {"SemiRES": gain(0.5, low=-1, published=8.28)}))])
     assert sentence == (
-        "RefShapes, 1% val: SemiRES is 0.50 points above Supervised (95%: -1.00 to +1.50); the interval holds 0, so the "
-        "two are not told apart; the paper's number on RefCOCO: +8.28."
+        "RefShapes, 1% val: SemiRES is 0.50 points above Supervised (95%: -1.00 to +1.50); the interval holds 0, so "
+        "the two are not told apart; the paper's number on RefCOCO: +8.28."
     )
 
 

@@ -28,7 +28,8 @@ def table_of(split: str = "refcoco") -> SplitTable:
 def test_score_table__measured_beside_published() -> None:
     found = score_table(table_of(), name="scores")
     assert found.caption == (
-        "RefCOCO: oIoU in per cent; mean and standard deviation over seeds, the interval that holds 95%, the paper's number"
+        "RefCOCO: oIoU in per cent; mean and standard deviation over seeds, the interval that holds 95%, the "
+        "paper's number"
     )
     supervised, semires = (row.cells for row in found.rows)
     assert vars(supervised[0]) == {
