@@ -18,10 +18,13 @@ def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder that index.html is written to; one of ours is replaced.")
     ] = Path("reports/report"),
+    full: Annotated[bool, typer.Option("--full", help="Of studies: the paper's data sets and shares.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Of studies: seeds 0, 1, …, in place of its own.")] = None,
     gallery: Annotated[int, typer.Option(min=0, help="Most examples of the gallery; 0: none.")] = 60,
     data: Data = None,
     coco_images: CocoImages = None,
     allow_missing: AllowMissing = False,
+    runs: Annotated[Path | None, typer.Option(help="Folder of the studies' runs. Default: runs.")] = None,
     device: Device = None,
 ) -> None:
     """One HTML file that has it all: tables beside the published numbers, learning curves, label quality, a gallery.
@@ -33,18 +36,18 @@ def report(
     from semires.pipeline.commands.train import train
     from semires.pipeline.progress import console, progress
     from semires.pipeline.report.page import build_report, check_output
-    from semires.pipeline.report.sources import read_sources
+    from semires.pipeline.report.sources import finished_result, read_sources
     from semires.pipeline.running.stage_runs import choose_device
 
-    paths = make_paths(data, coco_images, allow_missing=allow_missing)
+    paths = make_paths(data, coco_images, runs, allow_missing=allow_missing)
     chosen_device = choose_device(device)
-    found = read_sources(sources)
+    found = read_sources(sources, full=full, num_seeds=seeds)
     check_output(output)
     check_folder("--output", output)
     with progress() as on_progress:
         path = build_report(
-            (),
-            found,
+            [finished_result(study, paths, chosen_device, on_progress) for study in found.studies],
+            found.runs,
             paths,
             chosen_device,
             on_progress,

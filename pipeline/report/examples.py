@@ -10,8 +10,8 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.report.content import ExampleView, GalleryView, PictureView
 from semires.pipeline.report.runs import ReportedRun
-from semires.pipeline.reporting.tables import plain_title
 from semires.pipeline.reporting.html.templates import data_uri
+from semires.pipeline.reporting.tables import plain_title
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_same_split
 from semires.stages.train.matching import MatchConfig
@@ -77,9 +77,9 @@ def chosen_runs(runs: Sequence[ReportedRun]) -> list[ReportedRun]:
     return chosen
 
 
-def _place(run: ReportedRun) -> tuple[bool, bool, bool]:
+def _place(run: ReportedRun) -> tuple[bool, ...]:
     config = run.config
-    return (not config.is_refined, config.method != "semires", config.match != MatchConfig())
+    return (not config.is_refined, config.method != "semires", config.match != MatchConfig(), not config.pwa)
 
 
 def _examples(found: Gallery, run: ReportedRun) -> list[ExampleView]:
@@ -88,7 +88,7 @@ def _examples(found: Gallery, run: ReportedRun) -> list[ExampleView]:
 
 def _example(row: GalleryRow, run: ReportedRun) -> ExampleView:
     taken = [candidate.reason for candidate in row.candidates if candidate.is_taken]
-    about = [row.group]
+    about: list[str] = [row.group]
     if row.iou_before is None:
         about.append(f"IoU {row.iou_after:.2f}")
     else:

@@ -10,7 +10,7 @@ import torch
 from semires.pipeline.audit.refinements import match_name
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
-from semires.pipeline.recipes import TABLE1_METHODS, train_recipe
+from semires.pipeline.recipes import train_recipe
 from semires.pipeline.report.runs import ReportedRun
 from semires.pipeline.report.settings import flat
 from semires.pipeline.reporting.tables import METHODS, plain_title
@@ -90,8 +90,7 @@ def _kept_counts(folder: Path) -> dict[str, PixelCounts]:
 def as_study(runs: Sequence[ReportedRun], found: Sequence[ScoredRun]) -> StudyResult:
     """The tables of runs; gains are over supervised runs where there are some. found: those of the runs with scores.
     What cannot stand beside the others is among what is not measured."""
-    order = {method: number for number, method in enumerate(TABLE1_METHODS)}
-    in_order = sorted(runs, key=lambda run: order[run.config.method])
+    in_order = sorted(runs, key=lambda run: list(METHODS).index(run.config.method))
     tables, shown, not_measured = [], list[ScoredRun](), list[str]()
     for split in dict.fromkeys(of_run.run.split for of_run in found):
         of_split = [of_run for of_run in found if of_run.run.split == split]

@@ -19,9 +19,16 @@ def score_table(table: SplitTable, *, name: str) -> TableView:
         name=name,
         caption=f"{title_of(table.split)}: oIoU in per cent{_what_cells_say(table)}",
         heading="row",
-        columns=table.columns,
+        columns=_columns(table),
         rows=tuple(
-            RowView(name=row, tone=tone(number), cells=tuple(_cell(cell, table.split) for cell in cells))
+            RowView(
+                name=row,
+                tone=tone(number),
+                cells=(
+                    *(_cell(cell, table.split) for cell in cells),
+                    *_reference(table, None if table.reference is None else table.reference.rows[row], "{:.2f}"),
+                ),
+            )
             for number, (row, cells) in enumerate(table.rows.items())
         ),
     )
@@ -36,9 +43,16 @@ def gain_table(table: SplitTable, *, name: str) -> TableView | None:
         name=name,
         caption=f"{title_of(table.split)}: points of oIoU above {table.against}, pairs of runs with one seed",
         heading="row",
-        columns=table.columns,
+        columns=_columns(table),
         rows=tuple(
-            RowView(name=row, tone=tone(numbers.index(row)), cells=tuple(_gain(gain, table.split) for gain in gains))
+            RowView(
+                name=row,
+                tone=tone(numbers.index(row)),
+                cells=(
+                    *(_gain(gain, table.split) for gain in gains),
+                    *_reference(table, reference_gain(table, row), "{:+.2f}"),
+                ),
+            )
             for row, gains in table.gains.items()
             if row != table.against
         ),
@@ -86,6 +100,24 @@ def first_split_columns(columns: Sequence[str]) -> list[int]:
 def published_name(split: str) -> str:
     """Whose a published number beside one of `split` is; no other data set's passes for this one's."""
     return "the paper's number" if split in PAPERS_DATA else "the paper's number on RefCOCO"
+
+
+def reference_gain(table: SplitTable, row: str) -> float | None:
+    """The paper's gain on the other data set that stands beside the table; None where there is none."""
+    if table.reference is None or table.against is None:
+        return None
+    ours, theirs = table.reference.rows[row], table.reference.rows[table.against]
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _columns(table: SplitTable) -> tuple[str, ...]:
+    return table.columns if table.reference is None else (*table.columns, table.reference.title)
+
+
+def _reference(table: SplitTable, value: float | None, form: str) -> tuple[CellView, ...]:
+    if table.reference is None:
+        return ()
+    return (CellView(value="–" if value is None else form.format(value)),)
 
 
 def _what_cells_say(table: SplitTable) -> str:
