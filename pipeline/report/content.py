@@ -7,12 +7,13 @@ from markupsafe import Markup
 
 @dataclass(frozen=True, kw_only=True)
 class CellView:
-    """A number as it is shown, with what stands below it; "" for what there is not."""
+    """A number as it is shown, with what stands below it; "" for what there is not. is_measured: whether it is ours."""
 
     value: str
     spread: str = ""
     interval: str = ""
     published: str = ""
+    is_measured: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from semires.pipeline.report.content import FactView, GalleryView, PageView, Run
 from semires.pipeline.report.examples import gallery_view
 from semires.pipeline.report.run_study import NAME, as_study, row_names, scored
 from semires.pipeline.report.runs import ReportedRun, read_run
-from semires.pipeline.report.settings import data_facts, settings
+from semires.pipeline.report.settings import data_facts, environment_facts, settings
 from semires.pipeline.report.studies import ReportedStudy, study_view, with_runs
 from semires.pipeline.report.summary import summary
 from semires.pipeline.reporting.html.templates import render
@@ -25,6 +25,7 @@ from semires.pipeline.reporting.tables import plain_title
 from semires.pipeline.study.gathering import ScoredRun
 from semires.pipeline.study.results import StudyResult
 from semires.stages.data.errors import InputError
+from semires.stages.processes.source_tree import own_commit
 from semires.stages.train.models.checkpoints.replacing import replace_text
 
 PAGE = "index.html"
@@ -124,7 +125,7 @@ def _page(
         title=" and ".join(dict.fromkeys(study.result.title for study in studies)),
         about=f"{_counted(num_finished, 'finished run')} on {' and '.join(splits) or 'no data set'}"
         + (f", {len(runs) - num_finished} not finished" if num_finished < len(runs) else ""),
-        made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC by semires {version('semires')}",
+        made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC by {_own_version()}",
         summary=summary([study.result for study in studies]),
         studies=tuple(study_view(study, name=f"study-{number}") for number, study in enumerate(studies)),
         gallery=examples,
@@ -159,7 +160,7 @@ def _run(study: ReportedStudy, run: ReportedRun, evaluation: Sequence[str]) -> R
 def _facts(runs: Sequence[ReportedRun]) -> list[FactView]:
     seconds = [run.result["seconds"] for run in runs if run.result is not None]
     facts = [] if not seconds else [FactView(name="training took", value=f"{duration(sum(seconds))} in all")]
-    return facts + data_facts(runs)
+    return [*facts, *environment_facts(runs), *data_facts(runs)]
 
 
 def _commands(studies: Sequence[ReportedStudy], train_options: Collection[str]) -> list[str]:
@@ -172,6 +173,13 @@ def _commands(studies: Sequence[ReportedStudy], train_options: Collection[str]) 
             command, others = train_command(run.config, train_options)
             commands.append(command + (f"  # and, without an option: {others}" if others else ""))
     return list(dict.fromkeys(commands))
+
+
+def _own_version() -> str:
+    commit = own_commit()
+    if commit is None:
+        return f"semires {version('semires')}"
+    return f"semires {version('semires')}, commit {commit.commit[:12]}{' with changes' if commit.is_changed else ''}"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """Runs without a study as one: those of equal settings are a row, their seeds beside each other."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,7 +89,8 @@ def _kept_counts(folder: Path) -> dict[str, PixelCounts]:
 def as_study(runs: Sequence[ReportedRun], found: Sequence[ScoredRun]) -> StudyResult:
     """The tables of runs; gains are over supervised runs where there are some. found: those of the runs with scores.
     What cannot stand beside the others is among what is not measured."""
-    in_order = sorted(runs, key=lambda run: list(METHODS).index(run.config.method))
+    methods = list(METHODS)
+    in_order = sorted(runs, key=lambda run: (methods.index(run.config.method), run.row != method_name(run.config)))
     tables, shown, not_measured = [], list[ScoredRun](), list[str]()
     for split in dict.fromkeys(of_run.run.split for of_run in found):
         of_split = [of_run for of_run in found if of_run.run.split == split]
@@ -133,7 +133,7 @@ def _are_of_one_data(one: ScoredRun, other: ScoredRun) -> bool:
 def _published(config: TrainConfig) -> str | None:
     """The row of Table 1 that a run is of; on RefShapes it stands beside RefCOCO's numbers, named so."""
     is_theirs = config.model == ("nano" if config.split == "refshapes" else "base") and config.labeled_list is None
-    has_their_matching = dataclasses.replace(config, method="semires").is_refined and config.match == MatchConfig()
-    if not is_theirs or config.method == "semires-cc" or (config.method == "semires" and not has_their_matching):
+    is_semires = config.is_refined and config.is_weighted and config.match == MatchConfig()
+    if not is_theirs or config.method == "semires-cc" or (config.method == "semires" and not is_semires):
         return None
-    return METHODS[config.method]
+    return None if config.confidence_filter else METHODS[config.method]

@@ -15,7 +15,8 @@ from semires.stages.train.run_folder import RunFolder
 class ReportedRun:
     """A run's folder. row: what its line of the tables is called. metrics: the lines of its `metrics.jsonl`; burn_in:
     of the run that it started from, () of a supervised run and where that is gone; burn_in_folder: where it is, or was.
-    scores: None where they are not known; result: None of an unfinished run."""
+    environments: what it was trained with. scores: None where they are not known; result: None of an unfinished run.
+    """
 
     row: str
     folder: Path
@@ -23,6 +24,7 @@ class ReportedRun:
     metrics: tuple[Mapping[str, Any], ...]
     burn_in_folder: Path | None
     burn_in: tuple[Mapping[str, Any], ...]
+    environments: tuple[Mapping[str, Any], ...]
     result: Mapping[str, Any] | None
     scores: RunScores | None
 
@@ -65,6 +67,7 @@ def read_run(folder: Path, row: str, *, burn_in: Path | None = None, scores: Run
         metrics=metrics,
         burn_in_folder=burn_in,
         burn_in=() if burn_in is None else tuple(RunFolder(burn_in).read_metrics()),
+        environments=tuple(run.read_environments()),
         result=run.read_result() if run.is_finished else None,
         scores=scores,
     )

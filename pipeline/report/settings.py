@@ -6,6 +6,8 @@ from typing import Any
 
 from semires.pipeline.report.content import CellView, FactView, RowView, SettingsView, TableView
 from semires.pipeline.report.runs import ReportedRun
+from semires.pipeline.reporting.run_card import environment_line
+from semires.pipeline.reporting.tables import plain_title
 from semires.stages.train.config import TrainConfig
 
 NOT_COMPARED = ("seed",)
@@ -43,6 +45,15 @@ def flat(config: TrainConfig) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in _flat("", config.to_dict())}
 
 
+def environment_facts(runs: Sequence[ReportedRun]) -> list[FactView]:
+    """What runs were trained with, each line with its runs where not all are of it."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        text = "; then with ".join(map(environment_line, run.environments)) or "not recorded"
+        found.setdefault(text, []).append(str(run.folder))
+    return [_fact("trained with", text, folders, len(found)) for text, folders in found.items()]
+
+
 def data_facts(runs: Sequence[ReportedRun]) -> list[FactView]:
     """The fingerprint of each split that was measured, and of which runs where they are not of one."""
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
@@ -51,14 +62,15 @@ def data_facts(runs: Sequence[ReportedRun]) -> list[FactView]:
             text = _fingerprint(values.get("data"))
             found.setdefault((run.config.split, split), {}).setdefault(text, []).append(str(run.folder))
     return [
-        FactView(
-            name=f"data of {data} {split}",
-            value=text,
-            runs="" if len(texts) == 1 else f"{len(folders)} runs: {', '.join(folders)}",
-        )
+        _fact(f"data of {plain_title(data)} {split}", text, folders, len(texts))
         for (data, split), texts in found.items()
         for text, folders in texts.items()
     ]
+
+
+def _fact(name: str, value: str, folders: Sequence[str], num_values: int) -> FactView:
+    runs = f"{len(folders)} run{'s' if len(folders) > 1 else ''}: {', '.join(folders)}"
+    return FactView(name=name, value=value, runs="" if num_values == 1 else runs)
 
 
 def _fingerprint(data: Mapping[str, Any] | None) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from semires.pipeline.report.audits import audit_outcomes
 from semires.pipeline.report.content import StudyView
 from semires.pipeline.report.curves import Group, learning_curves
 from semires.pipeline.report.labels import label_quality, refinement_outcomes
@@ -44,7 +45,7 @@ def study_view(study: ReportedStudy, *, name: str) -> StudyView:
         tables += [] if gains is None else [gains]
         figures.append(interval_figure(table, name=f"{of_split}-intervals"))
     for number, (title, groups) in enumerate(_panels(study)):
-        for kind, figure in enumerate((learning_curves, label_quality, refinement_outcomes)):
+        for kind, figure in enumerate((learning_curves, label_quality, refinement_outcomes, audit_outcomes)):
             figures.append(figure(groups, name=f"{name}-figure-{number}-{kind}", title=title))
     return StudyView(
         name=name,

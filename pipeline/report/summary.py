@@ -41,7 +41,7 @@ def _gain(table: SplitTable, column: int, row: str, gain: Gain) -> str:
         low, high = gain.interval
         interval = f" (95%: {low:+.2f} to {high:+.2f})"
         verdict = "; the interval holds 0, so the two are not told apart" if low <= 0 <= high else ""
-    side = "above" if gain.mean >= 0 else "below"
+    side = "above" if round(gain.mean, 2) >= 0 else "below"
     published = "" if gain.published is None else f"; {published_name(table.split)}: {gain.published:+.2f}"
     return f"{where}: {row} is {abs(gain.mean):.2f} points {side} {table.against}{interval}{verdict}{published}."
 

@@ -117,7 +117,7 @@ def _columns(table: SplitTable) -> tuple[str, ...]:
 def _reference(table: SplitTable, value: float | None, form: str) -> tuple[CellView, ...]:
     if table.reference is None:
         return ()
-    return (CellView(value="–" if value is None else form.format(value)),)
+    return (CellView(value="–" if value is None else form.format(value), is_measured=False),)
 
 
 def _what_cells_say(table: SplitTable) -> str:

@@ -41,10 +41,10 @@ def test_data_facts__says_where_runs_were_measured_on_different_data(write_run: 
         scores = RunScores(split="refshapes", method="semires", labeled=0.05, by_split=by_split)
         runs.append(dataclasses.replace(read_run(write_run(name), name), scores=scores))
     (alone,) = data_facts(runs[:2])
-    assert (alone.name, alone.runs) == ("data of refshapes val", "")
+    assert (alone.name, alone.runs) == ("data of RefShapes val", "")
     assert alone.value.startswith(
         "900 refs, 300 images, 1,813 expressions; sha256 of ref ids aaaaaaaaaaaa, of the content"
     )
     both = data_facts(runs)
     assert [fact.value[-12:] for fact in both] == ["1" * 12, "2" * 12]
-    assert both[1].runs == f"1 runs: {runs[2].folder}"
+    assert both[1].runs == f"1 run: {runs[2].folder}"
