@@ -8,7 +8,7 @@ from typing import Any
 from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.report.curves import Group
 from semires.pipeline.report.runs import ReportedRun
-from semires.pipeline.reporting.html.charts import Bar, Kind, bar_chart, tone
+from semires.pipeline.reporting.html.charts import Bar, Kind, bar_chart, shares_said, tone
 from semires.stages.data.errors import InputError
 from semires.stages.train.run_folder import RunFolder
 
@@ -39,16 +39,13 @@ def audit_outcomes(groups: Sequence[Group], *, name: str, title: str) -> FigureV
         bars,
         name=name,
         title=f"What refinement makes of the labels of all unlabeled refs, {title}",
-        description=" ".join(
-            f"{bar.name}: {', '.join(f'{100 * share:.1f}% {kind}' for kind, share in bar.shares.items())}."
-            for bar in bars
-        ),
+        description=shares_said(bars),
     )
     return FigureView(
         heading=f"What refinement makes of all unlabeled refs: {title}",
         charts=(ChartView(drawn=chart),),
-        caption="Labels whose IoU with the hidden mask refinement made higher (positive), lower (negative), and all others "
-        "(none), each unlabeled ref read once by the model that mutual learning began with and by the run's best.",
+        caption="Labels whose IoU with the hidden mask refinement made higher (positive), lower (negative), and all "
+        "others (none), each unlabeled ref read once by the model that mutual learning began with and by the run's best.",
         legend=tuple((kind, kind) for kind in KINDS),
         table=_by_size(found, f"{name}-table", title),
     )
@@ -74,8 +71,8 @@ def _by_size(found: Sequence[tuple[Group, str, Sequence[Counts]]], name: str, ti
     columns = list(dict.fromkeys(column for _, _, readings in found for reading in readings for column in reading))
     return TableView(
         name=name,
-        caption=f"By size and kind of object, {title}: share of labels that a candidate refined; below it mean IoU in per "
-        "cent, before and after",
+        caption=f"By size and kind of object, {title}: share of labels that a candidate refined; below it mean IoU in "
+        "per cent, before and after",
         heading="row",
         columns=tuple(columns),
         rows=tuple(

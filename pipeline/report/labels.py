@@ -8,7 +8,7 @@ from typing import Any
 from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.report.curves import Group, mean_line
 from semires.pipeline.report.runs import ReportedRun
-from semires.pipeline.reporting.html.charts import Bar, Line, Point, bar_chart, line_chart, tone
+from semires.pipeline.reporting.html.charts import Bar, Line, Point, bar_chart, line_chart, shares_said, tone
 
 SMALL = (340, 220)
 NAMES = (
@@ -68,10 +68,7 @@ def refinement_outcomes(groups: Sequence[Group], *, name: str, title: str) -> Fi
         bars,
         name=name,
         title=f"What refinement makes of labels, {title}",
-        description=" ".join(
-            f"{bar.name}: {', '.join(f'{100 * share:.1f}% {kind}' for kind, share in bar.shares.items())}."
-            for bar in bars
-        ),
+        description=shares_said(bars),
     )
     return FigureView(
         heading=f"What refinement makes of labels: {title}",

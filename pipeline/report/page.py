@@ -12,7 +12,7 @@ import torch
 from semires.cache.errors import StoreError
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.report.content import FactView, GalleryView, PageView, RunView
+from semires.pipeline.report.content import FactView, GalleryView, PageView, RunView, StudyView
 from semires.pipeline.report.examples import gallery_view
 from semires.pipeline.report.run_study import NAME, as_study, row_names, scored
 from semires.pipeline.report.runs import ReportedRun, read_run
@@ -83,7 +83,8 @@ def build_report(
         studies.append(_study_of(runs, paths, device, on_progress, say))
     every = [run for study in studies for run in study.runs]
     examples = gallery_view(every, paths, device, on_progress, num_gallery, say)
-    page = _page(studies, examples, tuple(notes), train_options)
+    views = [study_view(study, say, name=f"study-{number}") for number, study in enumerate(studies)]
+    page = _page(studies, views, examples, tuple(notes), train_options)
     path = output / PAGE
     replace_text(path, render("report.html", page=page))
     return path
@@ -113,6 +114,7 @@ def _study_of(
 
 def _page(
     studies: Sequence[ReportedStudy],
+    views: Sequence[StudyView],
     examples: GalleryView | None,
     notes: tuple[str, ...],
     train_options: Collection[str],
@@ -127,7 +129,7 @@ def _page(
         + (f", {len(runs) - num_finished} not finished" if num_finished < len(runs) else ""),
         made=f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC by {_own_version()}",
         summary=summary([study.result for study in studies]),
-        studies=tuple(study_view(study, name=f"study-{number}") for number, study in enumerate(studies)),
+        studies=tuple(views),
         gallery=examples,
         runs=tuple(_run(study, run, evaluation) for study in studies for run in study.runs),
         run_splits=tuple(evaluation),

@@ -35,8 +35,8 @@ def with_runs(result: StudyResult, say: Say) -> ReportedStudy:
     return ReportedStudy(result=result, runs=tuple(runs))
 
 
-def study_view(study: ReportedStudy, *, name: str) -> StudyView:
-    """The part of the page on a study. name: unlike that of any other."""
+def study_view(study: ReportedStudy, say: Say, *, name: str) -> StudyView:
+    """The part of the page on a study. say: told of what cannot be read. name: unlike that of any other."""
     tables, figures = [], []
     for number, table in enumerate(study.result.tables):
         of_split = f"{name}-{number}"
@@ -46,7 +46,10 @@ def study_view(study: ReportedStudy, *, name: str) -> StudyView:
         figures.append(interval_figure(table, name=f"{of_split}-intervals"))
     for number, (title, groups) in enumerate(_panels(study)):
         for kind, figure in enumerate((learning_curves, label_quality, refinement_outcomes, audit_outcomes)):
-            figures.append(figure(groups, name=f"{name}-figure-{number}-{kind}", title=title))
+            try:
+                figures.append(figure(groups, name=f"{name}-figure-{number}-{kind}", title=title))
+            except InputError as error:
+                say(f"{title}: {error}")
     return StudyView(
         name=name,
         title=study.result.title,

@@ -64,16 +64,14 @@ def evaluate_run(
 
 
 def kept_scores(run: Path) -> RunScores | None:
-    """The scores of a finished run as its folder has them, without its data; None where they are not those of its
-    weights, or were not written. InputError where there is no run, or the file holds something else."""
-    path = kept_file(run, "scores", ".json", None)
-    if not path.is_file():
-        return None
+    """The scores of a finished run as its folder has them, without its data; None where there are none of its weights,
+    or none that can be read. InputError where there is no run with weights."""
+    weights_sha256 = RunFolder(run).best_sha256()
     try:
-        found = RunScores(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"expected scores that `semires evaluate` wrote, found others in {path}: remove it") from error
-    return found if found.weights_sha256 == RunFolder(run).best_sha256() else None
+        found = RunScores(**json.loads(kept_file(run, "scores", ".json", None).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if found.weights_sha256 == weights_sha256 else None
 
 
 def run_scores(measured: MeasuredRun) -> RunScores:

@@ -140,6 +140,12 @@ def bar_chart(bars: Sequence[Bar], *, name: str, title: str, description: str, w
     return _svg(parts, width, height, name, title, description)
 
 
+def shares_said(bars: Sequence[Bar]) -> str:
+    """The shares of bars in words, for a description."""
+    texts = [", ".join(f"{100 * share:.1f}% {kind}" for kind, share in bar.shares.items()) for bar in bars]
+    return " ".join(f"{bar.name}: {text}." for bar, text in zip(bars, texts, strict=True))
+
+
 def interval_chart(
     rows: Sequence[Interval],
     *,

@@ -1,5 +1,6 @@
 import pytest
 
+from semires.pipeline.report.content import CellView
 from semires.pipeline.report.tables import first_split_columns, gain_table, interval_figure, score_table
 from semires.pipeline.study.results import Cell, Gain, SplitTable
 
@@ -32,13 +33,8 @@ def test_score_table__measured_beside_published() -> None:
         "paper's number"
     )
     supervised, semires = (row.cells for row in found.rows)
-    assert vars(supervised[0]) == {
-        "value": "32.00",
-        "spread": "± 1.41",
-        "interval": "30.2–33.8",
-        "published": "paper 32.26",
-    }
-    assert vars(semires[0]) == {"value": "50.00", "spread": "", "interval": "", "published": "paper 50.90"}
+    assert supervised[0] == CellView(value="32.00", spread="± 1.41", interval="30.2–33.8", published="paper 32.26")
+    assert semires[0] == CellView(value="50.00", published="paper 50.90")
     assert (semires[1].value, semires[1].published) == ("–", "paper 57.54")
 
 
