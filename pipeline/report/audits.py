@@ -45,7 +45,7 @@ def audit_outcomes(groups: Sequence[Group], *, name: str, title: str) -> FigureV
         heading=f"What refinement makes of all unlabeled refs: {title}",
         charts=(ChartView(drawn=chart),),
         caption="Labels whose IoU with the hidden mask refinement made higher (positive), lower (negative), and all "
-        "others (none), each unlabeled ref read once by the model that mutual learning began with and by the run's best.",
+        "others (none). The model that mutual learning began with and the run's best read each unlabeled ref once.",
         legend=tuple((kind, kind) for kind in KINDS),
         table=_by_size(found, f"{name}-table", title),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -27,7 +28,12 @@ from semires.pipeline.report.content import (
     TableView,
 )
 from semires.pipeline.reporting.html.charts import Line, line_chart
+from semires.pipeline.scoring.counts import SplitCounts
+from semires.pipeline.scoring.kept import KeptSplit, write_kept
+from semires.pipeline.scoring.scores import RunScores
+from semires.pipeline.scoring.split_scores import split_scores
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.run_folder import RunFolder
 
 HOSTILE = "</script><script>alert(1)</script> {{7*7}} شجرة 🌳"
 
@@ -40,8 +46,8 @@ def hostile() -> str:
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Write a folder as `semires train` leaves it, without weights that are any: metrics of mutual learning, or of
-    burn-in, that rise to `best`."""
+    """Write a folder as `semires train` and `semires evaluate` leave it, without weights that are any: metrics of
+    mutual learning, or of burn-in, that rise to `best`, which is its oIoU on val too; on testA it is half of that."""
 
     def write(
         name: str,
@@ -50,7 +56,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         scores: bool = True,
         finished: bool = True,
         burn_in: Path | None = None,
-        refines: bool = True,
+        num_images: int = 20,
         **settings: Any,
     ) -> Path:
         folder = tmp_path / name
@@ -75,9 +81,32 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         if finished:
             result = {"val_oiou": best, "steps": 300, "num_steps": 300, "seconds": 61.5, "stopped_early": False}
             (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+            if scores:
+                _write_scores(folder, config, best, num_images)
         return folder
 
     return write
+
+
+def _write_scores(folder: Path, config: TrainConfig, best: float, num_images: int) -> None:
+    weights_sha256 = RunFolder(folder).best_sha256()
+    by: dict[str, Any] = {"weights_sha256": weights_sha256, "text": "sent", "image_size": 96, "precision": "fp32"}
+    data = {"num_refs": 20, "num_images": num_images, "num_expressions": 20}
+    data |= {"refs_sha256": "a" * 64, "content_sha256": "b" * 64}
+    by_split, kept = {}, {}
+    for split, oiou in (("val", best), ("testA", best / 2)):
+        counts = SplitCounts(
+            ref_ids=np.arange(num_images),
+            image_ids=np.arange(num_images),
+            intersections=np.full(num_images, round(10 * oiou)),
+            unions=np.full(num_images, 1000),
+            areas=np.full(num_images, 500),
+        )
+        by_split[split] = split_scores(counts.pixels, {}) | {"data": data}
+        kept[split] = KeptSplit(measured_by=by | {"data": data}, num_cut=0, counts=counts)
+    found = RunScores(split=config.split, method=config.method, labeled=config.labeled, by_split=by_split, **by)
+    (folder / "scores.json").write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
+    write_kept(folder / "counts.npz", kept)
 
 
 def picture(color: str) -> str:
