@@ -154,13 +154,19 @@ def _run(study: ReportedStudy, run: ReportedRun, evaluation: Sequence[str]) -> R
         seed=str(run.config.seed),
         scores=tuple(f"{by_split[name]['oiou']:.2f}" if name in by_split else "–" for name in evaluation),
         best_step="–" if best is None else f"{best['step']:,} of {best['num_steps']:,}",
-        duration="not finished" if run.result is None else duration(run.result["seconds"]),
+        duration=_took(run),
         folder=str(run.folder),
     )
 
 
+def _took(run: ReportedRun) -> str:
+    if run.result is None:
+        return "not finished"
+    return duration(run.result["seconds"]) if "seconds" in run.result else "not recorded"
+
+
 def _facts(runs: Sequence[ReportedRun]) -> list[FactView]:
-    seconds = [run.result["seconds"] for run in runs if run.result is not None]
+    seconds = [run.result["seconds"] for run in runs if run.result is not None and "seconds" in run.result]
     facts = [] if not seconds else [FactView(name="training took", value=f"{duration(sum(seconds))} in all")]
     return [*facts, *environment_facts(runs), *data_facts(runs)]
 
