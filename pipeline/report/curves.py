@@ -92,18 +92,12 @@ def _points(
 
 def _burn_ins(groups: Sequence[Group]) -> list[Line]:
     """The burn-ins that are no runs of the groups themselves, as one line."""
-    shown = {run.folder.resolve() for group in groups for run in group.runs}
-    others = {
-        run.burn_in_folder.resolve(): run.burn_in
-        for group in groups
-        for run in group.runs
-        if run.burn_in_folder is not None and run.burn_in
-    }
-    courses = [
-        _points(metrics, 0, lambda line: line["val"]["oiou"])
-        for folder, metrics in others.items()
-        if folder not in shown
-    ]
+    shown = [run.metrics for group in groups for run in group.runs]  # by what was measured: a run may lie at two places
+    others: list[tuple[Mapping[str, Any], ...]] = []
+    for run in (run for group in groups for run in group.runs):
+        if run.burn_in and run.burn_in not in (*shown, *others):
+            others.append(run.burn_in)
+    courses = [_points(metrics, 0, lambda line: line["val"]["oiou"]) for metrics in others]
     return [mean_line("Burn-in", BURN_IN_TONE, courses)] if courses else []
 
 

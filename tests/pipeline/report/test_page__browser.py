@@ -117,6 +117,7 @@ const texts = ["body", ".muted", "nav a", ".outcome.positive", ".outcome.negativ
 return {
   behind: ["body", ".panel"].map(of("backgroundColor")),
   texts: [...texts.map(of("color")), of("fill")(".chart text")],
+  kinds: ["--positive", "--negative", "--none"].map(tone),
   lines: [...Array(10).keys()].map((number) => tone(`--tone-${number}`)),
 };
 """
@@ -129,6 +130,8 @@ def test_page__has_contrast(page: Any, scheme: str) -> None:
     found = page.execute_script(COLORS)
     is_dark = sum(found["behind"][0][1]) < 200
     assert is_dark == (scheme == "dark")
+    for name, color in found["kinds"]:  # of bars, in which shares are written in the page's colour
+        assert _contrast(found["behind"][0][1], color) >= 4.5, name
     for _, behind in found["behind"]:
         for least, colors in ((4.5, found["texts"]), (3.0, found["lines"])):
             for name, color in colors:
