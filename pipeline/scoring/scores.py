@@ -6,6 +6,7 @@ counts.npz            what it is computed from (scoring/kept.py), from which run
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -141,6 +142,8 @@ def _is_of(scores: RunScores, measured: MeasuredRun) -> bool:
         values, by = scores.by_split[split], kept.measured_by
         same = {name: by[name] for name in ("targets", "text", "image_size", "precision")}
         if any(getattr(scores, name) != value for name, value in same.items()) or values.get("data") != by["data"]:
+            return False
+        if not math.isclose(values["oiou"], kept.counts.pixels.oiou):
             return False
         if "intervals" not in values or ("native" in values) != (kept.counts.native_unions is not None):
             return False

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.scoring import measuring, targets
-from semires.pipeline.scoring.scores import RunScores, evaluate_run, pixel_counts
+from semires.pipeline.scoring import measuring, scores, targets
+from semires.pipeline.scoring.scores import RunScores, evaluate_run, kept_scores, pixel_counts
+from semires.pipeline.scoring.split_scores import split_scores
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import ReferProblems
 from semires.stages.data.refer import ReferDataset
@@ -104,6 +105,44 @@ def test_evaluate_run__finished_is_measured_once(run: RunFolder, paths: Paths, m
     assert measured == ["val", "testA", "testB"]
     assert evaluate_run(run.path, paths, CPU, ignore) == first
     assert measured == ["val", "testA", "testB"]
+
+
+def test_evaluate_run__what_is_written_is_computed_once_and_anew_where_it_is_not_of_the_counts(
+    run: RunFolder, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.finish({"val_oiou": 1.0})
+    first = evaluate_run(run.path, paths, CPU, ignore)
+    computed: list[int] = []
+    monkeypatch.setattr(scores, "split_scores", lambda *given: computed.append(1) or split_scores(*given))
+    assert evaluate_run(run.path, paths, CPU, ignore) == first
+    assert kept_scores(run.path) == first
+    assert computed == []
+    path = run.path / "scores.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    for change in (
+        {"targets": "another rule"},
+        {"dropped_refs": 1},
+        {"by_split": {name: values for name, values in whole["by_split"].items() if name != "testB"}},
+        {"by_split": whole["by_split"] | {"val": whole["by_split"]["val"] | {"oiou": 99.0}}},
+        {"by_split": whole["by_split"] | {"val": whole["by_split"]["val"] | {"subsets": {}}}},
+        {"by_split": whole["by_split"] | {"val": whole["by_split"]["val"] | {"data": {}}}},
+    ):
+        path.write_text(json.dumps(whole | change), encoding="utf-8")
+        computed.clear()
+        assert evaluate_run(run.path, paths, CPU, ignore) == first
+        assert computed == [1, 1, 1]
+        assert json.loads(path.read_text(encoding="utf-8")) == whole
+
+
+def test_kept_scores__none_of_other_weights_and_of_what_cannot_be_read(run: RunFolder, paths: Paths) -> None:
+    assert kept_scores(run.path) is None
+    run.finish({"val_oiou": 1.0})
+    evaluate_run(run.path, paths, CPU, ignore)
+    assert kept_scores(run.path) is not None
+    (run.path / "best.safetensors").write_bytes(b"others")
+    assert kept_scores(run.path) is None
+    (run.path / "scores.json").write_text("[]", encoding="utf-8")
+    assert kept_scores(run.path) is None
 
 
 def test_evaluate_run__not_without_its_data(run: RunFolder, refshapes: ReferDataset, tmp_path: Path) -> None:
