@@ -2,7 +2,9 @@
 
 In the published CLIPSeg, CLIP was trained on pictures and texts, and only the decoder is trained here. Nano's vision
 encoder is pre-trained on attributes of scenes as LAVT-nano's Swin is (pretrain_nano.py), which knows no words; so its
-text encoder starts at random and is trained with the decoder, and the vision encoder at the run's `trunk_rate`.
+text encoder starts at random and is trained with the decoder, and the vision encoder at the run's `trunk_rate`. That
+is 0 on RefShapes, so that it stays as in CLIPSeg: with it val oIoU is 23.0 after the first 150 of 600 burn-in steps
+(seed 5), at 0.3 it is 0.5.
 """
 
 from pathlib import Path
