@@ -50,7 +50,7 @@ def read_dataset(paths: Paths, split: str) -> ReferDataset:
     dataset = open_dataset(paths.data, split, paths.images_of(split))
     line = problems_line(dataset, paths)
     if line is not None and os.environ.get("RANK", "0") == "0":
-        _say(line)
+        say_once(line)
     return dataset
 
 
@@ -60,7 +60,7 @@ def say_unread(dataset: ReferDataset, tokenizer: Tokenizer, splits: Mapping[str,
     texts = (text for split, kind in splits.items() for ref in dataset.refs_of(split) for text in ref.texts(kind))
     line = count_unread(tokenizer, texts).line(f"{dataset.spec.name}, {' and '.join(splits)}")
     if line is not None:
-        _say(line)
+        say_once(line)
 
 
 def require_whole(dataset: ReferDataset, paths: Paths, splits: Iterable[str]) -> None:
@@ -102,5 +102,6 @@ def _remedies(dataset: ReferDataset, paths: Paths) -> list[str]:
 
 
 @functools.cache  # a command that trains many runs reads the data set for each
-def _say(line: str) -> None:
+def say_once(line: str) -> None:
+    """Print a line that this process has not said yet."""
     console.print(line, soft_wrap=True)

@@ -14,6 +14,7 @@ from rich.table import Column
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 15.0
+GONE = -1
 
 # What is printed holds paths and names of the user: never markup, never an emoji code.
 console = Console(highlight=False, markup=False, emoji=False)
@@ -21,7 +22,8 @@ console = Console(highlight=False, markup=False, emoji=False)
 
 class OnProgress(Protocol):
     """Is told what is being done, how much of it is done, of how much, and a note: items of plain text with " · "
-    between them, such as the loss and the speed. An empty note leaves the one before."""
+    between them, such as the loss and the speed. An empty note leaves the one before. A total of `GONE` takes away what
+    a terminal shows of it, for nobody is at it any more."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "", /) -> None:
         """Tell it, as often as there is something new."""
@@ -49,7 +51,7 @@ class _Count:
         """
         if self.done == self.began_at or self.done >= total:
             return ""
-        return f"ETA {_duration((self.now - self.began) / (self.done - self.began_at) * (total - self.done))}"
+        return f"ETA {duration((self.now - self.began) / (self.done - self.began_at) * (total - self.done))}"
 
 
 class _Counts:
@@ -71,7 +73,7 @@ class _Counts:
 
     def forget(self, what: str) -> None:
         """The next call for `what` begins anew."""
-        del self._counts[what]
+        self._counts.pop(what, None)
 
 
 @contextmanager
@@ -106,6 +108,11 @@ class _Bars(Progress):
 
     def show(self, what: str, done: int, total: int, note: str = "", /) -> None:
         """As `OnProgress`."""
+        if total == GONE:
+            self._told.forget(what)
+            if what in self._bar_of:
+                self.remove_task(self._bar_of.pop(what))
+            return
         count, is_new = self._told.tell(what, done, note)
         if what not in self._bar_of:
             self._bar_of[what] = self.add_task(what, total=total, completed=done, left="", note="")
@@ -143,11 +150,14 @@ def _print_lines() -> OnProgress:
     told = _Counts()
 
     def print_line(what: str, done: int, total: int, note: str = "", /) -> None:
+        if total == GONE:
+            told.forget(what)
+            return
         count, _ = told.tell(what, done, note)
         is_last = done == total
         if is_last or count.now - count.printed >= SECONDS_BETWEEN_LINES:
             count.printed = count.now
-            parts = [f"{what}: {done}/{total}", _duration(count.now - count.began), count.left(total), count.note]
+            parts = [f"{what}: {done}/{total}", duration(count.now - count.began), count.left(total), count.note]
             console.print("  ".join(part for part in parts if part), soft_wrap=True)
         if is_last:
             told.forget(what)
@@ -155,7 +165,8 @@ def _print_lines() -> OnProgress:
     return print_line
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`12 s`, or hours, minutes and seconds."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, whole = divmod(round(seconds), 60)

@@ -13,8 +13,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event, Thread
 from typing import Any
+
+from semires.stages.processes.stopping import StopRequested
 
 NAME = "claim.json"
 SECONDS_BETWEEN_BEATS = 10.0
@@ -22,101 +25,129 @@ SECONDS_TO_DEATH = 180.0
 """Without a beat: long enough for a file system that hangs, short enough for somebody who waits."""
 
 
+class ClaimLost(Exception):
+    """Another process took the claim over, and does the work now."""
+
+
 @contextmanager
 def claimed(folder: Path, *, beat: float = SECONDS_BETWEEN_BEATS, death: float = SECONDS_TO_DEATH) -> Iterator[bool]:
     """Claim the run in `folder`, which is made if it is missing, for as long as the block takes; gives whether it was
-    to be had. A dead claim is taken over."""
+    to be had. A dead claim is taken over.
+
+    A holder that was taken for dead, after a long sleep for instance, gets SIGTERM: two must not write one run. Where
+    it turns that into StopRequested (`StopSignals`), the block ends with ClaimLost. OSError where no claim can be
+    written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(8)
-    if not _take(folder, token, death):
+    path, token = folder / NAME, secrets.token_hex(8)
+    if not _take(path, token, death):
         yield False
         return
-    ended = Event()
-    beating = Thread(target=_beat, args=(folder / NAME, token, beat, ended), daemon=True)
+    ended, lost = Event(), Event()
+    beating = Thread(target=_beat, args=(path, token, beat, ended, lost), daemon=True)
     beating.start()
     try:
         yield True
+    except StopRequested as stop:
+        if lost.is_set():
+            raise ClaimLost(f"{folder}: another process took it over") from stop
+        raise
     finally:
         ended.set()
         beating.join()
-        if _read(folder / NAME).get("token") == token:
-            (folder / NAME).unlink(missing_ok=True)
+        if (_read(path) or {}).get("token") == token:
+            with suppress(OSError):  # it is dead with its process
+                path.unlink()
 
 
 def holder(folder: Path, *, death: float = SECONDS_TO_DEATH) -> str | None:
     """Who holds the run in `folder`, in words; None where nobody alive does."""
     found = _read(folder / NAME)
-    if not found or _is_dead(folder, found, death):
+    if found is None or _is_dead(folder / NAME, found, death):
         return None
-    return f"process {found.get('pid')} on {found.get('host')}"
+    return f"process {found['pid']} on {found['host']}" if {"pid", "host"} <= found.keys() else "another process"
 
 
-def _take(folder: Path, token: str, death: float) -> bool:
-    path, mine = folder / NAME, folder / f".{NAME}.{token}"
-    mine.write_text(json.dumps({"token": token, **_here()}) + "\n", encoding="utf-8")
+def _take(path: Path, token: str, death: float) -> bool:
+    for _ in range(2):
+        if _put(path, token):
+            return True
+        found = _read(path)
+        if found is not None:
+            if not _is_dead(path, found, death):
+                return False
+            _bury(path, found, token)
+    return False
+
+
+def _put(path: Path, token: str) -> bool:
+    """Write a claim of this process; returns False where there is one."""
     try:
-        for _ in range(2):
-            try:
-                os.link(mine, path)  # whole or not at all, on network file systems too
-                return True
-            except FileExistsError:
-                found = _read(path)
-                if found and not _is_dead(folder, found, death):
-                    return False
-                _bury(path, found, token)
+        file = path.open("x", encoding="utf-8")  # one alone can make it, on network file systems too
+    except FileExistsError:
         return False
-    finally:
-        mine.unlink(missing_ok=True)
+    try:
+        with file:
+            file.write(json.dumps({"token": token, **_here()}) + "\n")
+    except OSError:  # a full disk
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _bury(path: Path, dead: dict[str, Any], token: str) -> None:
-    """Move a dead claim away; one that another process has put in its place meanwhile is put back."""
+    """Remove a dead claim; one that another process has put in its place meanwhile is put back."""
     grave = path.with_name(f".{NAME}.{token}.dead")
     try:
         path.rename(grave)
     except FileNotFoundError:
         return
-    if _read(grave).get("token") != dead.get("token"):
-        with suppress(FileExistsError):  # a third one has it: whose claim this was sees it at its next beat
+    if (_read(grave) or {}).get("token") != dead.get("token"):
+        with suppress(OSError):  # a third one has it: whose claim this was sees it at its next beat
             os.link(grave, path)
     grave.unlink(missing_ok=True)
 
 
-def _beat(path: Path, token: str, seconds: float, ended: Event) -> None:
+def _beat(path: Path, token: str, seconds: float, ended: Event, lost: Event) -> None:
     while not ended.wait(seconds):
-        found = _read(path).get("token")
-        if found not in (token, None):
-            # It was taken for dead, after a long sleep for instance: two must not write one run.
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+        found = _read(path)
         with suppress(OSError):  # a file system that is away for a moment
-            os.utime(path)
+            if found is None:  # moved by one that died before it put it back
+                _put(path, token)
+            elif found.get("token") == token:
+                os.utime(path)
+            elif "token" in found:
+                lost.set()
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
 
 
-def _is_dead(folder: Path, claim: dict[str, Any], death: float) -> bool:
-    here = _here()
-    if here["machine"] is not None and claim.get("machine") == here["machine"]:
+def _is_dead(path: Path, claim: dict[str, Any], death: float) -> bool:
+    machine = _machine()
+    if machine is not None and claim.get("machine") == machine:
         return claim.get("started") != _started(claim.get("pid"))
-    clock = folder / f".{NAME}.{secrets.token_hex(8)}.clock"
     try:
         # Compared by the file system's clock alone: those of two machines differ.
-        clock.touch()
-        return clock.stat().st_mtime - (folder / NAME).stat().st_mtime > death
+        with TemporaryFile(dir=path.parent) as clock:
+            return os.fstat(clock.fileno()).st_mtime - path.stat().st_mtime > death
     except OSError:
         return False
-    finally:
-        clock.unlink(missing_ok=True)
 
 
 def _here() -> dict[str, Any]:
-    """This process: `machine` tells it from others with the same host name and process ids, None where unknown;
-    `started` from others that had its number before."""
+    """What tells this process from others: `started` from those that had its number before."""
+    pid = os.getpid()
+    return {"pid": pid, "started": _started(pid), "host": socket.gethostname(), "machine": _machine()}
+
+
+def _machine() -> str | None:
+    """What tells this machine, since it was started, from others with the same host name and process ids; None where
+    it cannot be told."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        machine: str | None = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        machine = None
-    return {"pid": os.getpid(), "started": _started(os.getpid()), "host": socket.gethostname(), "machine": machine}
+        return None
 
 
 def _started(pid: Any) -> str | None:
@@ -129,10 +160,12 @@ def _started(pid: Any) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A claim, {} where there is none, or one that a full disk cut off."""
+def _read(path: Path) -> dict[str, Any] | None:
+    """A claim; None where there is none, {} for one that says nothing: it is being written, or cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

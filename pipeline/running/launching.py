@@ -6,37 +6,39 @@ at the end of each torch's threads wait for each other; processes do not.
 
 import multiprocessing
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from semires.cache.errors import StoreError
+from semires.pipeline.datasets import say_once
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import OnProgress, console
-from semires.pipeline.running.jobs import Job, do_job
-from semires.stages.data.errors import InputError
+from semires.pipeline.progress import GONE, OnProgress, console
+from semires.pipeline.running.jobs import Job, attempt
+from semires.pipeline.running.lines import lines_to
 from semires.stages.processes.parent import end_with_parent
 from semires.stages.processes.stopping import StopRequested
 
 CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads
 
-Failure = InputError | StoreError | OSError | MemoryError
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a job ended: done, not to be had because another process has claimed it, or with an error."""
+    """How a job ended: done, not to be had because another process has claimed it, or with a failure, in a line."""
 
     job: Job
     was_mine: bool = True
-    failure: Failure | None = None
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, job: Job, outcome: bool | str) -> "Ended":
+        """Of what `attempt` returned."""
+        return cls(job=job, failure=outcome) if isinstance(outcome, str) else cls(job=job, was_mine=outcome)
 
 
 class Launcher(Protocol):
@@ -61,10 +63,12 @@ class _Running:
     job: Job
     slot: int
     process: BaseProcess
+    counts: set[str] = field(default_factory=set)
+    """What is shown of it."""
 
 
 class LocalLauncher:
-    """Processes of this machine; `on_progress` is told of each worker, by its number.
+    """Processes of this machine. `on_progress` is told what each job does, under its label, until that is done.
 
     devices: what each worker uses. num_threads: torch's threads of each, on the CPU: the same however many are under
     way, because a run's last bits depend on them.
@@ -81,7 +85,6 @@ class LocalLauncher:
         self._num_threads = num_threads
         self._on_progress = on_progress
         self._running: dict[Connection, _Running] = {}
-        self._said: set[str] = set()
 
     def start(self, job: Job) -> None:
         """As `Launcher`."""
@@ -91,7 +94,7 @@ class LocalLauncher:
         process: BaseProcess = CONTEXT.Process(
             target=_work, args=(job, self._paths, self._devices[slot], self._num_threads, writer), daemon=False
         )
-        with _interrupts_ignored():
+        with interrupts_ignored():
             process.start()
         writer.close()  # the process has its own: the pipe ends with it
         self._running[reader] = _Running(job=job, slot=slot, process=process)
@@ -110,40 +113,50 @@ class LocalLauncher:
         """Pass on what a job tells, or say that it has ended."""
         running = self._running[reader]
         try:
-            message = reader.recv()
-        except EOFError:
+            kind, *content = reader.recv()
+        except (EOFError, OSError):  # OSError in the middle of a message
             running.process.join()
-            message = InputError(
-                f"ended with exit code {running.process.exitcode} (-9: killed, for want of memory perhaps); what it "
-                "had to say is above"
-            )
-        if isinstance(message, str):
-            if message not in self._said:  # of a data set each of its runs says the same
-                console.print(message, soft_wrap=True)
-            self._said.add(message)
-            return []
-        if isinstance(message, tuple):
-            what, done, total, note = message
-            note = " · ".join(part for part in (f"{running.job.label}: {what}", note) if part)
-            self._on_progress(f"worker {running.slot + 1}", done, total, note)
-            return []
-        running.process.join()  # it says that it is done before it has cleaned up
-        del self._running[reader]
-        if isinstance(message, bool):
-            return [Ended(job=running.job, was_mine=message)]
-        return [Ended(job=running.job, failure=message)]
+            code = running.process.exitcode
+            why = " (killed, for want of memory perhaps)" if code == -signal.SIGKILL else ""
+            kind, content = "ended", [f"its process ended with exit code {code}{why}; what it had to say is above"]
+        if kind == "line":
+            say_once(*content)  # of a data set each of its runs says the same
+        elif kind == "progress":
+            self._show(running, *content)
+        else:
+            running.process.join()  # it says that it is done before it has cleaned up
+            self._forget(reader)
+            return [Ended.of(running.job, *content)]
+        return []
+
+    def _show(self, running: _Running, what: str, done: int, total: int, note: str = "") -> None:
+        count = f"{running.job.label}: {what}"
+        running.counts.add(count)
+        self._on_progress(count, done, total, note)
+        if done >= total:
+            self._hide(running, count)
+
+    def _hide(self, running: _Running, count: str) -> None:
+        running.counts.discard(count)
+        self._on_progress(count, 0, GONE)
+
+    def _forget(self, reader: Connection) -> None:
+        reader.close()
+        running = self._running.pop(reader)
+        for count in list(running.counts):
+            self._hide(running, count)
 
     def stop(self) -> None:
         """As `Launcher`."""
         for running in self._running.values():
             running.process.terminate()
-        for running in self._running.values():
+        for reader, running in list(self._running.items()):
+            self._forget(reader)  # nobody listens any more, and nobody waits for one who does
             running.process.join()
-        self._running.clear()
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """What is started meanwhile never sees Ctrl-C, which goes to every process of a terminal: its parent ends it."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -156,28 +169,14 @@ def _work(job: Job, paths: Paths, device: torch.device, num_threads: int, writer
     end_with_parent()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(num_threads)
-    console.file = _Lines(writer)  # type: ignore[assignment]
+    torch.set_num_threads(num_threads)
+
+    def tell(kind: str, *content: Any) -> None:
+        with suppress(BrokenPipeError):  # the parent is gone: this process is asked to end too
+            writer.send((kind, *content))
+
+    console.file = lines_to(lambda line: tell("line", line))
     try:
-        writer.send(do_job(job, paths, device, lambda *what: writer.send((*what, "")[:4])))
-    except (InputError, StoreError, OSError, MemoryError) as error:
-        writer.send(error)
-    except StopRequested:  # by the parent, or with it: its state is saved
-        sys.exit(1)
-
-
-class _Lines:
-    """What a job prints, sent to the process that has the display, line by line."""
-
-    def __init__(self, writer: Connection) -> None:
-        self._writer = writer
-
-    def write(self, text: str) -> int:
-        """Send the text, if it is more than the end of a line."""
-        if text.strip():
-            self._writer.send(text.rstrip("\n"))
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
+        tell("ended", attempt(job, paths, device, lambda *what: tell("progress", *what)))
+    except StopRequested as stop:
+        tell("ended", f"stopped by {stop}; type the command again to go on")

@@ -38,7 +38,7 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
             print(f"stopped by {stop}, a state is saved; type the command again to go on", file=sys.stderr)
         raise typer.Exit(stop.exit_code) from None
     except (InputError, StoreError, torch.OutOfMemoryError, OSError) as error:
-        told = _in_one_line(error, device)
+        told = in_one_line(error, device)
         if told is None:
             raise
         if not ranks.claims(str(told)):
@@ -56,7 +56,9 @@ def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     ranks.leave()
 
 
-def _in_one_line(error: Exception, device: torch.device) -> InputError | StoreError | None:
+def in_one_line(error: Exception, device: torch.device) -> InputError | StoreError | None:
+    """An error that a user can mend, a device or a disk that is full among them, as one that is said in a line; None
+    for any other."""
     if isinstance(error, InputError | StoreError):
         return error
     if isinstance(error, torch.OutOfMemoryError):

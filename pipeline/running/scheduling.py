@@ -3,13 +3,13 @@ same jobs on the same file system: each takes what nobody has claimed, and waits
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from semires.pipeline.progress import OnProgress, console
+from semires.pipeline.progress import OnProgress, console, duration
 from semires.pipeline.running.claims import holder
-from semires.pipeline.running.jobs import Job
-from semires.pipeline.running.launching import Failure, Launcher
+from semires.pipeline.running.jobs import Job, TrainJob
+from semires.pipeline.running.launching import Ended, Launcher
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -25,69 +25,110 @@ class Task:
 
 def do_tasks(
     tasks: Sequence[Task], launcher: Launcher, on_progress: OnProgress, *, pause: float = SECONDS_BETWEEN_LOOKS
-) -> dict[str, Failure]:
-    """Do all tasks; returns what failed, by the job's label. A job whose needs failed is not begun, and not named: what
-    it needed is.
+) -> dict[Job, str]:
+    """Do all tasks; returns what failed, and with what. A job whose needs failed is not begun, and not named: what it
+    needed is.
 
-    `on_progress` is told how many are done. Leaving it, by an interrupt for instance, ends the jobs under way, which go
-    on from their last state when asked again.
+    `on_progress` is told how many runs are done. Leaving it, by an interrupt for instance, ends the jobs under way,
+    which go on from their last state when asked again.
     """
-    waiting, under_way = list(tasks), dict[str, Task]()
-    failed: dict[str, Failure] = {}
-    without: set[str] = set()  # failed, or needing what failed
-    done: set[str] = set()
-    told: set[str] = set()
-    shown: tuple[int, int, str] | None = None
+    schedule = _Schedule(tasks, launcher, on_progress)
     try:
-        while waiting or under_way:
-            elsewhere: dict[str, str] = {}
-            for task in list(waiting):
-                label = task.job.label
-                if task.is_done():
-                    done.add(label)
-                    waiting.remove(task)
-                elif any(need.label in without for need in task.needs):
-                    without.add(label)
-                    waiting.remove(task)
-                elif len(under_way) < launcher.num_workers and all(need.label in done for need in task.needs):
-                    held_by = holder(task.job.folder)
-                    if held_by is not None:
-                        elsewhere[label] = held_by
-                        continue
-                    waiting.remove(task)
-                    under_way[label] = task
-                    launcher.start(task.job)
-            for label, held_by in elsewhere.items():
-                if label not in told:
-                    told.add(label)
-                    console.print(f"{label}: {held_by} is at it", soft_wrap=True)
-            state = len(done), len(tasks), _note(under_way, elsewhere, failed)
-            if state != shown:
-                on_progress("runs", *state)
-                shown = state
-            if not under_way:
-                if waiting:
-                    time.sleep(pause)  # for others, or for a claim to die
-                continue
-            for ended in launcher.ended(pause):
-                task = under_way.pop(ended.job.label)
-                if not ended.was_mine:
-                    waiting.append(task)
-                elif ended.failure is not None:
-                    failed[ended.job.label] = ended.failure
-                    without.add(ended.job.label)
-                    console.print(f"{ended.job.label}: {ended.failure}", soft_wrap=True)
-                else:
-                    done.add(ended.job.label)
+        while not schedule.is_over:
+            schedule.begin_what_can_be()
+            schedule.show()
+            if schedule.is_idle:
+                time.sleep(pause)  # others are at the rest
+            else:
+                for ended in launcher.ended(pause):
+                    schedule.end(ended)
+        schedule.show()
     finally:
         launcher.stop()
-    return failed
+    return schedule.failed
 
 
-def _note(under_way: Mapping[str, Task], elsewhere: Mapping[str, str], failed: Mapping[str, Failure]) -> str:
-    parts = [
-        (len(under_way), "under way"),
-        (len(elsewhere), "done elsewhere"),
-        (len(failed), "failed"),
-    ]
-    return " · ".join(f"{number} {what}" for number, what in parts if number)
+class _Schedule:
+    """What is done, under way and waiting."""
+
+    def __init__(self, tasks: Sequence[Task], launcher: Launcher, on_progress: OnProgress) -> None:
+        self.failed: dict[Job, str] = {}
+        self._launcher = launcher
+        self._on_progress = on_progress
+        self._waiting = list(tasks)
+        self._under_way: dict[Job, Task] = {}
+        self._began: dict[Job, float] = {}
+        self._done: set[Job] = set()
+        self._without: set[Job] = set()
+        """Failed, or needing what failed."""
+        self._elsewhere: dict[Job, str] = {}
+        """Who else does it, in words."""
+        self._runs = {task.job for task in tasks if isinstance(task.job, TrainJob)}
+        self._shown: tuple[int, str] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return not self._waiting and not self._under_way
+
+    @property
+    def is_idle(self) -> bool:
+        return bool(self._waiting) and not self._under_way
+
+    def begin_what_can_be(self) -> None:
+        """Begin all that waits for nothing while there are workers for it."""
+        for task in list(self._waiting):
+            job = task.job
+            if task.is_done():
+                self._waiting.remove(task)
+                self._done.add(job)
+                self._elsewhere.pop(job, None)
+            elif self._without.intersection(task.needs):
+                self._waiting.remove(task)
+                self._without.add(job)
+            elif (
+                self._done.issuperset(task.needs)
+                and not self._is_elsewhere(job)
+                and len(self._under_way) < self._launcher.num_workers
+            ):
+                self._waiting.remove(task)
+                self._under_way[job] = task
+                self._began[job] = time.monotonic()
+                self._launcher.start(job)
+
+    def _is_elsewhere(self, job: Job) -> bool:
+        who = holder(job.folder)
+        if who is None:
+            self._elsewhere.pop(job, None)
+            return False
+        if self._elsewhere.get(job) != who:
+            console.print(f"{job.label}: {who} is at it", soft_wrap=True)
+        self._elsewhere[job] = who
+        return True
+
+    def end(self, ended: Ended) -> None:
+        """A job is no longer under way."""
+        job = ended.job
+        task = self._under_way.pop(job)
+        if not ended.was_mine:
+            self._waiting.append(task)
+            return
+        taken = duration(time.monotonic() - self._began[job])
+        if ended.failure is None:
+            self._done.add(job)
+            console.print(f"{job.label}: done in {taken}", soft_wrap=True)
+        else:
+            self._without.add(job)
+            self.failed[job] = ended.failure
+            console.print(f"{job.label}: failed after {taken}: {ended.failure}", soft_wrap=True)
+
+    def show(self) -> None:
+        """Tell how many runs are done, where that is new."""
+        parts = [
+            (len(self._under_way), "under way"),
+            (len(self._elsewhere), "done elsewhere"),
+            (len(self.failed), "failed"),
+        ]
+        state = len(self._done & self._runs), " · ".join(f"{number} {what}" for number, what in parts if number)
+        if state != self._shown:
+            self._on_progress("runs", state[0], len(self._runs), state[1])
+            self._shown = state

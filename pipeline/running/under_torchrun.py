@@ -2,22 +2,29 @@
 
     python -m torch.distributed.run --standalone --nproc-per-node 4 -m semires.pipeline.running.under_torchrun FILE
 
-FILE says in JSON what is trained; what the processes print is in `torchrun.log` of the run's folder.
+FILE says in JSON what is trained. On the standard output the first process tells, in JSON too, what it would print and
+how far it is; all else that the processes say is in `torchrun.log` of the run's folder. They end with their standard
+input, a pipe of the process that started them.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
+import typer
 
+from semires.cache.errors import StoreError
 from semires.pipeline.paths import Paths
-from semires.pipeline.progress import progress
+from semires.pipeline.progress import OnProgress, console
+from semires.pipeline.running.lines import lines_to
 from semires.pipeline.running.processes import joined_ranks
 from semires.pipeline.running.stage_runs import choose_device, train
 from semires.stages.data.errors import InputError
@@ -33,19 +40,24 @@ def train_under_torchrun(
     paths: Paths,
     folder: Path,
     device: torch.device,
+    on_progress: OnProgress,
+    *,
     num_processes: int,
-    burn_in: Path | None,
+    burn_in: Path | None = None,
     log_to: Sequence[str] = (),
 ) -> None:
-    """Stage two by so many processes of this machine: on GPUs from that of `device` on, or on the CPU.
+    """Stage two by so many processes of this machine: on GPUs from that of `device` on, or on the CPU, each with as
+    many of torch's threads as this one has.
 
     InputError with what the processes had to say where they fail. A signal to this process ends them, their state
-    saved.
+    saved; so does its own end.
     """
     order = {
         "config": config.to_dict(),
-        "paths": {name: None if value is None else str(value) for name, value in asdict(paths).items()}
-        | {"allow_missing": paths.allow_missing},
+        "paths": {
+            name: value if value is None or name == "allow_missing" else str(value)
+            for name, value in asdict(paths).items()
+        },
         "folder": str(folder),
         "burn_in": None if burn_in is None else str(burn_in),
         "device": device.type,
@@ -53,53 +65,94 @@ def train_under_torchrun(
     }
     replace_text(folder / ORDER, json.dumps(order, indent=1) + "\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
-    environment = dict(os.environ)
-    if device.type == "cuda":
-        first = device.index or 0
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = [str(number) for number in range(torch.cuda.device_count())] if visible is None else visible.split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + num_processes])
     log = folder / LOG
-    with log.open("ab") as output, StopSignals() as stop:
+    with log.open("ab", buffering=0) as output, StopSignals() as stop:
         began = output.tell()
         process = subprocess.Popen(
-            [*command, "-m", __name__, str(folder / ORDER)], stdout=output, stderr=output, env=environment
+            [*command, "-m", __name__, str(folder / ORDER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            env=_environment(device, num_processes),
         )
-        try:
-            with stop.interruptible():
-                process.wait()
-        except StopRequested:
-            process.terminate()
-            process.wait()
-            raise
+        assert process.stdout is not None
+        with process:
+            try:
+                with stop.interruptible():
+                    for line in process.stdout:
+                        if not _pass_on(line, on_progress):
+                            output.write(line)
+            except StopRequested:
+                process.terminate()
+                for line in process.stdout:  # to its end, so that nobody waits to be heard
+                    output.write(line)
+                raise
     if process.returncode:
         said = log.read_bytes()[began:].decode(errors="replace").splitlines()
         errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
         raise InputError(errors[-1] if errors else f"{num_processes} processes failed, what they said is in {log}")
 
 
+def _environment(device: torch.device, num_processes: int) -> dict[str, str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    if device.type == "cuda":
+        first = device.index or 0
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = [str(number) for number in range(torch.cuda.device_count())] if visible is None else visible.split(",")
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[first : first + num_processes])
+    return environment
+
+
+def _pass_on(line: bytes, on_progress: OnProgress) -> bool:
+    """Pass on what the first process tells; returns False for a line of somebody else's."""
+    try:
+        kind, *content = json.loads(line)
+    except (ValueError, TypeError):
+        return False
+    if kind == "line":
+        console.print(*content, soft_wrap=True)
+    elif kind == "progress":
+        on_progress(*content)
+    return kind in ("line", "progress")
+
+
+def _tell(kind: str, *content: Any) -> None:
+    print(json.dumps([kind, *content]), flush=True)
+
+
 def _run(order: dict[str, Any]) -> None:
-    texts = {name: value for name, value in order["paths"].items() if name != "allow_missing" and value is not None}
-    paths = Paths(**{name: Path(value) for name, value in texts.items()}, allow_missing=order["paths"]["allow_missing"])
+    _end_with_starter()
+    paths = Paths(**{name: Path(value) if isinstance(value, str) else value for name, value in order["paths"].items()})
     device = choose_device(order["device"])
-    with joined_ranks(device) as ranks, progress(shown=ranks.is_main) as on_progress:
+    console.file = lines_to(lambda line: _tell("line", line))
+    with joined_ranks(device) as ranks:
         train(
             TrainConfig.from_dict(order["config"]),
             paths,
             Path(order["folder"]),
             device,
-            on_progress,
+            (lambda *what: _tell("progress", *what)) if ranks.is_main else (lambda *what: None),
             burn_in=None if order["burn_in"] is None else Path(order["burn_in"]),
             log_to=order["log_to"] if ranks.is_main else (),
             ranks=ranks,
         )
 
 
-if __name__ == "__main__":
-    from semires.cache.errors import StoreError
+def _end_with_starter() -> None:
+    """SIGTERM to this process where the one that started torchrun ends, however it ends."""
 
+    def wait() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
     try:
         _run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     except (InputError, StoreError) as refused:
         print(f"error: {refused}", file=sys.stderr)
         sys.exit(2)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)

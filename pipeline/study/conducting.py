@@ -1,6 +1,5 @@
 """A study from its description to its tables: what is not there yet is trained, then all is scored and gathered."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +10,7 @@ from semires.cache.views import CandidateView
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.running.jobs import CandidatesJob, Job, TrainJob
-from semires.pipeline.running.launchers import LaunchOptions, make_launcher
+from semires.pipeline.running.launchers import LaunchOptions, check_launch, make_launcher
 from semires.pipeline.running.scheduling import Task, do_tasks
 from semires.pipeline.running.stage_runs import lacks_candidates
 from semires.pipeline.scoring.measuring import measure_target
@@ -44,18 +43,18 @@ def conduct(
 
     A run that fails, or cannot be begun, costs the others nothing: it is said, and noted in the result.
     """
+    launch = launch or LaunchOptions()
+    check_launch(launch, device)
     adopt_former(paths, all_specs(runs))
     prepared = prepare_study(runs, paths, on_progress)
     for line in prepared.not_measured:
         console.print(f"not measured: {line}", soft_wrap=True)
     specs = all_specs(prepared.runs)
-    tasks = _tasks(specs, prepared.datasets, paths, launch or LaunchOptions(), log_to)
+    tasks = _tasks(specs, prepared.datasets, paths, launch, log_to)
     failed: dict[str, str] = {}
     if not all(task.is_done() for task in tasks):
-        launcher = make_launcher(
-            launch or LaunchOptions(), paths, device, len(specs), study_folder(paths) / "logs", on_progress
-        )
-        failed = {label: str(failure) for label, failure in do_tasks(tasks, launcher, on_progress).items()}
+        launcher = make_launcher(launch, paths, device, len(specs), study_folder(paths) / "logs", on_progress)
+        failed = {job.label: failure for job, failure in do_tasks(tasks, launcher, on_progress).items()}
     return gather(study, runs, prepared, paths, device, on_progress, failed=failed)
 
 
@@ -135,7 +134,7 @@ def _tasks(
             if key not in candidates:
                 candidates[key] = _candidates(spec.config, datasets[spec.config.split], paths)
             needs.append(candidates[key].job)
-        tasks.append(Task(job=job, needs=tuple(needs), is_done=functools.partial(getattr, job, "is_done")))
+        tasks.append(Task(job=job, needs=tuple(needs), is_done=job.is_done))
     return [*candidates.values(), *tasks]
 
 
