@@ -170,7 +170,7 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
             "import semires.pipeline.running.stage_runs",
             ["semires.pipeline.running.stage_runs"],
         ),
-        ("semires.pipeline.running.side_by_side", "import semires.pipeline.scoring.scores", []),
+        ("semires.pipeline.running.jobs", "import semires.pipeline.scoring.scores", []),
         (
             "semires.stages.train.models.build",
             "from semires.stages.train.config import TrainConfig",
@@ -197,7 +197,7 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
             "import semires.stages.cache_sam.models.sam",
             ["semires.stages.cache_sam.models.sam"],
         ),
-        ("semires.pipeline.table1", "import semires.pipeline.commands.train", ["semires.pipeline.commands.train"]),
+        ("semires.pipeline.recipes", "import semires.pipeline.commands.train", ["semires.pipeline.commands.train"]),
         ("semires.pipeline.bench.cache", "import semires.cache.interchange.coco", ["semires.cache.interchange.coco"]),
         (
             "semires.pipeline.bench.inputs.step_data",

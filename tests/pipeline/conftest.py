@@ -4,7 +4,8 @@ import json
 import multiprocessing
 import pickle
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,12 @@ from PIL import Image
 from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
-from semires.pipeline import cli
+from semires.pipeline import cli, datasets
+from semires.pipeline.paths import Paths
 from semires.pipeline.running import launching
+from semires.pipeline.study.description import Study, parse_study
 from semires.stages.data.images import image_id_of
+from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.data.splits import SPLITS
 
 HEIGHT, WIDTH = 24, 32
@@ -26,8 +30,67 @@ HEIGHT, WIDTH = 24, 32
 @pytest.fixture
 def quick_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let processes side by side share one import of torch and all else, which takes seconds in each."""
-    multiprocessing.set_forkserver_preload(["semires.pipeline.running.launching"])
+    multiprocessing.set_forkserver_preload(["semires.pipeline.study.command"])
     monkeypatch.setattr(launching, "CONTEXT", multiprocessing.get_context("forkserver"))
+
+
+class TinyStudy(NamedTuple):
+    """A study of a second or two, and where its data is and its runs go."""
+
+    study: Study
+    paths: Paths
+
+
+@pytest.fixture
+def tiny_study(
+    tmp_path: Path,
+    refshapes_root: Path,
+    refshapes_store: Path,
+    refshapes_config: RefShapesConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> TinyStudy:
+    """A burn-in and two methods of a few steps, on a RefShapes of 12 train images whose candidates are there, but for
+    their view."""
+    monkeypatch.setattr(datasets, "REFSHAPES", refshapes_config)
+    study = parse_study(
+        "tiny",
+        {
+            "splits": ["refshapes"],
+            "against": "Supervised",
+            "settings": {
+                "labeled": 0.25,
+                "burn_in_epochs": 2,
+                "mutual_epochs": 1,
+                "num_evaluations": 1,
+                "batch_burn_in": 4,
+                "batch_unlabeled": 12,
+                "num_workers": 0,
+            },
+            "rows": [{"name": name, "method": name.lower()} for name in ("Supervised", "Baseline", "SemiRES")],
+        },
+    )
+    paths = Paths(data=tmp_path / "data", runs=tmp_path / "runs", reports=tmp_path / "reports")
+    shutil.copytree(refshapes_root, paths.data)
+    shutil.copytree(refshapes_store, paths.store("refshapes"))  # its view is built in it
+    return TinyStudy(study, paths)
+
+
+@pytest.fixture
+def commands(quick_processes: None) -> Iterator[Callable[..., Any]]:
+    """`commands(code, name=value, …)` runs code in a process that need not import torch; what is still there at the end
+    is killed."""
+    started: list[Any] = []
+
+    def start(code: str, **names: Any) -> Any:
+        process = launching.CONTEXT.Process(target=exec, args=(code, names))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
 
 
 class Finished(NamedTuple):

@@ -15,9 +15,10 @@ from semires.pipeline.audit import unlabeled
 from semires.pipeline.datasets import problems_line, read_dataset, require_whole
 from semires.pipeline.paths import Paths
 from semires.pipeline.reporting import figure
-from semires.pipeline.running import side_by_side, stage_runs
-from semires.pipeline.running.side_by_side import Job
+from semires.pipeline.running import jobs, stage_runs
+from semires.pipeline.running.jobs import TrainJob, do_job
 from semires.pipeline.scoring import measuring
+from semires.pipeline.study import preparing
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import ReferProblems
@@ -52,6 +53,7 @@ def stop(*args: Any, **kwargs: Any) -> None:
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command ends where its work begins."""
     monkeypatch.setattr(stage_runs, "check_run", stop)
+    monkeypatch.setattr(preparing, "check_run", stop)
     monkeypatch.setattr(stage_runs, "cache_images", stop)
     monkeypatch.setattr(measuring, "measure", stop)
     monkeypatch.setattr(unlabeled, "prepare_candidates", stop)
@@ -195,30 +197,17 @@ def test_read_dataset__a_whole_one_has_nothing_to_say(
     assert capsys.readouterr().out == ""
 
 
-class Telling:
-    """The end of a pipe that a process tells its parent through."""
-
-    def __init__(self) -> None:
-        self.told: list[object] = []
-
-    def send(self, message: object) -> None:
-        self.told.append(message)
-
-
-def test_side_by_side__the_processes_do_not_repeat_it(
-    tmp_path: Path, lossy: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_do_job__does_not_repeat_it(
+    tmp_path: Path, lossy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The command that wants a study's runs has said it."""
     read: list[ReferDataset] = []
-    monkeypatch.setattr(side_by_side, "train_run", lambda config, dataset, *args, **kwargs: read.append(dataset))
-    monkeypatch.setattr(side_by_side, "evaluate_run", lambda run, paths, device, tell, dataset: read.append(dataset))
-    monkeypatch.setattr(side_by_side, "end_with_parent", lambda: None)
-    monkeypatch.setattr(side_by_side.console, "quiet", False)  # what it sets here, in no process of its own, is undone
-    job = Job(config=TrainConfig(split="refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
-    writer = Telling()
-    side_by_side._do(job, Paths(data=lossy), torch.get_num_threads(), writer)  # type: ignore[arg-type]
-    assert writer.told == [None]
+    monkeypatch.setattr(jobs, "train", lambda *args, dataset, **options: read.append(dataset))
+    monkeypatch.setattr(jobs, "evaluate_run", lambda run, paths, device, tell, dataset: read.append(dataset))
+    job = TrainJob(label="a run", config=TrainConfig(split="refcoco"), folder=tmp_path / "run", burn_in=None)
+    assert do_job(job, Paths(data=lossy), torch.device("cpu"), lambda *what: None)
     assert [dataset.problems.num_dropped for dataset in read] == [2, 2]
-    assert capfd.readouterr().out == ""
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -248,14 +237,14 @@ def test_problems_line__what_to_do_about_it(
 
 
 def test_datasets__are_read_in_one_place() -> None:
-    """A command that loaded a data set by itself would not say what it lost; the processes of Table 1 must not."""
+    """A command that loaded a data set by itself would not say what it lost; the processes of a study must not."""
     pipeline = Path(datasets.__file__).parent
     loading = {
         path.name
         for path in pipeline.rglob("*.py")
         if any(f"{name}(" in path.read_text("utf-8") for name in ("ReferDataset.load", "open_dataset"))
     }
-    assert loading == {"datasets.py", "side_by_side.py"}
+    assert loading == {"datasets.py", "jobs.py"}
 
 
 def test_problems_line__what_a_user_should_know_of_own_data(refshapes: ReferDataset) -> None:

@@ -2,116 +2,220 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from semires.pipeline.paths import Paths
+from semires.pipeline.progress import GONE, console
 from semires.pipeline.recipes import train_recipe
-from semires.pipeline.running.side_by_side import Job, _telling, is_worth_it, train_side_by_side
-from semires.stages.data.errors import InputError
+from semires.pipeline.running import claims, launching
+from semires.pipeline.running.jobs import Job, TrainJob
+from semires.pipeline.running.launching import Ended, LocalLauncher
+from semires.stages.train.run_folder import RunFolder
 
-# What it starts imports neither torch nor anything that does, so that it is there in no time.
-PARENT = """
-import os, time
-from semires.stages.processes.parent import end_with_parent
+CPU = torch.device("cpu")
+Attempt = Callable[..., bool | str]
 
-def never_ends(job, paths, num_threads, writer):
-    end_with_parent()
-    writer.send((str(os.getpid()), 1, 1))
-    time.sleep(600)
+# A command whose two jobs never end; asked to, they save their state.
+COMMAND = """
+import multiprocessing, os, signal, sys, time
+from semires.pipeline.running import launching
+from semires.stages.processes.stopping import StopRequested, StopSignals
 
-if __name__ == "__main__":
-    from semires.pipeline.running import side_by_side
-    side_by_side._do = never_ends
-    show = lambda what, *rest: print(what, flush=True)
-    side_by_side.train_side_by_side([None, None], None, show)
+def never_ends(job, paths, device, tell):
+    with StopSignals() as stop:
+        told.send(os.getpid())
+        while stop.requested is None:
+            time.sleep(0.01)
+            tell("training", 1, 2)
+        job.folder.mkdir()
+        (job.folder / "state").write_text("saved")
+        raise StopRequested(stop.requested)
+
+os.setsid()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.stderr = errors.open("w", buffering=1)
+launching.CONTEXT = multiprocessing.get_context("fork")
+launching.attempt = never_ends
+launcher = launching.LocalLauncher(None, [launching.torch.device("cpu")] * 2, 1, lambda *what: None)
+try:
+    for job in jobs:
+        launcher.start(job)
+    while True:
+        launcher.ended(1.0)
+finally:
+    launcher.stop()
 """
 
 
-def ignore(what: str, done: int, total: int, note: str = "") -> None:
-    pass
+@pytest.fixture
+def job(tmp_path: Path) -> TrainJob:
+    return TrainJob(label="[bold]a[/bold]", config=train_recipe("refcoco"), folder=tmp_path / "a", burn_in=None)
 
 
-def test_telling__notes_come_through_the_pipe() -> None:
-    reader, writer = multiprocessing.Pipe(duplex=False)
-    tell = _telling(writer, "semires")
-    tell("semires", 1, 10, "loss 0.3 · 44 samples/s")
-    tell("evaluation", 2, 4)
-    assert [reader.recv() for _ in range(2)] == [
-        ("semires", 1, 10, "loss 0.3 · 44 samples/s"),
-        ("evaluation of semires", 2, 4, ""),
+@pytest.fixture
+def doing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., LocalLauncher]:
+    """A launcher whose processes, forked from this one, do what they are told in place of a job."""
+    monkeypatch.setattr(launching, "CONTEXT", multiprocessing.get_context("fork"))
+
+    def make(attempt: Attempt, *, devices: Any = (CPU,), num_threads: int = 1, told: Any = None) -> LocalLauncher:
+        monkeypatch.setattr(launching, "attempt", attempt)
+        show = (lambda *what: None) if told is None else (lambda *what: told.append(what))
+        return LocalLauncher(Paths(data=tmp_path), list(devices), num_threads, show)
+
+    return make
+
+
+def all_ended(launcher: LocalLauncher, num_jobs: int) -> list[Ended]:
+    found: list[Ended] = []
+    deadline = time.monotonic() + 60
+    while len(found) < num_jobs:
+        assert time.monotonic() < deadline
+        found += launcher.ended(1.0)
+    return found
+
+
+def other(job: TrainJob, name: str) -> TrainJob:
+    return dataclasses.replace(job, label=name, folder=job.folder.with_name(name))
+
+
+def test_local_launcher__what_is_told_reaches_the_display(
+    doing: Callable[..., LocalLauncher], job: TrainJob, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def attempt(job: Job, paths: Paths, device: torch.device, tell: Any) -> bool:
+        console.print(f"{tmp_path}: [bold]what all say[/bold]", soft_wrap=True)
+        console.print(f"{job.label} {'x' * 200}", soft_wrap=True)
+        tell("training", 1, 2, "loss 0.3 · 44 samples/s")
+        tell("evaluation", 4, 4)
+        return True
+
+    told: list[Any] = []
+    launcher = doing(attempt, devices=[CPU] * 2, told=told)
+    launcher.start(job)
+    launcher.start(other(job, "b"))
+    assert {ended.job.label for ended in all_ended(launcher, 2)} == {"[bold]a[/bold]", "b"}
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(
+        [f"{tmp_path}: [bold]what all say[/bold]", f"[bold]a[/bold] {'x' * 200}", f"b {'x' * 200}"]
+    )
+    # What is shown of a job goes with what it did, at the latest with the job.
+    assert [what for what in told if what[0].startswith("b")] == [
+        ("b: training", 1, 2, "loss 0.3 · 44 samples/s"),
+        ("b: evaluation", 4, 4, ""),
+        ("b: evaluation", 0, GONE),
+        ("b: training", 0, GONE),
     ]
 
 
+@pytest.mark.parametrize("outcome", [True, False, "expected [bold]more[/bold], found less"])
+def test_local_launcher__how_a_job_ended(
+    doing: Callable[..., LocalLauncher], job: TrainJob, outcome: bool | str
+) -> None:
+    launcher = doing(lambda *args: outcome)
+    launcher.start(job)
+    (ended,) = all_ended(launcher, 1)
+    expected = Ended(job=job, failure=outcome) if isinstance(outcome, str) else Ended(job=job, was_mine=outcome)
+    assert ended == expected
+    assert launcher.ended(10.0) == []  # at once, for there is nothing to wait for
+
+
 @pytest.mark.usefixtures("quick_processes")
-def test_train_side_by_side__error_of_one_process_is_raised_here(tmp_path: Path) -> None:
-    job = Job(config=train_recipe("refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
-    jobs = [job, dataclasses.replace(job, folder=tmp_path / "other")]
+def test_local_launcher__what_a_job_refuses(tmp_path: Path, job: TrainJob) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(InputError, match="refcoco"):
-        train_side_by_side(jobs, Paths(data=tmp_path), ignore)
+    launcher = LocalLauncher(Paths(data=tmp_path / "none"), [CPU], 1, lambda *what: None)
+    launcher.start(job)
+    (ended,) = all_ended(launcher, 1)
+    assert ended.failure is not None
+    assert str(tmp_path / "none" / "refcoco") in ended.failure
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    # A dead process whose new parent has not looked yet is a zombie.
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_train_side_by_side__ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
-    """Killed, the parent alone hears of it; Ctrl-C goes to all, and the parent alone speaks."""
-    script, errors = tmp_path / "parent.py", tmp_path / "stderr"
-    script.write_text(PARENT)
-    with (
-        errors.open("w") as stderr,
-        subprocess.Popen(
-            [sys.executable, script], stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
-        ) as parent,
-    ):
-        try:
-            assert parent.stdout is not None
-            children = [int(parent.stdout.readline()) for _ in range(2)]
-            assert all(map(is_alive, children))
-            if number == signal.SIGINT:
-                os.killpg(parent.pid, number)
-            else:
-                parent.send_signal(number)
-            parent.wait(60)
-            deadline = time.monotonic() + 60
-            while any(map(is_alive, children)) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not any(map(is_alive, children))
-        finally:
-            parent.kill()
-    if number == signal.SIGINT:
-        assert errors.read_text().count("KeyboardInterrupt") == 1
-
-
-@pytest.mark.parametrize(
-    ("num_jobs", "num_threads", "expected"), [(1, 8, False), (2, 1, False), (2, 2, True), (3, 2, True), (3, 16, True)]
-)
-def test_is_worth_it__several_runs_and_several_threads(
-    monkeypatch: pytest.MonkeyPatch, num_jobs: int, num_threads: int, expected: bool
+def test_local_launcher__a_process_that_died(
+    doing: Callable[..., LocalLauncher], job: TrainJob, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
-    assert is_worth_it(num_jobs, torch.device("cpu")) is expected
-    assert not is_worth_it(num_jobs, torch.device("cuda"))
+    def attempt(job: Job, paths: Paths, device: torch.device, tell: Any) -> bool:
+        tell("training", 1, 2)
+        if job.label == "b":
+            raise RuntimeError("a bug")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    told: list[Any] = []
+    launcher = doing(attempt, devices=[CPU] * 2, told=told)
+    launcher.start(job)
+    launcher.start(other(job, "b"))
+    failures = {ended.job.label: ended.failure for ended in all_ended(launcher, 2)}
+    said = "what it had to say is above"
+    assert failures == {
+        "[bold]a[/bold]": f"its process ended with exit code -9 (killed, for want of memory perhaps); {said}",
+        "b": f"its process ended with exit code 1; {said}",
+    }
+    assert "RuntimeError: a bug" in capfd.readouterr().err
+    assert ("b: training", 0, GONE) in told
+
+
+def test_local_launcher__threads_and_devices_of_each(
+    doing: Callable[..., LocalLauncher], job: TrainJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    devices = [torch.device("cuda", 0), torch.device("cuda", 2)]
+    launcher = doing(
+        lambda job, paths, device, tell: f"{device} {chosen} {torch.get_num_threads()}", devices=devices, num_threads=3
+    )
+    launcher.start(job)
+    launcher.start(other(job, "b"))
+    texts = [f"{device} {[device]} 3" for device in devices]
+    found = {ended.job.label: ended.failure for ended in all_ended(launcher, 2)}
+    assert [found["[bold]a[/bold]"], found["b"]] == texts
+    launcher.start(other(job, "c"))  # on the first that is free
+    assert all_ended(launcher, 1)[0].failure == texts[0]
+
+
+def is_alive(pid: int) -> bool:
+    return claims._started(pid) is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_local_launcher__its_jobs_end_with_the_command(
+    tmp_path: Path, job: TrainJob, commands: Callable[..., Any], number: signal.Signals
+) -> None:
+    """Killed, the command alone hears of it; Ctrl-C goes to all, and the command alone speaks. State is saved."""
+    errors, jobs = tmp_path / "stderr", [job, other(job, "b")]
+    told, writer = launching.CONTEXT.Pipe(duplex=False)
+    command = commands(COMMAND, jobs=jobs, errors=errors, told=writer)
+    children = [told.recv() for _ in jobs]
+    assert all(map(is_alive, children))
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)
+    else:
+        os.kill(command.pid, number)
+    command.join(60)
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(is_alive, children))
+    assert [(job.folder / "state").read_text() for job in jobs] == ["saved", "saved"]
+    said = errors.read_text()
+    assert ("KeyboardInterrupt" in said) == (number == signal.SIGINT)
+    assert said.count("Traceback") == (number == signal.SIGINT)
 
 
 @pytest.mark.usefixtures("quick_processes")
-def test_train_side_by_side__names_the_run_that_died(tmp_path: Path) -> None:
-    job = Job(config=train_recipe("refcoco"), folder=tmp_path / "run", store=None, burn_in=None)
-    broken = dataclasses.replace(job, config=None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=f"training in {tmp_path / 'run'} ended with exit code 1"):
-        train_side_by_side([broken], Paths(data=tmp_path), ignore)
+def test_stop__training_has_saved_its_state(tiny_study: Any, job: TrainJob) -> None:
+    config = dataclasses.replace(train_recipe("refshapes"), labeled=0.25, burn_in_epochs=1000, num_workers=0)
+    job = dataclasses.replace(job, config=config.burn_in())
+    steps: list[int] = []
+    launcher = LocalLauncher(tiny_study.paths, [CPU], 1, lambda what, done, *rest: steps.append(done))
+    launcher.start(job)
+    while not steps:
+        assert launcher.ended(0.1) == []
+    launcher.stop()
+    saved = RunFolder(job.folder).states().latest_step
+    assert saved is not None
+    assert saved >= steps[0] > 0
+    assert not (job.folder / claims.NAME).exists()
