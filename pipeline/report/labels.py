@@ -76,6 +76,20 @@ def refinement_outcomes(groups: Sequence[Group], *, name: str, title: str) -> Fi
         caption="Share of pseudo-labels whose IoU with the hidden mask refinement made higher (positive), lower "
         "(negative) or left as it was (none), as the runs counted them over all of mutual learning.",
         legend=(("positive", "positive"), ("negative", "negative"), ("none", "none")),
+        table=TableView(
+            name=f"{name}-table",
+            caption=f"What refinement makes of labels, {title}: per cent of them",
+            heading="row",
+            columns=tuple(bars[0].shares),
+            rows=tuple(
+                RowView(
+                    name=bar.name,
+                    tone=tone(group.number),
+                    cells=tuple(CellView(value=f"{100 * share:.1f}") for share in bar.shares.values()),
+                )
+                for bar, (group, _) in zip(bars, measured, strict=True)
+            ),
+        ),
     )
 
 

@@ -90,9 +90,9 @@ if (filters) {
     button.addEventListener("click", () => enlarge(at + Number(button.dataset.step)));
   }
   dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("keydown", (event) => {
+  addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) enlarge(at + step);
+    if (step && dialog.open) enlarge(at + step);
   });
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it

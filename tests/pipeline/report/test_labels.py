@@ -42,6 +42,8 @@ def test_refinement_outcomes__means_over_mutual_learning(write_run: Callable[...
     assert figure is not None
     assert "SemiRES: 30.0% positive, 10.0% negative, 60.0% none." in figure.charts[0].drawn
     assert "Baseline" not in figure.charts[0].drawn
+    assert figure.table is not None
+    assert [[cell.value for cell in row.cells] for row in figure.table.rows] == [["30.0", "10.0", "60.0"]]
 
 
 def test_labels__none_where_nobody_knows_the_masks(write_run: Callable[..., Path]) -> None:

@@ -1,7 +1,7 @@
 """The page in a real browser, from its file, without a network."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,13 @@ def _press(browser: Any, key: str) -> None:
     ActionChains(browser).send_keys(getattr(Keys, key)).perform()
 
 
+def _wait_for(browser: Any, condition: Callable[[], bool]) -> None:
+    """Until a key that was pressed has done what it does; TimeoutException where it does not."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(browser, 10, poll_frequency=0.02).until(lambda _: condition())
+
+
 def _shown(browser: Any) -> int:
     return browser.execute_script(
         "return [...document.querySelectorAll('.example')].filter((one) => one.checkVisibility()).length"
@@ -69,10 +76,10 @@ def test_page__enlarges_goes_on_and_closes_by_escape(page: Any) -> None:
     assert caption.text == "image of example 1"
     for _ in range(3):
         _press(page, "ARROW_RIGHT")
-    assert caption.text == "image of example 4"  # of what the filter shows
+    _wait_for(page, lambda: caption.text == "image of example 4")  # of what the filter shows
     assert page.find_element("css selector", "#enlarged img").get_attribute("alt") == "image of example 4"
     _press(page, "ESCAPE")
-    assert not dialog.is_displayed()
+    _wait_for(page, lambda: not dialog.is_displayed())
     assert page.switch_to.active_element.find_element("tag name", "img").get_attribute("alt") == "image of example 4"
 
 

@@ -37,8 +37,7 @@ def test_study_view__tables_then_figures_of_every_share(write_run: Callable[...,
     view = study_view(study, said.append, name="study-0")
     assert said == []
     assert [table.caption for table in view.tables] == [
-        "RefShapes (embedded benchmark, LAVT-nano; not comparable with the paper): oIoU in per cent; the interval that "
-        "holds 95%"
+        "RefShapes (embedded benchmark; not comparable with the paper): oIoU in per cent; the interval that holds 95%"
     ]
     assert [figure.heading for figure in view.figures] == [
         "At a glance: RefShapes",
