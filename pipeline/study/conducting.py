@@ -25,6 +25,7 @@ from semires.pipeline.study.results import StudyResult, StudyRun
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.splits import plain_name, short_name
+from semires.stages.processes.stopping import StopSignals
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.run_folder import RunFolder
 
@@ -41,7 +42,8 @@ def conduct(
 ) -> StudyResult:
     """Train what is not trained of `runs`, those of `study`, and measure all of them.
 
-    A run that fails, or cannot be begun, costs the others nothing: it is said, and noted in the result.
+    A run that fails, or cannot be begun, costs the others nothing: it is said, and noted in the result. SIGTERM and
+    SIGINT end those under way, their states saved, and are raised as StopRequested.
     """
     launch = launch or LaunchOptions()
     check_launch(launch, device)
@@ -54,7 +56,8 @@ def conduct(
     failed: dict[str, str] = {}
     if not all(task.is_done() for task in tasks):
         launcher = make_launcher(launch, paths, device, len(specs), study_folder(paths) / "logs", on_progress)
-        failed = {job.label: failure for job, failure in do_tasks(tasks, launcher, on_progress).items()}
+        with StopSignals() as stop, stop.interruptible():
+            failed = {job.label: failure for job, failure in do_tasks(tasks, launcher, on_progress).items()}
     return gather(study, runs, prepared, paths, device, on_progress, failed=failed)
 
 

@@ -41,9 +41,7 @@ LABELS = ["Supervised, refshapes 25%, seed 0", "Baseline, refshapes 25%, seed 0"
 
 
 @pytest.fixture
-def start(
-    tiny_study: Any, refshapes_config: Any, commands: Callable[..., Any], tmp_path: Path
-) -> Callable[..., Any]:
+def start(tiny_study: Any, refshapes_config: Any, commands: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
     """Start the command; settings are over the study's."""
 
     def start_in(name: str = "work", output: str = "out", **settings: Any) -> Any:
@@ -124,7 +122,13 @@ def test_do_tasks__a_study_killed_twice_equals_one_undisturbed(start: Callable[.
 
 @pytest.mark.slow
 def test_do_tasks__a_study_killed_ten_times_equals_one_undisturbed(start: Callable[..., Any], tmp_path: Path) -> None:
-    settings = {"burn_in_epochs": 6, "mutual_epochs": 3, "batch_unlabeled": 4, "num_evaluations": 3, "save_minutes": 0.0}
+    settings = {
+        "burn_in_epochs": 6,
+        "mutual_epochs": 3,
+        "batch_unlabeled": 4,
+        "num_evaluations": 3,
+        "save_minutes": 0.0,
+    }
     moments = random.Random(0)
     for number in range(10):
         command = start(**settings)

@@ -72,9 +72,7 @@ def test_run_study__by_submitits_local_executor(tiny_study: Any, capsys: pytest.
     study, paths = tiny_study
     launch = LaunchOptions(launcher="submitit-local", num_workers=2, slurm={"timeout_min": 5})
     told: list[Any] = []
-    result, is_whole = run_study(
-        study, runs_of(study, CPU), paths, CPU, lambda *what: told.append(what), launch=launch
-    )
+    result, is_whole = run_study(study, runs_of(study, CPU), paths, CPU, lambda *what: told.append(what), launch=launch)
     assert is_whole
     assert [run.row for run in result.runs] == ["Supervised", "Baseline", "SemiRES"]
     assert ("runs", 3, 3, "") in told

@@ -44,9 +44,7 @@ def train(tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch) 
         stand_in.write_text(f"#!/bin/bash\n{script}\n")
         stand_in.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(stand_in))
-        train_under_torchrun(
-            config, Paths(data=tmp_path / "data"), tmp_path / "run", CPU, on_progress, num_processes=2
-        )
+        train_under_torchrun(config, Paths(data=tmp_path / "data"), tmp_path / "run", CPU, on_progress, num_processes=2)
 
     return run
 
@@ -55,7 +53,11 @@ def test_train_under_torchrun__what_the_processes_tell(
     train: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told: list[Any] = []
-    lines = [["progress", "semires", 1, 2, "loss 0.3"], ["line", "[bold]going on[/bold]"], ["progress", "semires", 2, 2]]
+    lines = [
+        ["progress", "semires", 1, 2, "loss 0.3"],
+        ["line", "[bold]going on[/bold]"],
+        ["progress", "semires", 2, 2],
+    ]
     others = ["a logger's word", "[1, 2]", '{"a": 1}', "3"]
     script = "\n".join(f"echo '{json.dumps(line)}'" for line in lines) + "".join(f'\necho "{line}"' for line in others)
     train(f'{script}\necho "$@, threads: $OMP_NUM_THREADS" >&2', lambda *what: told.append(what))

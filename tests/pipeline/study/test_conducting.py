@@ -1,6 +1,9 @@
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +20,7 @@ from semires.pipeline.study.cells import study_runs
 from semires.pipeline.study.conducting import conduct
 from semires.pipeline.study.description import Study
 from semires.pipeline.study.folders import run_folder
+from semires.stages.processes.stopping import StopRequested
 from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
@@ -71,14 +75,16 @@ class Recorder:
 
     def __init__(self, broken: str) -> None:
         self.broken = broken
-        self.jobs: list[Job] = []
+        self.under_way: list[Job] = []
 
     def start(self, job: Job) -> None:
-        self.jobs.append(job)
+        self.under_way.append(job)
 
     def ended(self, seconds: float) -> list[Ended]:
-        job = self.jobs[-1]
-        failure = OSError(5, "Input/output error", str(job.folder)) if job.label.startswith(self.broken) else None
+        if not self.under_way:
+            return []
+        job = self.under_way.pop()
+        failure = "Input/output error" if job.label.startswith(self.broken) else None
         if failure is None and hasattr(job, "burn_in"):
             folder = RunFolder(job.folder)
             folder.start(job.config, [1])
@@ -129,3 +135,26 @@ def test_conduct__nothing_is_launched_for_what_cannot_be_trained(
     found = conduct(study, study_runs(study, CPU), tiny_paths, CPU, ignore)
     assert (found.tables, found.runs) == ((), ())
     assert found.not_measured[0].startswith("refcocog: missing ")
+
+
+def test_conduct__a_signal_ends_what_is_under_way(
+    tiny_paths: Paths, tiny_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM ended the command without a word, and its runs by their broken pipes."""
+    stopped = []
+
+    class Waiting(Recorder):
+        def ended(self, seconds: float) -> list[Ended]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+            return []
+
+        def stop(self) -> None:
+            stopped.append(len(self.under_way))
+
+    monkeypatch.setattr("semires.pipeline.study.conducting.make_launcher", lambda *rest: Waiting("nothing"))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StopRequested) as caught:
+        conduct(tiny_study, study_runs(tiny_study, CPU), tiny_paths, CPU, ignore)
+    assert (stopped, caught.value.exit_code) == ([1], 143)
+    assert signal.getsignal(signal.SIGTERM) is before
