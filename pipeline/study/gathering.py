@@ -32,65 +32,59 @@ def split_table(
     study: Study, split: str, shares: Mapping[str, Sequence[float]], runs: Sequence[ScoredRun]
 ) -> SplitTable:
     """The study's table on one data set. shares: row -> the shares that it has there, one of each group of columns."""
-    groups = max(map(len, shares.values()))
-    named = study.shares.get(split, ())
     parts = _parts(study, split, runs)
-    columns = tuple(
-        f"{named[group] * 100:g}% {part}" if group < len(named) else part for group in range(groups) for part in parts
-    )
+    named = study.shares.get(split, ())
     counts: dict[Key, dict[int, PixelCounts]] = {}
     for scored in sorted(runs, key=lambda scored: scored.run.seed):
         for part, found in scored.counts.items():
             counts.setdefault((scored.run.row, scored.run.share, part), {})[scored.run.seed] = found
-    cells: dict[str, list[Cell]] = {row.name: [] for row in study.rows}
-    gains: dict[str, list[Gain]] = {row.name: [] for row in study.rows if row.name != study.against}
-    for group in range(groups):
+    titles, columns = [], []
+    for group in range(max(map(len, shares.values()))):
         for part in parts:
-            keys = {
-                row.name: (row.name, shares[row.name][group], part)
-                for row in study.rows
-                if group < len(shares[row.name])
-            }
-            resampled = _resampled(keys, counts, study.against)
-            for row in study.rows:
-                key = keys.get(row.name)
-                paper = None if key is None else _published(study, row, split, key[1], part)
-                of_row = {} if key is None else counts.get(key, {})
-                cells[row.name].append(
-                    Cell(
-                        measured=tuple(found.oiou for found in of_row.values()),
-                        interval=resampled[row.name][0] if row.name in resampled else None,
-                        published=paper,
-                    )
-                )
-                if study.against is None or row.name == study.against:
-                    continue
-                base = keys.get(study.against)
-                theirs = {} if base is None else counts.get(base, {})
-                both = of_row.keys() & theirs.keys()
-                against = next(other for other in study.rows if other.name == study.against)
-                of_base = None if base is None else _published(study, against, split, base[1], part)
-                gains[row.name].append(
-                    Gain(
-                        mean=float(np.mean([of_row[seed].oiou - theirs[seed].oiou for seed in both])) if both else None,
-                        interval=resampled[row.name][1] if row.name in resampled else None,
-                        published=None if paper is None or of_base is None else round(paper - of_base, 2),
-                    )
-                )
-    dropped = max((scored.run.scores.dropped_refs or 0 for scored in runs), default=0)
-    measured = {row.name for row in study.rows if any(cell.measured for cell in cells[row.name])}
+            titles.append(f"{named[group] * 100:g}% {part}" if group < len(named) else part)
+            keys = {name: (name, of_row[group], part) for name, of_row in shares.items() if group < len(of_row)}
+            columns.append(_column(study, split, keys, counts))
+    measured = {name for column in columns for name, (cell, _) in column.items() if cell.measured}
     remarks = [row.remark for row in study.rows if row.remark is not None and row.name in measured]
+    dropped = max((scored.run.scores.dropped_refs or 0 for scored in runs), default=0)
     if dropped:
         remarks.append(f"Without {dropped} refs of the data set that were dropped on loading")
+    names = [row.name for row in study.rows]
     return SplitTable(
         split=split,
-        columns=columns,
-        rows={name: tuple(found) for name, found in cells.items()},
+        columns=tuple(titles),
+        rows={name: tuple(column[name][0] for column in columns) for name in names},
         against=study.against,
-        gains={} if study.against is None else {name: tuple(found) for name, found in gains.items()},
+        gains={}
+        if study.against is None
+        else {name: tuple(column[name][1] for column in columns) for name in names if name != study.against},
         reference=_reference(study, split, shares, parts[0]) if parts else None,
         remarks=tuple(remarks),
     )
+
+
+def _column(
+    study: Study, split: str, keys: Mapping[str, Key], counts: Mapping[Key, Mapping[int, PixelCounts]]
+) -> dict[str, tuple[Cell, Gain]]:
+    """Row -> its cell, and how far it is above the row `against`. keys: of the rows that have runs in this column."""
+    resampled = _resampled(keys, counts, study.against)
+    of_rows = {name: counts.get(key, {}) for name, key in keys.items()}
+    papers = {row.name: _published(study, row, split, *keys[row.name][1:]) for row in study.rows if row.name in keys}
+    theirs, of_theirs = of_rows.get(str(study.against), {}), papers.get(str(study.against))
+    column = {}
+    for row in study.rows:
+        ours, paper = of_rows.get(row.name, {}), papers.get(row.name)
+        interval, of_gain = resampled.get(row.name, (None, None))
+        both = ours.keys() & theirs.keys()
+        column[row.name] = (
+            Cell(measured=tuple(found.oiou for found in ours.values()), interval=interval, published=paper),
+            Gain(
+                mean=float(np.mean([ours[seed].oiou - theirs[seed].oiou for seed in both])) if both else None,
+                interval=of_gain,
+                published=None if paper is None or of_theirs is None else round(paper - of_theirs, 2),
+            ),
+        )
+    return column
 
 
 def _parts(study: Study, split: str, runs: Sequence[ScoredRun]) -> tuple[str, ...]:
