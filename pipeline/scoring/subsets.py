@@ -14,6 +14,12 @@ SMALLEST = (0.05, 0.10)
 """Shares of the refs, the smallest by mask area, as in the paper's Table 9."""
 LENGTHS = ((1, 2), (3, 5), (6, None))
 """First and last number of words, between blanks."""
+NAMES = (
+    *("smallest 5%", "smallest 10%"),
+    *("1-2 words", "3-5 words", "6+ words"),
+    *("left or right", "other place", "no place"),
+)
+"""All that `subsets` may find."""
 LEFT_RIGHT = frozenset({"left", "right", "leftmost", "rightmost", "lft", "rt"})
 OTHER_PLACES = frozenset(
     {

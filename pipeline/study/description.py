@@ -24,6 +24,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from semires.pipeline.reporting.published import published_numbers
+from semires.pipeline.scoring.subsets import NAMES as SUBSETS
 from semires.pipeline.study.typed import as_type
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import spec_of
@@ -48,6 +50,10 @@ class Row:
     published: str | None = None
     table: str | None = None
     remark: str | None = None
+
+    def own_share(self, split: str) -> Any:
+        """The labeled share that the row itself says for a data set, None where it says none."""
+        return self.only.get(split, {}).get("labeled", self.settings.get("labeled"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +82,13 @@ class Study:
     only_here: bool = False
 
     def __post_init__(self) -> None:
-        for split in self.splits:
+        for split in (*self.splits, *self.shares, *(split for row in self.rows for split in row.only)):
             spec_of(split)
         if not self.splits or not self.rows or not self.seeds:
             raise InputError(f"{self.name}: expected a data set, a row and a seed or more, found none; name them")
         names = [row.name for row in self.rows]
-        for what, values in (("rows", names), ("seeds", self.seeds), ("splits", self.splits)):
+        named = {"rows": names, "seeds": self.seeds, "splits": self.splits, "subsets": self.subsets}
+        for what, values in named.items():
             twice = [value for value in values if list(values).count(value) > 1]
             if twice:
                 raise InputError(f"{self.name}: expected {what} that differ, found {twice[0]!r} twice; change one")
@@ -94,6 +101,37 @@ class Study:
                 raise InputError(
                     f"{self.name}: shares: expected shares above 0 and at most 1 (0.01 is 1%), found {list(shares)} of "
                     f"{split}; change them"
+                )
+            if split in self.splits and all(row.own_share(split) is not None for row in self.rows):
+                raise InputError(
+                    f"{self.name}: shares: expected none of {split}, for each row says `labeled` itself, found "
+                    f"{list(shares)}; leave them out"
+                )
+        unknown = [part for part in self.subsets if part not in SUBSETS]
+        if unknown:
+            raise InputError(
+                f"{self.name}: subsets: expected some of {', '.join(map(repr, SUBSETS))}, found {unknown[0]!r}; change "
+                "it"
+            )
+        self._check_published()
+
+    def _check_published(self) -> None:
+        """InputError for a table or a row that the paper does not have."""
+        rows: dict[str | None, dict[str, None]] = {}
+        for numbers in published_numbers():
+            rows.setdefault(numbers.table, {})[numbers.row] = None
+        for table in (self.table, *(row.table for row in self.rows)):
+            if table is not None and table not in rows:
+                raise InputError(
+                    f"{self.name}: table: expected one of {', '.join(map(str, rows))}, found {table!r}; change it"
+                )
+        for row in self.rows:
+            table = row.table or self.table
+            known = ", ".join(map(repr, rows.get(table, {})))
+            if row.published is not None and row.published not in rows.get(table, {}):
+                expected = "a table too, the study's or the row's" if table is None else f"a row of {table} ({known})"
+                raise InputError(
+                    f"{self.name}, row {row.name!r}: published: expected {expected}, found {row.published!r}; change it"
                 )
 
 
@@ -110,8 +148,9 @@ def read_study(path: Path, *, full: bool = False) -> Study:
         raise InputError(f"expected a study in TOML in {path}, found: {error}; mend it") from error
     larger = content.pop("full", None)
     if full:
-        if larger is None:
-            raise InputError(f"--full: expected a study with a table [full], found none in {path}; leave it out")
+        if not isinstance(larger, Mapping):
+            found = "none" if larger is None else repr(larger)
+            raise InputError(f"--full: expected a study with a table [full], found {found} in {path}; leave it out")
         content |= larger
     return parse_study(path.stem, content)
 
@@ -122,8 +161,12 @@ def parse_study(name: str, content: Mapping[str, Any]) -> Study:
     values = dict(content)
     if type(values.get("seeds")) is int:
         values["seeds"] = list(range(values["seeds"]))
-    if isinstance(values.get("shares"), list):
-        values["shares"] = dict.fromkeys(values.get("splits", ()), values["shares"])
+    if "name" in values:
+        raise InputError(
+            f"{name}: expected no name, for the file's is the study's, found {values['name']!r}; say it as title"
+        )
+    if isinstance(values.get("shares"), list) and isinstance(values.get("splits"), list):
+        values["shares"] = {split: values["shares"] for split in values["splits"] if isinstance(split, str)}
     rows = values.pop("rows", ())
     if not (isinstance(rows, list | tuple) and all(isinstance(row, Mapping) for row in rows)):
         raise InputError(f"{name}: rows: expected tables [[rows]], found {rows!r}")

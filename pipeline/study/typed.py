@@ -4,6 +4,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
+NONE = "none"
+"""What a TOML file, which has no null, says for None, where text means nothing else."""
 _NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -25,6 +27,8 @@ def as_type(value: Any, kind: Any) -> Any:
     if origin is Literal and value in arguments:
         return value
     if origin in (Union, types.UnionType):
+        if _has_none(arguments) and value == NONE:
+            return None
         for argument in arguments:
             try:
                 return as_type(value, argument)
@@ -45,13 +49,18 @@ def as_type(value: Any, kind: Any) -> Any:
     raise ValueError(f"expected {type_name(kind)}, found {value!r}")
 
 
+def _has_none(arguments: tuple[Any, ...]) -> bool:
+    return types.NoneType in arguments and str not in arguments
+
+
 def type_name(kind: Any) -> str:
     """What a value of a type is, in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
-        return " or ".join(type_name(argument) for argument in arguments if argument is not types.NoneType)
+        names = [type_name(argument) for argument in arguments if argument is not types.NoneType]
+        return " or ".join([*names, *([f'"{NONE}"'] if _has_none(arguments) else [])])
     if origin is tuple:
         return f"a list, each {type_name(arguments[0])}"
     if origin is Mapping:

@@ -77,6 +77,20 @@ def test_parse_study__a_number_of_seeds_and_shares_for_all() -> None:
         ({"shares": [2.0]}, "mine: shares: expected shares above 0 and at most 1"),
         ({"against": "SemiRES"}, "mine: against: expected one of the rows 'Baseline', found 'SemiRES'"),
         ({"shows": "all"}, "mine: shows: expected one of scores, labels, curves, found 'all'"),
+        ({"name": "other"}, "mine: expected no name, for the file's is the study's, found 'other'"),
+        ({"splits": 3, "shares": [0.1]}, "mine: splits: expected a list"),
+        ({"splits": [["refcoco"]], "shares": [0.1]}, "mine: splits: expected a list"),
+        ({"shares": {"refshape": [0.1]}}, "--split: expected one of .*found 'refshape'"),
+        ({"rows": [ROW | {"only": {"refshape": {"labeled": 0.5}}}]}, "--split: expected one of .*found 'refshape'"),
+        ({"rows": [ROW | {"labeled": 0.1}], "shares": [0.2]}, "mine: shares: expected none of refshapes, for each row"),
+        ({"subsets": ["smallest 7%"]}, "mine: subsets: expected some of 'smallest 5%', .*found 'smallest 7%'"),
+        ({"subsets": ["6+ words"] * 2}, "mine: expected subsets that differ"),
+        ({"table": "Table 22"}, "mine: table: expected one of Table 1, .*found 'Table 22'"),
+        ({"rows": [ROW | {"published": "Baseline"}]}, "mine, row 'Baseline': published: expected a table too"),
+        (
+            {"rows": [ROW | {"published": "Base"}], "table": "Table 1"},
+            "mine, row 'Baseline': published: expected a row of Table 1 \\('Supervised', .*found 'Base'",
+        ),
         ({"colour": "red"}, "mine: expected name, title, .*, found 'colour'"),
     ],
 )
@@ -105,8 +119,9 @@ def test_read_study__files_that_are_none(tmp_path: Path, content: str | None, ex
         read_study(path)
 
 
-def test_read_study__no_full_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("full", ["", "full = 3\n"])
+def test_read_study__no_full_in_it(tmp_path: Path, full: str) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('splits = ["refshapes"]\n[[rows]]\nname = "a"\n')
+    path.write_text(full + 'splits = ["refshapes"]\n[[rows]]\nname = "a"\n')
     with pytest.raises(InputError, match="--full: expected a study with a table"):
         read_study(path, full=True)

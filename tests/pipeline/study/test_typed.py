@@ -16,6 +16,8 @@ from semires.pipeline.study.typed import as_type, type_name
         ([0.9, 1], tuple[float, float], (0.9, 1.0)),
         ("cpi", Literal["iom", "cpi"], "cpi"),
         (None, int | None, None),
+        ("none", int | None, None),
+        ("none", str | None, "none"),  # the name of a row, for instance
         (3, str | int | None, 3),
         ({"a": [1]}, Mapping[str, tuple[float, ...]], {"a": (1.0,)}),
         ({"a": 1}, Any, {"a": 1}),
@@ -33,7 +35,8 @@ def test_as_type__fits(value: Any, kind: Any, expected: Any) -> None:
         (True, float, "expected a number, found True"),
         (1, bool, "expected true or false, found 1"),
         (1.5, int, "expected a whole number, found 1.5"),
-        ("0.5", float | None, "expected a number, found '0.5'"),
+        ("0.5", float | None, "expected a number or \"none\", found '0.5'"),
+        (None, str | int, "expected text or a whole number, found None"),
         ("cpi", tuple[str, ...], "expected a list, each text, found 'cpi'"),
         ([1, 2, 3], tuple[float, float], "expected a list, each a number"),
         ("magic", Literal["iom", "cpi"], "expected one of iom, cpi, found 'magic'"),
