@@ -46,6 +46,11 @@ def split_table(
             columns.append(_column(study, split, keys, counts))
     measured = {name for column in columns for name, (cell, _) in column.items() if cell.measured}
     remarks = [row.remark for row in study.rows if row.remark is not None and row.name in measured]
+    remarks += [
+        f"{row.name} is trained with {100 * share:g}% of the labels, whatever its column says"
+        for row in study.rows
+        if named and row.name in measured and (share := row.own_share(split)) is not None
+    ]
     dropped = max((scored.run.scores.dropped_refs or 0 for scored in runs), default=0)
     if dropped:
         remarks.append(f"Without {dropped} refs of the data set that were dropped on loading")
@@ -100,21 +105,33 @@ def _parts(study: Study, split: str, runs: Sequence[ScoredRun]) -> tuple[str, ..
 def _resampled(
     keys: Mapping[str, Key], counts: Mapping[Key, Mapping[int, PixelCounts]], against: str | None
 ) -> dict[str, tuple[tuple[float, float], tuple[float, float] | None]]:
-    """Row -> its interval, and that of its gain. Rows of the same seeds are drawn together."""
-    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    """Row -> its interval, and that of its gain. Rows of the same seeds are drawn together where they are scored on the
+    same expressions: which are long, for instance, is a matter of the text that a row reads."""
+    alike: dict[tuple[tuple[int, ...], bytes], list[str]] = {}
     for name, key in keys.items():
         if key in counts:
-            by_seeds.setdefault(tuple(counts[key]), []).append(name)
+            alike.setdefault((tuple(counts[key]), _images(next(iter(counts[key].values())))), []).append(name)
     found: dict[str, tuple[tuple[float, float], tuple[float, float] | None]] = {}
-    for seeds, names in by_seeds.items():
-        base = keys.get(against) if against is not None else None
-        has_base = base is not None and set(seeds) <= counts.get(base, {}).keys()
-        drawn = [*names, *([against] if has_base and against is not None and against not in names else [])]
-        oiou = resampled_oiou([[counts[keys[name]][seed] for seed in seeds] for name in drawn])
-        for row, name in enumerate(names):
-            of_gain = oiou[row] - oiou[drawn.index(against)] if has_base and against is not None else None
-            found[name] = _interval(oiou[row]), None if of_gain is None else _interval(of_gain)
+    base = counts.get(keys[against], {}) if against is not None and against in keys else {}
+
+    def draw(names: Sequence[str], seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        return dict(
+            zip(names, resampled_oiou([[counts[keys[name]][seed] for seed in seeds] for name in names]), strict=True)
+        )
+
+    for (seeds, images), names in alike.items():
+        both = tuple(seed for seed in seeds if seed in base and _images(base[seed]) == images)
+        compared = list(dict.fromkeys([*names, *([against] if against is not None and both else [])]))
+        oiou = draw(compared if both == seeds else names, seeds)
+        of_both = oiou if both == seeds else draw(compared, both) if both else {}
+        for name in names:
+            of_gain = _interval(of_both[name] - of_both[against]) if against is not None and both else None
+            found[name] = _interval(oiou[name]), of_gain
     return found
+
+
+def _images(counts: PixelCounts) -> bytes:
+    return counts.image_ids.tobytes()
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

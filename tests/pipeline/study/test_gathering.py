@@ -85,6 +85,11 @@ def test_split_table__a_gain_is_of_the_seeds_that_both_have() -> None:
     gain = table.gains["Ours"][0]
     assert gain.mean == pytest.approx(5.0)
     assert gain.interval == pytest.approx((5.0, 5.0))
+    # So is its interval where the other row lacks a seed.
+    runs = [scored("Sup", 30), scored("Ours", 36), scored("Ours", 45, seed=1)]
+    gain = split_table(study, "refcoco", shares_of(study), runs).gains["Ours"][0]
+    assert str(gain).startswith("+6.00 (+6.00 to +6.00)")
+    runs = [scored("Sup", 30), scored("Sup", 40, seed=1), scored("Ours", 45, seed=1)]
     # A row that began with other seeds alone has none.
     assert split_table(study, "refcoco", shares_of(study), [runs[0], runs[2]]).gains["Ours"][0].mean is None
 
@@ -116,6 +121,13 @@ def test_split_table__rows_with_shares_of_their_own_stand_beside_the_papers_same
     assert (table.reference.title, dict(table.reference.rows)) == ("paper: RefCOCO val", {"10%": 63.60, "20%": 65.97})
 
 
+def test_split_table__a_share_that_is_not_its_columns_is_said() -> None:
+    rows = [{"name": "SemiRES"}, {"name": "all", "method": "supervised", "labeled": 1}]
+    study = study_of(rows=rows, table=None, shares=[0.01])
+    table = split_table(study, "refcoco", shares_of(study), [scored("SemiRES", 50), scored("all", 70, share=1.0)])
+    assert table.remarks == ("all is trained with 100% of the labels, whatever its column says",)
+
+
 def test_split_table__parts_of_splits() -> None:
     study = study_of(table="Table 9", subsets=["smallest 5%"], against="Sup", shares=[0.01])
     run = scored("Ours", 50)
@@ -124,6 +136,18 @@ def test_split_table__parts_of_splits() -> None:
     assert table.columns == ("1% val smallest 5%", "1% testA smallest 5%", "1% testB smallest 5%")
     assert texts(table)["Ours"] == ["20.00 (20.45)", "– (27.21)", "– (17.04)"]
     assert table.gains["Ours"][0].published == 9.08
+
+
+def test_split_table__rows_with_other_expressions_in_a_part_have_intervals_of_their_own() -> None:
+    """They were drawn together, which failed after all training."""
+    study = study_of(table=None, subsets=["6+ words"], against="Sup", rows=[{"name": "Sup"}, {"name": "Ours"}])
+    runs = [
+        ScoredRun(run=scored(row, 50).run, counts={"val 6+ words": counts(oiou, num_images)})
+        for row, oiou, num_images in (("Sup", 30, 20), ("Ours", 40, 10))
+    ]
+    table = split_table(study, "refcoco", shares_of(study), runs)
+    assert [cells[0].interval for cells in table.rows.values()] == [(30, 30), (40, 40)]
+    assert str(table.gains["Ours"][0]) == "–"
 
 
 def test_split_table__says_what_a_data_set_lost() -> None:
