@@ -15,8 +15,11 @@ from semires.pipeline.study.folders import run_folder
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.data.splits import is_own_data, spec_of
-from semires.stages.train.run import check_candidates, check_run, starting_model
+from semires.stages.train.config import TrainConfig
+from semires.stages.train.run import check_candidates, check_run, starting_model, store_source
 from semires.stages.train.run_folder import RunFolder
+
+Network = tuple[str | int | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,9 @@ class Prepared:
     not_measured: tuple[str, ...]
 
 
-def what_is_missing(split: str, paths: Paths) -> str | None:
-    """What keeps a data set from being measured and what to put where, in one line; None if nothing does."""
+def what_is_missing(split: str, paths: Paths, *, with_candidates: bool = True) -> str | None:
+    """What keeps a data set from being measured and what to put where, in one line; None if nothing does.
+    with_candidates: whether any run reads them."""
     if split == "refshapes":
         return None
     missing = paths.missing_files(split)
@@ -40,6 +44,8 @@ def what_is_missing(split: str, paths: Paths) -> str | None:
             f"{split}: missing {', '.join(map(str, missing))}; {spec_of(split).hint}, then run "
             f"`semires cache-sam --split {quote(split)} --sam-checkpoint FILE`"
         )
+    if not with_candidates:
+        return None
     try:
         num_images = len(CandidateStore(paths.store(split)))
     except StoreError:
@@ -59,11 +65,13 @@ def prepare_study(runs: Iterable[CellRun], paths: Paths, on_progress: OnProgress
     refused: dict[str, None] = {}
     possible: list[CellRun] = []
     known: dict[RunSpec, str | None] = {}
+    networks: dict[Network, str | None] = {}
     of_split: dict[str, list[CellRun]] = {}
     for run in runs:
         of_split.setdefault(run.split, []).append(run)
     for split, of_data in of_split.items():
-        missing = what_is_missing(split, paths)
+        is_refined = any(run.spec.config.is_refined for run in of_data)
+        missing = what_is_missing(split, paths, with_candidates=is_refined)
         if missing is not None:
             refused[missing] = None
             continue
@@ -77,7 +85,7 @@ def prepare_study(runs: Iterable[CellRun], paths: Paths, on_progress: OnProgress
         for run in of_data:
             for spec in filter(None, (run.spec.burn_in, run.spec)):
                 if spec not in known:
-                    known[spec] = _refused(spec, dataset, paths, known)
+                    known[spec] = _refused(spec, dataset, paths, networks)
             why = (run.spec.burn_in and known[run.spec.burn_in]) or known[run.spec]
             if why is None:
                 possible.append(run)
@@ -86,22 +94,32 @@ def prepare_study(runs: Iterable[CellRun], paths: Paths, on_progress: OnProgress
     return Prepared(datasets=datasets, runs=tuple(possible), not_measured=tuple(refused))
 
 
-def _refused(spec: RunSpec, dataset: ReferDataset, paths: Paths, known: Iterable[RunSpec]) -> str | None:
-    """Why a run cannot be trained, None where nothing speaks against it. known: runs that were asked about before: the
-    model of one is read once for all."""
-    folder = run_folder(paths, spec)
+def _refused(spec: RunSpec, dataset: ReferDataset, paths: Paths, networks: dict[Network, str | None]) -> str | None:
+    """Why a run cannot be trained, None where nothing speaks against it. networks: the same of models that were asked
+    about before, each of which is read once for all runs; what is found is added."""
+    config, folder = spec.config, run_folder(paths, spec)
     try:
-        _, unlabeled = check_run(spec.config, dataset, folder)
-        store = paths.store(spec.config.split)
-        if spec.config.is_refined and not lacks_candidates(paths, dataset, store):
-            check_candidates(store, unlabeled, spec.config)
-        if not RunFolder(folder).is_finished and _network(spec) not in map(_network, known):
-            starting_model(spec.config, RunFolder(folder), None)
+        labeled, unlabeled = check_run(config, dataset, folder)
+        store = paths.store(config.split)
+        if config.is_refined and not lacks_candidates(paths, dataset, store):
+            check_candidates(store, unlabeled, config)
+            # Its address does not tell what the candidates are of: they may be made after it was asked for.
+            images = sorted({ref.image_id for ref in labeled})
+            RunFolder(folder).check(config, images, {"store": store_source(store)})
+        network = (config.model, config.swin, config.bert, config.clipseg, config.window, config.image_size)
+        starts = folder if spec.burn_in is None else run_folder(paths, spec.burn_in)  # a burn-in keeps its network
+        if not RunFolder(folder).is_finished and not RunFolder(starts).is_finished:
+            if network not in networks:
+                networks[network] = _refused_model(config, RunFolder(folder))
+            return networks[network]
     except (InputError, StoreError, OSError) as error:
         return str(error)
     return None
 
 
-def _network(spec: RunSpec) -> tuple[str | int | None, ...]:
-    config = spec.config
-    return config.model, config.swin, config.bert, config.clipseg, config.window, config.image_size
+def _refused_model(config: TrainConfig, folder: RunFolder) -> str | None:
+    try:
+        starting_model(config, folder, None)
+    except (InputError, StoreError, OSError) as error:
+        return str(error)
+    return None

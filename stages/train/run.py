@@ -209,19 +209,24 @@ def run_sources(
         return sources or None
     if config.is_refined:
         assert store is not None
-        manifest = CandidateStore(store).manifest
-        sources["store"] = {
-            "location": str(store),
-            "split": manifest.split,
-            "sam": manifest.sam,
-            "sam_sha256": manifest.sam_sha256,
-            "generator": dict(manifest.generator),
-        }
+        sources["store"] = store_source(store)
     sources["burn_in"] = {
         "location": "burn-in" if burn_in is None else str(burn_in),
         "sha256": None if burn_in is None else RunFolder(burn_in).best_sha256(),
     }
     return sources
+
+
+def store_source(store: str | Path) -> dict[str, Any]:
+    """What a run's folder records of its candidate store: where it lies and what its masks were made with."""
+    manifest = CandidateStore(store).manifest
+    return {
+        "location": str(store),
+        "split": manifest.split,
+        "sam": manifest.sam,
+        "sam_sha256": manifest.sam_sha256,
+        "generator": dict(manifest.generator),
+    }
 
 
 def check_burn_in(folder: RunFolder, config: TrainConfig, labeled_images: list[int] | None = None) -> None:

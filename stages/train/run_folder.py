@@ -31,6 +31,8 @@ from semires.stages.train.models.checkpoints.folder import open_network, save_ne
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
 
+_REMEDY = "choose another --name, or begin anew with --restart (of a study's run: move the folder away)"
+
 
 class RunFolder:
     """Files of one run. All but `metrics.jsonl`, which grows by lines, are replaced whole: a kill leaves old or new."""
@@ -88,14 +90,11 @@ class RunFolder:
                 given = f"give {_options_of_unsaid(found)}, "
                 raise InputError(
                     f"{self.path} holds a run with {key} {found[key]!r}, asked for {asked[key]!r}: "
-                    f"{given if key in UNSAID else ''}choose another --name, or begin anew with --restart"
+                    f"{given if key in UNSAID else ''}{_REMEDY}"
                 )
         # A list file may have been edited, a data set completed: the settings alone do not tell.
         if self.read_labeled_images() != labeled_images:
-            raise InputError(
-                f"{self.path} holds a run with other labeled images than those asked for: choose another --name, or "
-                "begin anew with --restart"
-            )
+            raise InputError(f"{self.path} holds a run with other labeled images than those asked for: {_REMEDY}")
 
         for kind, source in (sources or {}).items():
             self._check_source(kind, source)
@@ -108,7 +107,7 @@ class RunFolder:
                 raise InputError(
                     f"{self.path} holds a run with the {kind.replace('_', '-')} {found.get('location')} "
                     f"({key} {found.get(key)!r}), asked for {asked.get('location')} ({key} {asked.get(key)!r}): give "
-                    "that one, choose another --name, or begin anew with --restart"
+                    f"that one, {_REMEDY}"
                 )
 
     def read_sources(self) -> dict[str, dict[str, Any]]:

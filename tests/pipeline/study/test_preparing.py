@@ -8,8 +8,12 @@ import torch
 from semires.pipeline.paths import Paths
 from semires.pipeline.study.cells import study_runs
 from semires.pipeline.study.description import parse_study
+from semires.pipeline.study.folders import run_folder
 from semires.pipeline.study.preparing import prepare_study, what_is_missing
+from semires.stages.data.datasets import open_dataset
 from semires.stages.data.refshapes.writer import RefShapesConfig
+from semires.stages.train.run import check_run, store_source
+from semires.stages.train.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 NANO = {"model": "nano"}
@@ -102,6 +106,53 @@ def test_prepare_study__weights_and_candidates_are_asked_for_before_anything_is_
     no_weights, no_candidates = found.not_measured
     assert str(tmp_path / "nowhere") in no_weights
     assert "expected candidates of every unlabeled image" in no_candidates
+
+
+def test_prepare_study__weights_are_refused_for_every_seed(tmp_path: Path, write_refer: Callable[..., Any]) -> None:
+    """Supervised runs need no candidates either."""
+    paths = Paths(data=write_refer("refcoco").root, runs=tmp_path / "runs")
+    rows = [{"name": "a", "bert": str(tmp_path / "nowhere")}, {"name": "b", **NANO}]
+    content = {"splits": ["refcoco"], "shares": [0.5], "seeds": 2, "settings": {"method": "supervised"}, "rows": rows}
+    found = prepare_study(study_runs(parse_study("mine", content), CPU), paths, ignore)
+    assert [run.row.name for run in found.runs] == ["b", "b"]
+    assert len(found.not_measured) == 1
+
+
+def test_prepare_study__a_finished_burn_in_has_kept_its_network(
+    tmp_path: Path, write_refer: Callable[..., Any]
+) -> None:
+    """Weights that have moved since were asked for."""
+    paths = Paths(data=write_refer("refcoco").root, runs=tmp_path / "runs")
+    row = {"name": "a", "method": "baseline", "bert": str(tmp_path / "nowhere")}
+    (run,) = study_runs(parse_study("mine", {"splits": ["refcoco"], "shares": [0.5], "rows": [row]}), CPU)
+    assert run.spec.burn_in is not None
+    assert prepare_study([run], paths, ignore).runs == ()
+    labeled, _ = check_run(run.spec.config, open_dataset(paths.data, "refcoco"), tmp_path / "none")
+    folder = RunFolder(run_folder(paths, run.spec.burn_in))
+    folder.start(run.spec.burn_in.config, sorted({ref.image_id for ref in labeled}))
+    folder.finish({})
+    assert prepare_study([run], paths, ignore).runs == (run,)
+
+
+def test_prepare_study__a_run_of_other_candidates_is_not_shown_as_of_these(
+    tmp_path: Path, write_refer: Callable[..., Any], write_store: Callable[..., None]
+) -> None:
+    fake = write_refer("refcoco")
+    paths = Paths(data=fake.root, runs=tmp_path / "runs")
+    write_store(paths.store("refcoco"), "refcoco", fake.train_ids)
+    study = parse_study("mine", {"splits": ["refcoco"], "shares": [0.5], "settings": NANO, "rows": [{"name": "a"}]})
+    (run,) = study_runs(study, CPU)
+    labeled, _ = check_run(run.spec.config, open_dataset(paths.data, "refcoco"), tmp_path / "none")
+    folder = RunFolder(run_folder(paths, run.spec))
+    store = store_source(paths.store("refcoco"))
+    images = sorted({ref.image_id for ref in labeled})
+    folder.start(run.spec.config, images, {"store": store | {"sam_sha256": "of another SAM"}})
+    folder.finish({})
+    found = prepare_study([run], paths, ignore)
+    assert found.runs == ()
+    (line,) = found.not_measured
+    assert "holds a run with the store" in line
+    assert line.endswith("(of a study's run: move the folder away)")
 
 
 def test_prepare_study__refshapes_is_written(tiny_paths: Paths) -> None:
