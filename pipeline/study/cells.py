@@ -6,8 +6,10 @@ Two cells of equal settings are one run, in one study or in several: Table 2's C
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -18,10 +20,12 @@ from semires.pipeline.study.description import Row, Study
 from semires.pipeline.study.typed import as_type
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import is_own_data, own_path, plain_name, short_name
-from semires.stages.train.config import FREE, TrainConfig
+from semires.stages.train.config import FREE, PLACES, WHICH_IMAGES, TrainConfig
 
 PARTS = ("match", "views", "group")
 """Settings that are tables of settings themselves."""
+OF_BOTH = ("method", "model", "window", "image_size", *PLACES, *WHICH_IMAGES)
+"""Settings that mutual learning has from its burn-in."""
 YOUNGER: dict[str, Any] = {}
 """Settings that came after addresses -> what runs did before: they are no part of an address at that value, so that
 those of finished runs stay. `test_address__stays` fails where a new setting is missing here."""
@@ -31,22 +35,26 @@ those of finished runs stay. `test_address__stays` fails where a new setting is 
 class RunSpec:
     """A run: all its settings, and the one that it starts from (None of a supervised run).
 
-    files: setting -> sha256 of the file that it names, which may be edited, and lie at many paths.
+    files: setting -> what tells the file or the folder that it names from others: the sha256 of its content, which may
+    be edited; of all but lists of images also where it lies, for the images of own data lie beside it.
     """
 
     config: TrainConfig
     burn_in: "RunSpec | None" = None
-    files: tuple[tuple[str, str | None], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, config: TrainConfig, burn_in: "RunSpec | None" = None) -> "RunSpec":
         """The run of `config` with the files that it names as they are now."""
-        files = []
-        if is_own_data(config.split):
-            files.append(("split", _sha256(own_path(config.split))))
+        files: dict[str, str] = {}
         if config.labeled_list is not None:
-            files.append(("labeled_list", _sha256(Path(config.labeled_list))))
-        return cls(config=config, burn_in=burn_in, files=tuple(files))
+            files["labeled_list"] = _sha256(Path(config.labeled_list))
+        places = {name: Path(found) for name in PLACES if (found := getattr(config, name)) is not None}
+        if is_own_data(config.split):
+            places["split"] = own_path(config.split)
+        # What is no path is a hub's name.
+        files |= {name: f"{os.path.abspath(path)} {_sha256(path)}" for name, path in places.items() if path.exists()}
+        return cls(config=config, burn_in=burn_in, files=tuple(files.items()))
 
     @property
     def address(self) -> str:
@@ -88,6 +96,8 @@ def study_runs(study: Study, device: torch.device, changes: Mapping[str, Any] | 
     changes: settings of all runs, over those that the study says. The labeled images are those of the published split
     (`labeled_seed` 0) under every seed. InputError for settings that do not exist or do not fit.
     """
+    if changes and "labeled" in changes:  # the columns are named by the shares
+        raise InputError(f"--set labeled: expected shares as --share, found {changes['labeled']!r}; give --share")
     runs = []
     for split in study.splits:
         for seed in study.seeds:
@@ -124,19 +134,46 @@ def _spec(
 ) -> RunSpec:
     where = f"{study.name}, row {row.name!r}"
     settings = _merged(
-        study.settings, {} if share is None else {"labeled": share}, row.settings, row.only.get(split, {})
+        study.settings, {} if share is None else {"labeled": share}, row.settings, row.only.get(split, {}), changes
     )
     recipe = settings.pop("recipe", "paper")
     match = settings.get("match")
     strategy = match.get("strategy") if isinstance(match, Mapping) else None  # of which the public code has two scripts
     model = settings["model"] if isinstance(settings.get("model"), str) else None  # of which one has its own recipe
     start = dataclasses.replace(train_recipe(split, recipe, strategy=strategy, model=model), seed=seed)
-    config = with_settings(start, _merged(settings, changes), where).resolved(device)
+    config = with_settings(start, settings, where)
+    if config.precision == "auto" and device.type == "cuda" and not torch.cuda.is_available():  # but on a cluster
+        raise InputError(
+            f"{study.name}: precision: expected bf16 or fp32, found auto, and no GPU here to ask which fits; "
+            "give --set precision=bf16, or fp32 for GPUs older than Ampere"
+        )
+    config = config.resolved(device)
     if config.method == "supervised":
         if row.mutual:
             raise InputError(f"{where}: mutual: expected a method with mutual learning, found supervised; remove it")
         return RunSpec.of(config.burn_in())
-    return RunSpec.of(with_settings(config, row.mutual, f"{where}, mutual"), RunSpec.of(config.burn_in()))
+    burn_in = RunSpec.of(config.burn_in())
+    shared = [name for name in row.mutual if name in OF_BOTH]
+    if shared:
+        raise InputError(
+            f"{where}, mutual: expected settings of mutual learning alone, found {shared[0]!r}, which its burn-in has "
+            "too; say it beside mutual"
+        )
+    return RunSpec.of(_as_read(with_settings(config, row.mutual, f"{where}, mutual")), burn_in)
+
+
+def _as_read(config: TrainConfig) -> TrainConfig:
+    """Without the settings that the method does not read: runs that differ in these alone are one."""
+    plain, unread = TrainConfig(), set[str]()
+    if config.method == "baseline":
+        unread |= {"match", "refine", "pwa"}
+    elif not config.is_refined:
+        unread |= {"match"}
+    if config.method != "baseline":
+        unread |= {"confidence_filter"}
+    if not config.is_grouped:
+        unread |= {"group"}
+    return dataclasses.replace(config, **{name: getattr(plain, name) for name in unread})
 
 
 def with_settings(config: TrainConfig, settings: Mapping[str, Any], where: str) -> TrainConfig:
@@ -186,9 +223,22 @@ def _merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _sha256(path: Path) -> str | None:
-    """Of a file's content; None where it is missing, of which preparing the run says what it must."""
+def _sha256(path: Path) -> str:
+    """Of the content of a file, or of all files of a folder; "" where it cannot be read, of which preparing the run
+    says what it must."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_dir():
+            files = sorted(found for found in path.rglob("*") if found.is_file())
+            content = "\n".join(f"{file.relative_to(path)} {_sha256(file)}" for file in files)
+            return hashlib.sha256(content.encode(errors="surrogateescape")).hexdigest()
+        found = path.stat()
+        return _sha256_of_file(path, found.st_size, found.st_mtime_ns)
     except OSError:
-        return None
+        return ""
+
+
+@cache
+def _sha256_of_file(path: Path, size: int, time: int) -> str:
+    """Once for all runs that name it: weights are read for seconds."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

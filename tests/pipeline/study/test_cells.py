@@ -112,12 +112,53 @@ def test_study_runs__a_model_starts_from_its_own_recipe() -> None:
         ({"mutual": {"colour": 1}}, "mine, row 'a', mutual: expected a setting"),
         ({"method": "supervised", "mutual": {"alpha": 1}}, "expected a method with mutual learning, found supervised"),
         ({"recipe": "magic"}, "--recipe: expected one of"),
+        *(
+            ({"mutual": {name: value}}, f"mutual: expected settings of mutual learning alone, found '{name}'")
+            for name, value in {"labeled": 0.5, "model": "nano", "method": "supervised", "image_size": 64}.items()
+        ),
     ],
 )
 def test_study_runs__refuses_in_one_line(row: dict[str, Any], expected: str) -> None:
     with pytest.raises(InputError, match=expected) as caught:
         study_runs(study_of({"name": "a", **row}), CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_study_runs__options_choose_the_recipe_too() -> None:
+    """`--set model=clipseg-nano` trained the vision encoder, which its recipe leaves as it is."""
+    (run,) = study_runs(study_of({"name": "a"}), CPU, {"model": "clipseg-nano"})
+    assert run.spec == only_spec(study_of({"name": "a", "model": "clipseg-nano"}))
+    (run,) = study_runs(study_of({"name": "a"}), CPU, {"recipe": "public-code", "match": {"strategy": "iom"}})
+    assert run.spec.config == train_recipe("refshapes", "public-code", strategy="iom").resolved(CPU)
+
+
+def test_study_runs__shares_are_no_setting_of_an_option() -> None:
+    """The columns said the study's shares, whatever the runs had."""
+    with pytest.raises(InputError, match="--set labeled: expected shares as --share"):
+        study_runs(table1(shares=[0.05]), CPU, {"labeled": 0.1})
+
+
+def test_study_runs__what_a_method_does_not_read_makes_no_other_run() -> None:
+    plain = study_runs(table1(), CPU)
+    changes = {"match": {"strategy": "iom"}, "pwa": False, "confidence_filter": 0.05, "group": {"expressions": "none"}}
+    changed = study_runs(table1(settings=changes), CPU)
+    addresses = [
+        (old.spec.address == new.spec.address, new.spec.config) for old, new in zip(plain, changed, strict=True)
+    ]
+    assert [same for same, _ in addresses] == [True, False, False, False]
+    baseline, semires, grouped = (config for _, config in addresses[1:])
+    assert (baseline.match, baseline.confidence_filter) == (plain[1].spec.config.match, 0.05)
+    assert (semires.match.strategy, semires.confidence_filter, semires.group) == ("iom", 0, plain[2].spec.config.group)
+    assert grouped.group.expressions is None
+
+
+def test_study_runs__a_gpu_that_is_not_here_cannot_be_asked() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    cuda = torch.device("cuda")
+    with pytest.raises(InputError, match="mine: precision: expected bf16 or fp32, found auto, and no GPU here"):
+        study_runs(table1(), cuda)
+    assert {run.spec.config.precision for run in study_runs(table1(), cuda, {"precision": "bf16"})} == {"bf16"}
 
 
 def test_address__is_of_all_that_decides_and_of_nothing_else() -> None:
@@ -156,6 +197,31 @@ def test_address__own_data_is_known_by_its_content(tmp_path: Path, monkeypatch: 
     assert one.address.startswith("my-1-semires-cpi-u-seed0-")
     (tmp_path / "my.jsonl").write_text("{ }\n")
     assert one.address != only_spec(study_of({"name": "a"}, splits=["my.jsonl"])).address
+
+
+def test_address__own_data_elsewhere_has_other_images(tmp_path: Path) -> None:
+    """Images lie beside the file; and the folder of the run at the one path refused the other."""
+    found = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "my.jsonl").write_text("{}\n")
+        found.append(only_spec(study_of({"name": "a"}, splits=[str(tmp_path / folder / "my.jsonl")])).address)
+    assert found[0] != found[1]
+
+
+def test_address__weights_are_known_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def address(bert: str) -> str:
+        return only_spec(study_of({"name": "a", "bert": bert}, splits=["refcoco"])).address
+
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "bert" / "model.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"one")
+    first = address("bert")
+    assert address("./bert") == address(str(file.parent)) == first
+    file.write_bytes(b"other")
+    assert address("bert") != first
+    assert address("a/hub-name") not in (first, address("bert"))
 
 
 def test_address__a_list_of_labeled_images_is_known_by_its_content(tmp_path: Path) -> None:
