@@ -133,12 +133,13 @@ def run_command(
         num_workers=workers,
         gpus_per_run=gpus_per_run,
         slurm=parse_settings(slurm or (), "--slurm"),
+        device=device,
     )
     paths = make_paths(data, coco_images, runs, allow_missing=allow_missing)
     chosen_device = choose_device(device)
     cell_runs = runs_of(
         chosen,
-        chosen_device,
+        launch.device_of_runs(chosen_device),
         settings=parse_settings(settings or (), "--set") | given(num_workers=num_workers),
         backbones=given(swin=swin, bert=bert),
     )

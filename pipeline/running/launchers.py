@@ -23,7 +23,7 @@ class LaunchOptions:
     """Where runs are trained. launcher: `local`, processes of this machine; `slurm`, jobs of a cluster;
     `submitit-local`, what would be handed to Slurm, done here. num_workers: how many at once, None for what
     `workers_here` takes, or 16 jobs of Slurm. gpus_per_run: processes that train each, on a GPU each.
-    slurm: parameters of submitit's executor.
+    slurm: parameters of submitit's executor. device: what `--device` was given.
 
     InputError for values that mean nothing.
     """
@@ -32,6 +32,7 @@ class LaunchOptions:
     num_workers: int | None = None
     gpus_per_run: int = 1
     slurm: Mapping[str, Any] = field(default_factory=dict)
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if self.launcher not in get_args(LauncherName):
@@ -43,6 +44,11 @@ class LaunchOptions:
                 raise InputError(f"{option}: expected 1 or more, found {value}; change it")
         if self.slurm and self.launcher == "local":
             raise InputError("--slurm: expected --launcher slurm, found local; leave it out")
+
+    def device_of_runs(self, here: torch.device) -> torch.device:
+        """What runs are trained on: the device of this machine; of a cluster a GPU, unless another was asked for, for a
+        login node has none."""
+        return torch.device("cuda") if self.launcher == "slurm" and self.device is None else here
 
 
 def check_launch(options: LaunchOptions, device: torch.device) -> None:

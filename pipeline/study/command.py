@@ -20,6 +20,7 @@ from semires.pipeline.study.conducting import conduct
 from semires.pipeline.study.description import Study
 from semires.pipeline.study.figures import figure_tables
 from semires.pipeline.study.folders import run_folder, study_folder
+from semires.pipeline.study.preparing import what_is_missing
 from semires.pipeline.study.results import StudyResult
 from semires.pipeline.study.tables import as_markdown, as_rich
 from semires.stages.data.errors import InputError
@@ -39,6 +40,9 @@ def changed_study(
     changes: dict[str, Any] = {}
     if splits:
         changes |= {"splits": tuple(splits), "only_here": False}
+    of_all = {study.shares.get(split, ()) for split in study.splits}
+    if splits and not shares and len(of_all) == 1:  # what the study says of all its data sets holds of others too
+        shares = next(iter(of_all))
     if shares:
         changes["shares"] = dict.fromkeys(splits or study.splits, tuple(shares))
     if num_seeds is not None:
@@ -57,7 +61,7 @@ def parse_settings(texts: Sequence[str], option: str) -> dict[str, Any]:
             try:
                 parsed = tomllib.loads(f"{name} = {value}")
             except tomllib.TOMLDecodeError:
-                parsed = tomllib.loads(f"{name} = {json.dumps(value)}")
+                parsed = tomllib.loads(f"{name} = {json.dumps(value, ensure_ascii=False)}")
         except ValueError as error:
             raise InputError(f"{option}: expected NAME=VALUE, found {text!r}; write it so") from error
         for key, inner in parsed.items():
@@ -78,9 +82,9 @@ def runs_of(
     runs = study_runs(study, device, settings)
     if not backbones:
         return runs
-    with_others = {run.split for run in runs if run.spec.config.model not in NANO_NAMES}
     found = study_runs(study, device, {**(settings or {}), **backbones})
-    return tuple(new if old.split in with_others else old for old, new in zip(runs, found, strict=True))
+    has_own = [run.spec.config.model in NANO_NAMES for run in runs]
+    return tuple(old if own else new for old, new, own in zip(runs, found, has_own, strict=True))
 
 
 def run_study(
@@ -101,15 +105,17 @@ def run_study(
     console.print(_about(study, runs, paths), soft_wrap=True)
     result = conduct(study, runs, paths, device, on_progress, launch=launch, log_to=log_to)
     measured = {(run.row, run.split, run.share, run.seed) for run in result.runs}
-    here = {table.split for table in result.tables} if study.only_here else set(study.splits)
+    here = {split for split in study.splits if not study.only_here or what_is_missing(split, paths) is None}
     is_whole = bool(measured) and all(
         (run.row.name, run.split, run.share, run.seed) in measured for run in runs if run.split in here
     )
     if not result.tables:
         console.print(f"nothing was measured: what is in {paths.reports} stays as it is", soft_wrap=True)
         return result, False
+    for table in as_rich(result):
+        console.print(table)
     figures, numbers, notes = figure_tables(study, result, paths, device, on_progress)
-    for table in [*as_rich(result), *figures]:
+    for table in figures:
         console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True)
@@ -137,6 +143,8 @@ def plan_study(
 
     plan_device: a GPU's name in place of what is here. InputError as of `plan_runs`.
     """
+    if plan_device is None and launch.device_of_runs(device).type != device.type:
+        raise InputError("--plan: expected --plan-device, the cluster's GPU such as h100, found none; give it")
     console.print(_about(study, runs, paths), soft_wrap=True)
     specs = all_specs(runs)
     num_workers = launch.num_workers

@@ -8,6 +8,7 @@ from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.views import CandidateView
 from semires.pipeline.paths import Paths
+from semires.pipeline.planning.plan import share_of
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.running.jobs import CandidatesJob, Job, TrainJob
 from semires.pipeline.running.launchers import LaunchOptions, check_launch, make_launcher
@@ -47,17 +48,21 @@ def conduct(
     """
     launch = launch or LaunchOptions()
     check_launch(launch, device)
+    for spec in all_specs(runs):
+        share_of(spec.config, launch.gpus_per_run, "--gpus-per-run")
     adopt_former(paths, all_specs(runs))
     prepared = prepare_study(runs, paths, on_progress)
     for line in prepared.not_measured:
         console.print(f"not measured: {line}", soft_wrap=True)
     specs = all_specs(prepared.runs)
     tasks = _tasks(specs, prepared.datasets, paths, launch, log_to)
-    failed: dict[str, str] = {}
+    failed: tuple[str, ...] = ()
     if not all(task.is_done() for task in tasks):
-        launcher = make_launcher(launch, paths, device, len(specs), study_folder(paths) / "logs", on_progress)
+        launcher = make_launcher(
+            launch, paths, launch.device_of_runs(device), len(specs), study_folder(paths) / "logs", on_progress
+        )
         with StopSignals() as stop, stop.interruptible():
-            failed = {job.label: failure for job, failure in do_tasks(tasks, launcher, on_progress).items()}
+            failed = tuple(f"{job.label}: {why}" for job, why in do_tasks(tasks, launcher, on_progress).items())
     return gather(study, runs, prepared, paths, device, on_progress, failed=failed)
 
 
@@ -69,13 +74,11 @@ def gather(
     device: torch.device,
     on_progress: OnProgress,
     *,
-    failed: dict[str, str] | None = None,
+    failed: Sequence[str] = (),
 ) -> StudyResult:
-    """The result of those of a study's runs that are finished; nothing is trained. failed: what a run failed with, by
-    what it is called."""
-    not_measured = dict.fromkeys(
-        [*prepared.not_measured, *(f"{label}: {why}" for label, why in (failed or {}).items())]
-    )
+    """The result of those of a study's runs that are finished; nothing is trained. failed: what failed, and with
+    what, a line each."""
+    not_measured = dict.fromkeys([*prepared.not_measured, *failed])
     scored: list[ScoredRun] = []
     for run in prepared.runs:
         if not RunFolder(run_folder(paths, run.spec)).is_finished:

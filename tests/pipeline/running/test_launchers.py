@@ -33,6 +33,15 @@ def test_launch_options__what_means_nothing(options: dict[str, Any], expected: s
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, "cpu"), ({"launcher": "submitit-local"}, "cpu"), ({"launcher": "slurm"}, "cuda")],
+)
+def test_device_of_runs__of_a_cluster_is_not_the_login_nodes(options: dict[str, Any], expected: str) -> None:
+    assert LaunchOptions(**options).device_of_runs(CPU) == torch.device(expected)
+    assert LaunchOptions(**options, device="cpu").device_of_runs(CPU) == CPU
+
+
+@pytest.mark.parametrize(
     ("num_cores", "num_jobs", "options", "expected"),
     [
         (2, 3, {}, (3, 1)),  # a worker more than threads

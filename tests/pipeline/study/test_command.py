@@ -11,7 +11,7 @@ from semires.pipeline.study import command
 from semires.pipeline.study.catalogue import find_study
 from semires.pipeline.study.cells import study_runs
 from semires.pipeline.study.command import changed_study, parse_settings, plan_study, run_study, runs_of
-from semires.pipeline.study.description import Study
+from semires.pipeline.study.description import Study, parse_study
 from semires.pipeline.study.results import Cell, SplitTable, StudyResult, StudyRun
 from semires.stages.data.errors import InputError
 
@@ -32,18 +32,29 @@ def test_changed_study__other_data_shares_and_seeds() -> None:
         False,
     )
     assert changed_study(table1) == table1
+    mine = parse_study("mine", {"splits": ["refshapes"], "shares": [0.05, 0.1], "rows": [{"name": "a"}]})
+    assert changed_study(mine, splits=["refcoco"]).shares == {"refcoco": (0.05, 0.1)}
     with pytest.raises(InputError, match="shares above 0 and at most 1"):
         changed_study(table1, shares=[2.0])
 
 
 def test_parse_settings__values_are_toml_or_text() -> None:
-    texts = ["match.inter1=0.6", "match.strategy=iom", "alpha=1", "precision=fp32", "refine=false", "swin=a=b [c]"]
+    texts = [
+        "match.inter1=0.6",
+        "match.strategy=iom",
+        "alpha=1",
+        "precision=fp32",
+        "refine=false",
+        "swin=a=b [c]",
+        "bert=\U0001f4c1",
+    ]
     assert parse_settings(texts, "--set") == {
         "match": {"inter1": 0.6, "strategy": "iom"},
         "alpha": 1,
         "precision": "fp32",
         "refine": False,
         "swin": "a=b [c]",
+        "bert": "\U0001f4c1",
     }
 
 
@@ -60,6 +71,14 @@ def test_runs_of__backbones_are_for_models_that_have_them() -> None:
         *((split, "a", "b", 0) for split in ("refcoco", "refcoco+", "refcocog")),
         ("refshapes", None, None, 0),
     }
+
+
+def test_runs_of__backbones_are_not_for_nano_rows_of_the_same_data() -> None:
+    rows = [{"name": "a", "model": "nano"}, {"name": "b"}]
+    study = parse_study("mine", {"splits": ["refcoco"], "rows": rows})
+    runs = runs_of(study, CPU, backbones={"swin": "s"})
+    assert [run.spec.config.swin for run in runs] == [None, "s"]
+    assert runs[0] == study_runs(study, CPU)[0]
 
 
 def result_of(study: Study, rows: tuple[str, ...], split: str) -> StudyResult:
@@ -130,6 +149,24 @@ def test_run_study__a_data_set_that_is_not_here_is_missed_where_it_was_asked_for
     for study, expected in ((table1, True), (changed_study(table1, splits=["refcoco", "refshapes"]), False)):
         runs = study_runs(study, CPU)
         assert run_study(study, runs, paths, CPU, ignore, launch=LaunchOptions())[1] is expected
+
+
+def test_run_study__a_data_set_that_is_here_and_failed_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table1 = find_study("table1")
+    names = tuple(row.name for row in table1.rows)
+    monkeypatch.setattr(command, "conduct", lambda study, *rest, **options: result_of(study, names, "refshapes"))
+    here = ("refcoco", "refshapes")
+    monkeypatch.setattr(command, "what_is_missing", lambda split, paths: None if split in here else "no data")
+    paths = Paths(data=tmp_path, runs=tmp_path / "runs", reports=tmp_path / "reports")
+    assert not run_study(table1, study_runs(table1, CPU), paths, CPU, ignore, launch=LaunchOptions())[1]
+
+
+def test_plan_study__of_a_cluster_says_for_what(tmp_path: Path, tiny_study: Study) -> None:
+    launch, runs = LaunchOptions(launcher="slurm"), study_runs(tiny_study, CPU)
+    with pytest.raises(InputError, match="--plan: expected --plan-device"):
+        plan_study(tiny_study, runs, Paths(data=tmp_path, runs=tmp_path / "runs"), CPU, launch=launch)
 
 
 def test_plan_study__without_data(tmp_path: Path, tiny_study: Study, capsys: pytest.CaptureFixture[str]) -> None:

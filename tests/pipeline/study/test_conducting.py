@@ -20,6 +20,7 @@ from semires.pipeline.study.cells import study_runs
 from semires.pipeline.study.conducting import conduct
 from semires.pipeline.study.description import Study
 from semires.pipeline.study.folders import run_folder
+from semires.stages.data.errors import InputError
 from semires.stages.processes.stopping import StopRequested
 from semires.stages.train.run_folder import RunFolder
 
@@ -125,6 +126,14 @@ def test_conduct__a_run_that_fails_hides_no_finished_one(
     named = [line for line in found.not_measured if "Input/output error" in line]
     assert [line.split(",")[0] for line in named] == failed
     assert sum("not a model" in line for line in found.not_measured) == trained
+
+
+def test_conduct__a_batch_that_so_many_gpus_cannot_share(tiny_paths: Paths, tiny_study: Study) -> None:
+    """Burn-in went well, and mutual learning failed after it."""
+    runs = study_runs(tiny_study, CPU)
+    assert runs[0].spec.config.batch_burn_in > 8 > runs[1].spec.config.batch_labeled
+    with pytest.raises(InputError, match=r"--gpus-per-run: expected 1 or more, .*found 8 for batches of 4"):
+        conduct(tiny_study, runs, tiny_paths, CPU, ignore, launch=LaunchOptions(gpus_per_run=8))
 
 
 def test_conduct__nothing_is_launched_for_what_cannot_be_trained(
