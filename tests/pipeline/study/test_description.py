@@ -79,7 +79,7 @@ def test_parse_study__a_number_of_seeds_and_shares_for_all() -> None:
         ({"shows": "all"}, "mine: shows: expected one of scores, labels, curves, found 'all'"),
         ({"name": "other"}, "mine: expected no name, for the file's is the study's, found 'other'"),
         ({"splits": 3, "shares": [0.1]}, "mine: splits: expected a list"),
-        ({"splits": [["refcoco"]], "shares": [0.1]}, "mine: splits: expected a list"),
+        ({"splits": [["refcoco"]], "shares": [0.1]}, "mine: splits: expected"),
         ({"shares": {"refshape": [0.1]}}, "--split: expected one of .*found 'refshape'"),
         ({"rows": [ROW | {"only": {"refshape": {"labeled": 0.5}}}]}, "--split: expected one of .*found 'refshape'"),
         ({"rows": [ROW | {"labeled": 0.1}], "shares": [0.2]}, "mine: shares: expected none of refshapes, for each row"),
