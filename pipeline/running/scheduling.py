@@ -37,11 +37,11 @@ def do_tasks(
         while not schedule.is_over:
             schedule.begin_what_can_be()
             schedule.show()
-            if schedule.is_idle:
-                time.sleep(pause)  # others are at the rest
-            else:
+            if schedule.is_working:
                 for ended in launcher.ended(pause):
                     schedule.end(ended)
+            elif not schedule.is_over:
+                time.sleep(pause)  # others are at the rest
         schedule.show()
     finally:
         launcher.stop()
@@ -71,8 +71,8 @@ class _Schedule:
         return not self._waiting and not self._under_way
 
     @property
-    def is_idle(self) -> bool:
-        return bool(self._waiting) and not self._under_way
+    def is_working(self) -> bool:
+        return bool(self._under_way)
 
     def begin_what_can_be(self) -> None:
         """Begin all that waits for nothing while there are workers for it."""

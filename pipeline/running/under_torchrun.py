@@ -54,10 +54,8 @@ def train_under_torchrun(
     """
     order = {
         "config": config.to_dict(),
-        "paths": {
-            name: value if value is None or name == "allow_missing" else str(value)
-            for name, value in asdict(paths).items()
-        },
+        "paths": {name: str(value) for name, value in asdict(paths).items() if isinstance(value, Path)},
+        "allow_missing": paths.allow_missing,
         "folder": str(folder),
         "burn_in": None if burn_in is None else str(burn_in),
         "device": device.type,
@@ -122,7 +120,8 @@ def _tell(kind: str, *content: Any) -> None:
 
 def _run(order: dict[str, Any]) -> None:
     _end_with_starter()
-    paths = Paths(**{name: Path(value) if isinstance(value, str) else value for name, value in order["paths"].items()})
+    folders = {name: Path(value) for name, value in order["paths"].items()}
+    paths = Paths(**folders, allow_missing=order["allow_missing"])
     device = choose_device(order["device"])
     console.file = lines_to(lambda line: _tell("line", line))
     with joined_ranks(device) as ranks:

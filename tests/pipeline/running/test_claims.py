@@ -15,7 +15,7 @@ import pytest
 
 from semires.pipeline.running import claims
 from semires.pipeline.running.claims import NAME, ClaimLost, claimed, holder
-from semires.stages.processes.stopping import StopSignals
+from semires.stages.processes.stopping import StopRequested, StopSignals
 
 # Claims what it can of the folders named, says which, and holds them until its standard input ends.
 RACER = """
@@ -194,21 +194,29 @@ def test_claimed__beats_go_on(tmp_path: Path) -> None:
 
 def test_claimed__a_holder_that_lost_it_stops(tmp_path: Path) -> None:
     """Taken for dead while it slept: what it does ends, and the claim of who does it now stays."""
-    folder = tmp_path / "run"
-    with StopSignals() as stop, stop.interruptible(), pytest.raises(ClaimLost), claimed(folder, beat=0.02) as is_mine:
-        assert is_mine
-        other = tmp_path / "other"
-        write_claim(other)
-        (other / NAME).replace(folder / NAME)
-        time.sleep(10)
+    folder, other = tmp_path / "run", tmp_path / "other"
+    write_claim(other)
+
+    def work() -> None:
+        with claimed(folder, beat=0.02) as is_mine:
+            assert is_mine
+            (other / NAME).replace(folder / NAME)
+            time.sleep(10)
+
+    with StopSignals() as stop, stop.interruptible(), pytest.raises(ClaimLost):
+        work()
     assert stop.requested == signal.SIGTERM
     assert json.loads((folder / NAME).read_text())["token"] == "theirs"
 
 
 def test_claimed__a_signal_of_somebody_else_is_not_a_loss(tmp_path: Path) -> None:
-    with StopSignals() as stop, stop.interruptible(), pytest.raises(KeyboardInterrupt), claimed(tmp_path / "run"):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
+    def work() -> None:
+        with claimed(tmp_path / "run"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    with StopSignals() as stop, stop.interruptible(), pytest.raises(StopRequested):
+        work()
     assert os.listdir(tmp_path / "run") == []
 
 

@@ -121,5 +121,5 @@ def test_make_launcher__as_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_make_launcher__no_cluster_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="--launcher slurm: .*srun.*; change --slurm or --launcher"):
+    with pytest.raises(InputError, match=r"--launcher slurm: .*srun.*; change --slurm or --launcher"):
         make_launcher(LaunchOptions(launcher="slurm"), Paths(data=tmp_path), CPU, 9, tmp_path / "logs", ignore)

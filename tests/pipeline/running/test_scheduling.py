@@ -72,7 +72,7 @@ def test_do_tasks__what_is_needed_first(make: Callable[..., TrainJob]) -> None:
     assert do_tasks(tasks_of(workers, needs), workers, lambda *what: told.append(what), pause=0.0) == {}
     assert workers.done == set(needs)
     assert workers.said.index("b begins") > workers.said.index("burn-in ends")
-    assert [line for line in workers.said if "ends" in line][0] == "burn-in ends"
+    assert next(line for line in workers.said if "ends" in line) == "burn-in ends"
     assert told[0] == ("runs", 0, 4, "1 under way")
     assert told[-1] == ("runs", 4, 4, "")
     assert workers.is_stopped

@@ -49,10 +49,10 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Commands of Slurm that note what they were asked; `sbatch` refuses where `no` is there."""
     folder = tmp_path / "slurm"
     folder.mkdir()
+    refusing = f'[ ! -e {folder}/no ] || {{ echo "sbatch: no [such] queue" >&2; exit 1; }}'
     for name, script in {
         "srun": "",
-        "sbatch": f'cp "$1" {folder}/submitted\n[ ! -e {folder}/no ] || {{ echo "sbatch: no [such] queue" >&2; exit 1; }}'
-        "\necho Submitted batch job 12",
+        "sbatch": f'cp "$1" {folder}/submitted\n{refusing}\necho Submitted batch job 12',
         "scancel": f'echo "$@" >> {folder}/cancelled',
     }.items():
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")

@@ -68,7 +68,7 @@ def test_train_under_torchrun__what_the_processes_tell(
     asked = f"{command} {tmp_path / 'run' / 'torchrun.json'}, threads: {torch.get_num_threads()}"
     assert sorted(logged) == sorted([*(line.replace('"', "") for line in others), asked])
     order = json.loads((tmp_path / "run" / "torchrun.json").read_text())
-    assert (order["paths"]["data"], order["paths"]["images"]) == (str(tmp_path / "data"), None)
+    assert order["paths"] == {"data": str(tmp_path / "data"), "runs": "runs", "reports": "reports"}
 
 
 def test_train_under_torchrun__what_the_processes_refuse(train: Callable[..., Any], tmp_path: Path) -> None:
