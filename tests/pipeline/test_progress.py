@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from semires.pipeline import progress as progress_module
-from semires.pipeline.progress import counting, progress
+from semires.pipeline.progress import GONE, counting, progress
 
 NOTE = "loss 0.312 · val oIoU 52.6 · matched 41% · label IoU 0.58 → 0.61 · 44 samples/s · data wait 0.4%"
 
@@ -194,3 +194,23 @@ def test_console__a_users_text_is_left_as_it_is(capsys: pytest.CaptureFixture[st
     with progress() as on_progress:
         on_progress(text, 1, 1)
     assert capsys.readouterr().out.splitlines() == [f"run: {text}", f"{text}: 1/1  0 s"]
+
+
+def test_progress__what_nobody_is_at_goes_away(
+    bars: progress_module._Bars, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars.show("runs", 1, 3)
+    bars.show("a run: semires", 5, 10, "loss 0.3")
+    assert any(line.startswith("a run: semires") for line in screen(bars))
+    bars.show("a run: semires", 0, GONE)
+    bars.show("never shown", 0, GONE)
+    assert [line.split()[0] for line in screen(bars) if line] == ["runs"]
+    bars.show("a run: semires", 7, 10)  # begun anew
+    assert screen(bars)[-1 if screen(bars)[-1] else -2].startswith("a run: semires 7/10")
+
+
+def test_progress__what_nobody_is_at_is_no_line(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress() as on_progress:
+        on_progress("a run: semires", 5, 10)
+        on_progress("a run: semires", 0, GONE)
+    assert capsys.readouterr().out == ""
