@@ -6,6 +6,7 @@ numbers need, and a page puts charts beside each other.
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ NUM_TONES = 10
 _RIGHT, _TOP = 22, 12  # around the plotting area; left of it and below are numbers and names of the axes
 _WIDE = 600  # a chart from this width on has larger letters where a page is narrow (charts.css), and room for them
 _BAR, _GAP, _LINE = 16, 12, 16  # heights of a bar, of what is between rows, of a line of text
+_LETTER = 8  # width of a letter of a row's name, about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +124,11 @@ def line_chart(
 def bar_chart(bars: Sequence[Bar], *, name: str, title: str, description: str, width: int = 480) -> Markup:
     """Bars of one length below their names, each in parts by share."""
     parts: list[Markup] = []
-    for number, bar in enumerate(bars):
-        top = number * (_LINE + _BAR + _GAP)
-        parts.append(_text(0, top + 12, bar.name, "start", "row"))
+    top = 0
+    for bar in bars:
+        named = _row_name(bar.name, top, width)
+        parts += named
+        top += _LINE * (len(named) - 1)
         left = 0.0
         for kind, share in bar.shares.items():
             wide = share * width
@@ -136,8 +140,8 @@ def bar_chart(bars: Sequence[Bar], *, name: str, title: str, description: str, w
                 at = top + _LINE + 14
                 parts.append(_text(left + wide / 2, at, f"{100 * share:.0f}%", "middle", "inside"))
             left += wide
-    height = len(bars) * (_LINE + _BAR + _GAP)
-    return _svg(parts, width, height, name, title, description)
+        top += _LINE + _BAR + _GAP
+    return _svg(parts, width, top, name, title, description)
 
 
 def shares_said(bars: Sequence[Bar]) -> str:
@@ -162,17 +166,21 @@ def interval_chart(
     values += [end for row in rows for end in row.interval or ()] + ([0.0] if has_zero else [])
     ticks = nice_ticks(min(values), max(values), 6)
     left, right = 14, width - 14
-    bottom = len(rows) * (_LINE + _BAR + _GAP // 2) + 4
+    num_lines = sum(len(_row_name(row.name, 0, width)) for row in rows)
+    bottom = num_lines * _LINE + len(rows) * (_BAR + _GAP // 2) + 4
     x_of = _scale(ticks[0], ticks[-1], left, right)
     parts = [_tag("line", "", x1=x_of(x), x2=x_of(x), y1=0, y2=bottom, class_="rule") for x in ticks]
     parts += [_text(x_of(x), bottom + 16, _number(x, ticks), "middle") for x in ticks]
     parts.append(_text((left + right) / 2, bottom + 34, x_label, "middle", "name"))
     if has_zero:
         parts.append(_tag("line", "", x1=x_of(0), x2=x_of(0), y1=0, y2=bottom, class_="mark"))
-    for number, row in enumerate(rows):
-        top = number * (_LINE + _BAR + _GAP // 2)
-        y = top + _LINE + 8
-        parts.append(_text(0, top + 12, row.name, "start", "row"))
+    top = 0
+    for row in rows:
+        named = _row_name(row.name, top, width)
+        parts += named
+        top += _LINE * len(named)
+        y = top + 8
+        top += _BAR + _GAP // 2
         inner = []
         if row.interval is not None:
             low, high = map(x_of, row.interval)
@@ -220,6 +228,12 @@ def _upright(text: str, bottom: float) -> Markup:
 
 def _text(x: float, y: float, text: str, anchor: str, class_: str = "tick") -> Markup:
     return _tag("text", escape(text), x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=class_)
+
+
+def _row_name(name: str, top: float, width: int) -> list[Markup]:
+    """A row's name in as many lines as it needs: text in SVG does not break by itself."""
+    lines = textwrap.wrap(name, width // _LETTER) or [name]
+    return [_text(0, top + 12 + number * _LINE, line, "start", "row") for number, line in enumerate(lines)]
 
 
 def _tag(tag: str, content: Markup | str, **attributes: object) -> Markup:

@@ -113,3 +113,22 @@ def test_interval_chart__shows_zero_and_the_published() -> None:
     assert low < float(zero.get("x1", "")) < float(point.get("cx", "")) < high
     assert float(diamond.get("points", "").split(",")[0]) > high
     assert [found.text for found in diamond.iter("title")] == ["a, published: 8.00"]
+
+
+def test_charts__a_long_name_takes_several_lines_and_nothing_lies_on_it() -> None:
+    name = "SemiRES, CPI-U 0.7 (" + ", ".join(f"setting_{number} 0.{number}" for number in range(8)) + ")"
+    bar = Bar(name=name, shares={"positive": 0.5, "negative": 0.2, "none": 0.3})
+    bars = parsed(bar_chart([bar, bar], **WORDS, width=340))
+    row = Interval(name=name, tone="tone-0", value=3, interval=(2, 4))
+    intervals = parsed(interval_chart([row, row], **WORDS, x_label="x", width=340))
+    for chart in (bars, intervals):
+        texts = of_class(chart, "row")
+        assert " ".join(text.text or "" for text in texts) == f"{name} {name}"
+        assert all(len(text.text or "") <= 340 / 8 for text in texts)
+        assert float(texts[-1].get("y", "")) < float(chart.get("height", ""))
+        lines = [float(text.get("y", "")) for text in texts]
+        assert lines == sorted(set(lines))
+    first = next(bars.iter("rect"))
+    below = [float(text.get("y", "")) for text in of_class(bars, "row")]
+    half = len(below) // 2
+    assert below[half - 1] < float(first.get("y", "")) < below[half] - 12
