@@ -18,9 +18,10 @@ def render(template: str, **values: Any) -> str:
     that is not among them.
 
     Beside what Jinja brings, a template has `inlined(name)`, a style or script of this folder as it is, and
-    `data_uri(mime, content)`.
+    `data_uri(mime, content)`. A name's bytes that are no UTF-8 (surrogates in Python's text) come as their escapes.
     """
-    return _environment().get_template(template).render(values)
+    page = _environment().get_template(template).render(values)
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @functools.cache

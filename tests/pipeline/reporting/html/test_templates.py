@@ -27,6 +27,11 @@ def test_render__a_users_text_is_no_markup(template: dict[str, str]) -> None:
     assert page.count("&#39;") == 2
 
 
+def test_render__a_name_that_is_no_utf8(template: dict[str, str]) -> None:
+    template["a.html"] = "<p>{{ text }}</p>"
+    assert render("a.html", text=b"\xff.jpg".decode("utf-8", "surrogateescape")) == "<p>\\udcff.jpg</p>"
+
+
 def test_render__a_style_as_it_is(template: dict[str, str]) -> None:
     template["a.html"] = '<style>{{ inlined("style.css") }}</style>'
     assert render("a.html") == "<style>a > b { }</style>"
