@@ -91,14 +91,28 @@ def _points(
 
 
 def _burn_ins(groups: Sequence[Group]) -> list[Line]:
-    """The burn-ins that are no runs of the groups themselves, as one line."""
+    """The burn-ins that are no runs of the groups themselves: one line of all seeds, or several where groups began with
+    others."""
     shown = [run.metrics for group in groups for run in group.runs]  # by what was measured: a run may lie at two places
-    others: list[tuple[Mapping[str, Any], ...]] = []
-    for run in (run for group in groups for run in group.runs):
-        if run.burn_in and run.burn_in not in (*shown, *others):
-            others.append(run.burn_in)
-    courses = [_points(metrics, 0, lambda line: line["val"]["oiou"]) for metrics in others]
-    return [mean_line("Burn-in", BURN_IN_TONE, courses)] if courses else []
+    found: list[tuple[list[str], dict[int, tuple[Mapping[str, Any], ...]]]] = []  # names of groups, seed -> metrics
+    for group in groups:
+        of_group = {run.config.seed: run.burn_in for run in group.runs if run.burn_in and run.burn_in not in shown}
+        for names, known in found:
+            if all(known.get(seed, metrics) == metrics for seed, metrics in of_group.items()):
+                names.append(group.name)
+                known |= of_group
+                break
+        else:
+            found += [([group.name], of_group)] if of_group else []
+    return [
+        mean_line(
+            "Burn-in" if len(found) == 1 else f"Burn-in of {', '.join(names)}",
+            BURN_IN_TONE,
+            [_points(metrics, 0, lambda line: line["val"]["oiou"]) for metrics in known.values()],
+            is_dashed=bool(number % 2),
+        )
+        for number, (names, known) in enumerate(found)
+    ]
 
 
 def _course(points: Sequence[Point]) -> str:

@@ -57,6 +57,18 @@ def test_learning_curves__draws_a_burn_in_that_is_no_row_and_says_what_is_missin
     )
 
 
+def test_learning_curves__rows_of_other_burn_ins_have_lines_of_their_own(write_run: Callable[..., Path]) -> None:
+    first, other = write_run("first", method="supervised", best=40), write_run("other", method="supervised", best=30)
+    groups = [
+        Group(name=name, number=number, runs=(read_run(write_run(name, burn_in=burn_in), name),))
+        for number, (name, burn_in) in enumerate((("a", first), ("b", first), ("c", other)))
+    ]
+    figure = learning_curves(groups, **WORDS)
+    assert figure is not None
+    assert [name for _, name in figure.legend] == ["Burn-in of a, b", "Burn-in of c", "a", "b", "c"]
+    assert "Burn-in of c: 28.00 at step 100, 30.00 at step 300" in figure.charts[0].drawn
+
+
 def test_learning_curves__none_before_anything_was_evaluated(write_run: Callable[..., Path]) -> None:
     run = write_run("run", finished=False)
     (run / "metrics.jsonl").unlink()
