@@ -9,17 +9,20 @@ from semires.pipeline.study.results import Gain, SplitTable, StudyResult
 
 MOST_ROWS = 3
 """Of more rows than these only the one with the highest and the one with the lowest gain are told."""
+MOST_COLUMNS = 4
+"""So many shares of a table are told."""
 
 
 def summary(results: Sequence[StudyResult]) -> tuple[str, ...]:
     """Sentences on each table's first evaluation split at each share; none on what was not measured."""
-    return tuple(
-        sentence
-        for result in results
-        for table in result.tables
-        for column in first_split_columns(table.columns)[:4]
-        for sentence in (_gains(table, column) if table.gains else _best(table, column))
-    )
+    return tuple(sentence for result in results for table in result.tables for sentence in _of_table(table))
+
+
+def _of_table(table: SplitTable) -> list[str]:
+    columns = first_split_columns(table.columns)
+    told = [sentence for column in columns[:MOST_COLUMNS] for sentence in _gains(table, column) or _best(table, column)]
+    others = ", ".join(table.columns[column] for column in columns[MOST_COLUMNS:])
+    return told + ([f"{plain_title(table.split)}: {others} are in the table below."] if told and others else [])
 
 
 def _gains(table: SplitTable, column: int) -> list[str]:
@@ -29,11 +32,13 @@ def _gains(table: SplitTable, column: int) -> list[str]:
         if row != table.against and gains[column].mean is not None
     ]
     known.sort(key=lambda found: -(found[1].mean or 0.0))
-    told = known if len(known) <= MOST_ROWS else [known[0], known[-1]]
-    return [_gain(table, column, row, gain) for row, gain in told]
+    if len(known) <= MOST_ROWS:
+        return [_gain(table, column, row, gain) for row, gain in known]
+    places = (known[0], f", the highest of {len(known)} rows"), (known[-1], ", the lowest")
+    return [_gain(table, column, row, gain, place) for (row, gain), place in places]
 
 
-def _gain(table: SplitTable, column: int, row: str, gain: Gain) -> str:
+def _gain(table: SplitTable, column: int, row: str, gain: Gain, place: str = "") -> str:
     assert gain.mean is not None
     where = f"{plain_title(table.split)}, {table.columns[column]}"
     interval, verdict = "", ""
@@ -43,7 +48,7 @@ def _gain(table: SplitTable, column: int, row: str, gain: Gain) -> str:
         verdict = "; the interval holds 0, so the two are not told apart" if low <= 0 <= high else ""
     side = "above" if round(gain.mean, 2) >= 0 else "below"
     published = "" if gain.published is None else f"; {published_name(table.split)}: {gain.published:+.2f}"
-    return f"{where}: {row} is {abs(gain.mean):.2f} points {side} {table.against}{interval}{verdict}{published}."
+    return f"{where}: {row} is {abs(gain.mean):.2f} points {side} {table.against}{interval}{place}{verdict}{published}."
 
 
 def _best(table: SplitTable, column: int) -> list[str]:

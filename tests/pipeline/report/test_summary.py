@@ -1,3 +1,5 @@
+import dataclasses
+
 from semires.pipeline.report.summary import summary
 from semires.pipeline.study.results import Cell, Gain, SplitTable, StudyResult
 
@@ -39,10 +41,29 @@ def test_summary__says_where_two_are_not_told_apart() -> None:
 
 def test_summary__of_many_rows_the_highest_and_the_lowest() -> None:
     table = with_gains("refshapes", {f"row {number}": gain(number) for number in range(1, 6)})
-    assert [sentence.split(" is ")[0] for sentence in summary([result_of(table)])] == [
-        "RefShapes, 1% val: row 5",
-        "RefShapes, 1% val: row 1",
-    ]
+    assert summary([result_of(table)]) == (
+        "RefShapes, 1% val: row 5 is 5.00 points above Supervised (95%: +0.10 to +6.00), the highest of 5 rows.",
+        "RefShapes, 1% val: row 1 is 1.00 points above Supervised (95%: +0.10 to +2.00), the lowest.",
+    )
+
+
+def test_summary__of_many_shares_says_which_it_leaves_out() -> None:
+    table = with_gains("refshapes", {"SemiRES": gain(1)})
+    many = dataclasses.replace(
+        table,
+        columns=tuple(f"{share}% val" for share in range(1, 7)),
+        rows={row: cells * 6 for row, cells in table.rows.items()},
+        gains={row: gains * 6 for row, gains in table.gains.items()},
+    )
+    found = summary([result_of(many)])
+    assert (len(found), found[-1]) == (5, "RefShapes: 5% val, 6% val are in the table below.")
+
+
+def test_summary__scores_where_nothing_to_compare_with_was_measured() -> None:
+    table = with_gains("refshapes", {"SemiRES": Gain(mean=None, interval=None, published=None)})
+    nothing = Cell(measured=(), interval=None, published=None)
+    table = dataclasses.replace(table, rows=table.rows | {"Supervised": (nothing,)})
+    assert summary([result_of(table)]) == ("RefShapes, 1% val: SemiRES has 40.00% oIoU, the only row.",)
 
 
 def test_summary__without_gains_the_best_row_and_nothing_of_what_was_not_measured() -> None:
