@@ -71,8 +71,8 @@ def _by_size(found: Sequence[tuple[Group, str, Sequence[Counts]]], name: str, ti
     columns = list(dict.fromkeys(column for _, _, readings in found for reading in readings for column in reading))
     return TableView(
         name=name,
-        caption=f"By size and kind of object, {title}: share of labels that a candidate refined; below it mean IoU in "
-        "per cent, before and after",
+        caption=f"By size and kind of object, {title}: share of labels that a candidate refined; below it those made "
+        "positive / negative / none, and mean IoU before → after; all in per cent",
         heading="row",
         columns=tuple(columns),
         rows=tuple(
@@ -94,7 +94,8 @@ def _cell(readings: Sequence[Counts], column: str) -> CellView:
         statistics.mean(reading[column][key] for reading in readings if column in reading)
         for key in ("iou_before", "iou_after")
     )
-    return CellView(value=f"{100 * matched:.0f}%", interval=f"{before:.1f} → {after:.1f}")
+    kinds = " / ".join(f"{100 * (_share(readings, column, kind) or 0.0):.1f}" for kind in KINDS)
+    return CellView(value=f"{100 * matched:.0f}%", spread=kinds, interval=f"{before:.1f} → {after:.1f}")
 
 
 def _share(readings: Sequence[Counts], column: str, key: str) -> float | None:

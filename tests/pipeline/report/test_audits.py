@@ -41,8 +41,8 @@ def test_audit_outcomes__means_over_seeds_and_sizes(write_run: Callable[..., Pat
     assert figure.table is not None
     assert figure.table.columns == ("all", "small")
     first, second = (row.cells for row in figure.table.rows)
-    assert first == (CellView(value="60%", interval="40.0 → 50.0"), CellView(value="–"))
-    assert second[1] == CellView(value="75%", interval="40.0 → 50.0")
+    assert first == (CellView(value="60%", spread="20.0 / 10.0 / 70.0", interval="40.0 → 50.0"), CellView(value="–"))
+    assert second[1] == CellView(value="75%", spread="6.2 / 6.2 / 87.5", interval="40.0 → 50.0")
 
 
 def test_audit_outcomes__none_where_nothing_is_kept(write_run: Callable[..., Path]) -> None:
