@@ -41,7 +41,7 @@ def gallery_view(
     """At most about `num_rows` examples of one run of each data set; None where there are none. What cannot be shown is
     said."""
     chosen = chosen_runs(runs)
-    examples, notes = [], []
+    examples, notes, shown = [], [], []
     for number, run in enumerate(chosen if num_rows else ()):
         share = num_rows * (number + 1) // len(chosen) - num_rows * number // len(chosen)
         try:
@@ -49,11 +49,12 @@ def gallery_view(
         except (InputError, StoreError, OSError) as error:
             say(f"gallery of {run.folder}: {error}")
             continue
+        shown += [run] if found.rows else []
         examples += _examples(found, run)
         notes += [f"{note}." for note in found.notes]
     if not examples:
         return None
-    names = ", ".join(f"{run.row}, seed {run.config.seed} ({plain_title(run.config.split)})" for run in chosen)
+    names = ", ".join(f"{run.row}, seed {run.config.seed} ({plain_title(run.config.split)})" for run in shown)
     return GalleryView(
         about=f"Of {names}: labels of unlabeled train images with the largest gains and losses, the worst and some at "
         "random, by the run's best model as the teacher; then predictions likewise. Click a picture to enlarge it.",

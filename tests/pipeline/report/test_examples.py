@@ -81,6 +81,33 @@ def test_gallery_view__what_cannot_be_shown_is_said(
     assert gallery_view([run], Paths(), CPU, ignore, 0, fail) is None
 
 
+def test_gallery_view__names_the_runs_that_it_shows(
+    write_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(run: Path, *arguments: object, **options: object) -> Gallery:
+        if run.name == "gone":
+            raise InputError("no data")
+        row = GalleryRow(
+            group="random prediction",
+            ref_id=7,
+            image_id=3,
+            split="val",
+            expression="a",
+            outcome="prediction",
+            size="small",
+            iou_before=None,
+            iou_after=0.8,
+            pictures=(),
+        )
+        return Gallery(run="run", rows=(row,), notes=())
+
+    monkeypatch.setattr(examples, "gallery", found)
+    runs = [read_run(write_run("gone", split="refcoco"), "SemiRES"), read_run(write_run("here"), "SemiRES")]
+    view = gallery_view(runs, Paths(), CPU, ignore, 60, list[str]().append)
+    assert view is not None
+    assert view.about.startswith("Of SemiRES, seed 0 (RefShapes): ")
+
+
 def fail(text: str) -> None:
     raise AssertionError(text)
 
