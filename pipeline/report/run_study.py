@@ -29,17 +29,19 @@ _ELSEWHERE = ("split", "seed", "labeled", *FREE)  # in headings, in columns, or 
 
 
 def method_name(config: TrainConfig) -> str:
-    """A run's method, with what it refines labels by."""
+    """A run's method, with what it refines labels by, and the list of its labeled images where there is one."""
     name = METHODS[config.method]
     if config.is_refined:
-        return f"{name}, {match_name(config.match)}"
-    return f"{name} without refinement" if config.method in ("semires", "semires-cc") else name
+        name = f"{name}, {match_name(config.match)}"
+    elif config.method in ("semires", "semires-cc"):
+        name = f"{name} without refinement"
+    return name if config.labeled_list is None else f"{name}, {config.labeled_name}"
 
 
 def row_names(configs: Sequence[TrainConfig]) -> list[str]:
     """What the rows of runs are called: equal for those that differ in nothing but seed, data set and share of labels.
     Of several rows of one method all but the recipe's own say which settings tell them apart. Two runs that differ in
-    nothing at all are two rows."""
+    nothing that is computed are two rows."""
     keys = [_key(config) for config in configs]
     names: list[str] = []
     for number, (config, key) in enumerate(zip(configs, keys, strict=True)):
@@ -53,9 +55,13 @@ def row_names(configs: Sequence[TrainConfig]) -> list[str]:
         ]
         if differing:
             name = f"{name} ({', '.join(f'{setting} {key[setting]}' for setting in differing)})"
-        num_before = sum(flat(other) == flat(config) for other in configs[:number])
+        num_before = sum(_computed(other) == _computed(config) for other in configs[:number])
         names.append(f"{name}, again" + (f" ({num_before})" if num_before > 1 else "") if num_before else name)
     return names
+
+
+def _computed(config: TrainConfig) -> dict[str, str]:
+    return {setting: value for setting, value in flat(config).items() if setting not in FREE}
 
 
 def _key(config: TrainConfig) -> dict[str, str]:
@@ -87,13 +93,16 @@ def _kept_counts(folder: Path) -> dict[str, PixelCounts]:
 
 
 def as_study(runs: Sequence[ReportedRun], found: Sequence[ScoredRun]) -> StudyResult:
-    """The tables of runs; gains are over supervised runs where there are some. found: those of the runs with scores.
-    What cannot stand beside the others is among what is not measured."""
+    """The tables of runs, one a data set, and one for runs whose labeled images a list names: no share is theirs; gains
+    are over supervised runs where there are some. found: those of the runs with scores. What cannot stand beside the
+    others is among what is not measured."""
+    configs = {run.folder: run.config for run in runs}
     methods = list(METHODS)
     in_order = sorted(runs, key=lambda run: (methods.index(run.config.method), run.row != method_name(run.config)))
     tables, shown, not_measured = [], list[ScoredRun](), list[str]()
-    for split in dict.fromkeys(of_run.run.split for of_run in found):
-        of_split = [of_run for of_run in found if of_run.run.split == split]
+    kinds = [(of_run.run.split, configs[of_run.run.folder].labeled_list is not None) for of_run in found]
+    for split, is_listed in dict.fromkeys(kinds):
+        of_split = [of_run for of_run, kind in zip(found, kinds, strict=True) if kind == (split, is_listed)]
         alike = [of_run for of_run in of_split if _are_of_one_data(of_run, of_split[0])]
         not_measured += [
             f"{of_run.run.folder}: its scores are of other expressions than those of {of_split[0].run.folder}: run "
@@ -104,16 +113,22 @@ def as_study(runs: Sequence[ReportedRun], found: Sequence[ScoredRun]) -> StudyRe
         names = {of_run.run.row for of_run in alike}
         rows = {run.row: run.config for run in in_order if run.config.split == split and run.row in names}
         shares = tuple(sorted({of_run.run.share for of_run in alike}))
+        of_rows = dict.fromkeys(rows, shares)
+        if is_listed:  # what their settings say of a share decides nothing
+            of_rows = {of_run.run.row: (of_run.run.share,) for of_run in alike}
+        supervised = [
+            row for row, config in rows.items() if config.method == "supervised" and row == method_name(config)
+        ]
         study = Study(
             name=NAME,
             title=NAME,
             splits=(split,),
             rows=tuple(Row(name=row, published=_published(config)) for row, config in rows.items()),
-            shares={split: shares},
+            shares={} if is_listed else {split: shares},
             table="Table 1",
-            against=METHODS["supervised"] if METHODS["supervised"] in rows else None,
+            against=supervised[0] if len(supervised) == 1 else None,
         )
-        tables.append(split_table(study, split, dict.fromkeys(rows, shares), alike))
+        tables.append(split_table(study, split, of_rows, alike))
         shown += alike
     return StudyResult(
         name=NAME,
@@ -132,8 +147,12 @@ def _are_of_one_data(one: ScoredRun, other: ScoredRun) -> bool:
 
 def _published(config: TrainConfig) -> str | None:
     """The row of Table 1 that a run is of; on RefShapes it stands beside RefCOCO's numbers, named so."""
+    has_their_views = config.views == train_recipe(config.split).views
+    is_their_method = {
+        "supervised": True,
+        "baseline": has_their_views and not config.confidence_filter,
+        "semires": has_their_views and config.is_refined and config.is_weighted and config.match == MatchConfig(),
+        "semires-cc": False,
+    }[config.method]
     is_theirs = config.model == ("nano" if config.split == "refshapes" else "base") and config.labeled_list is None
-    is_semires = config.is_refined and config.is_weighted and config.match == MatchConfig()
-    if not is_theirs or config.method == "semires-cc" or (config.method == "semires" and not is_semires):
-        return None
-    return None if config.confidence_filter else METHODS[config.method]
+    return METHODS[config.method] if is_their_method and is_theirs else None

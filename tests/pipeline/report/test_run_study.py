@@ -13,6 +13,7 @@ from semires.pipeline.study.results import StudyResult
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import MatchConfig
+from semires.stages.train.views import ViewConfig
 
 SHAPES = train_recipe("refshapes")
 
@@ -48,7 +49,7 @@ def test_row_names__seeds_and_shares_are_of_one_row_other_settings_are_not() -> 
         dataclasses.replace(SHAPES, seed=1, labeled=0.1, num_workers=3),
         dataclasses.replace(SHAPES, pwa=False),
         dataclasses.replace(SHAPES, alpha=0.5, pwa=False),
-        SHAPES,
+        dataclasses.replace(SHAPES, num_workers=2),  # computes the same as the first
         dataclasses.replace(SHAPES, method="baseline"),
     ]
     assert row_names(configs) == [
@@ -93,6 +94,8 @@ def test_as_study__gains_over_supervised_beside_the_paper(write_run: Callable[..
         ({"pwa": False}, None),
         ({"model": "small"}, None),
         ({"labeled_list": "mine.txt"}, None),
+        ({"method": "baseline"}, 42.62),
+        ({"method": "baseline", "views": ViewConfig(jitter_probability=0.0)}, None),  # Table 5's MLT
     ],
 )
 def test_as_study__the_papers_number_beside_the_papers_method_only(
@@ -104,10 +107,24 @@ def test_as_study__the_papers_number_beside_the_papers_method_only(
     assert (table.against, table.gains) == (None, {})
 
 
+def test_as_study__a_list_of_labeled_images_is_no_share(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    runs = [
+        write_run("drawn", best=40),
+        write_run("listed", best=50, labeled_list="mine.txt"),
+        write_run("sup", best=30, method="supervised", labeled_list="mine.txt"),
+    ]
+    drawn, listed = study_of(runs, tmp_path).tables
+    assert (drawn.columns[0], list(drawn.rows)) == ("5% val", ["SemiRES, CPI-U 0.7"])
+    assert listed.columns[0] == "val"
+    assert [cells[0].measured for cells in listed.rows.values()] == [(30.0,), (50.0,)]
+    assert listed.against == "Supervised, list-mine"
+    assert listed.gains["SemiRES, CPI-U 0.7, list-mine"][0].mean == 20
+
+
 def test_as_study__refshapes_beside_refcocos_numbers_under_their_name(
     write_run: Callable[..., Path], tmp_path: Path
 ) -> None:
-    (table,) = study_of([write_run("run")], tmp_path).tables
+    (table,) = study_of([write_run("run", views=SHAPES.views)], tmp_path).tables
     assert table.rows["SemiRES, CPI-U 0.7"][0].published is None
     assert table.reference is not None
     assert table.reference.title == "paper: RefCOCO 1% val"
