@@ -38,13 +38,14 @@ def with_runs(result: StudyResult, say: Say) -> ReportedStudy:
 def study_view(study: ReportedStudy, say: Say, *, name: str) -> StudyView:
     """The part of the page on a study. say: told of what cannot be read. name: unlike that of any other."""
     tables, figures = [], []
+    rows = _rows(study)
     for number, table in enumerate(study.result.tables):
         of_split = f"{name}-{number}"
-        tables.append(score_table(table, name=f"{of_split}-scores"))
-        gains = gain_table(table, name=f"{of_split}-gains")
+        tables.append(score_table(table, name=f"{of_split}-scores", all_rows=rows))
+        gains = gain_table(table, name=f"{of_split}-gains", all_rows=rows)
         tables += [] if gains is None else [gains]
-        figures.append(interval_figure(table, name=f"{of_split}-intervals"))
-    for number, (title, groups) in enumerate(_panels(study)):
+        figures.append(interval_figure(table, name=f"{of_split}-intervals", all_rows=rows))
+    for number, (title, groups) in enumerate(_panels(study, rows)):
         for kind, figure in enumerate((learning_curves, label_quality, refinement_outcomes, audit_outcomes)):
             try:
                 figures.append(figure(groups, name=f"{name}-figure-{number}-{kind}", title=title))
@@ -60,10 +61,14 @@ def study_view(study: ReportedStudy, say: Say, *, name: str) -> StudyView:
     )
 
 
-def _panels(study: ReportedStudy) -> list[tuple[str, list[Group]]]:
+def _rows(study: ReportedStudy) -> list[str]:
+    """All rows of a study, those of its tables first: each has one colour."""
+    in_tables = (row for table in study.result.tables for row in table.rows)
+    return list(dict.fromkeys([*in_tables, *(run.row for run in study.runs)]))
+
+
+def _panels(study: ReportedStudy, rows: Sequence[str]) -> list[tuple[str, list[Group]]]:
     """The groups of runs of each data set and share, with its title."""
-    rows = list(dict.fromkeys(row for table in study.result.tables for row in table.rows))
-    rows += [row for row in dict.fromkeys(run.row for run in study.runs) if row not in rows]
     panels: dict[tuple[str, str], list[ReportedRun]] = {}
     for run in study.runs:
         panels.setdefault((run.config.split, run.share), []).append(run)

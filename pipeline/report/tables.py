@@ -13,8 +13,10 @@ PAPERS_DATA = ("refcoco", "refcoco+", "refcocog")
 """Data sets that the paper has numbers of."""
 
 
-def score_table(table: SplitTable, *, name: str) -> TableView:
-    """The table of scores. name: unlike any other of the page."""
+def score_table(table: SplitTable, *, name: str, all_rows: Sequence[str] = ()) -> TableView:
+    """The table of scores. name: unlike any other of the page. all_rows: of the study, by whose places rows have their
+    colours, as in its other tables and charts; () for those of the table."""
+    places = list(all_rows or table.rows)
     return TableView(
         name=name,
         caption=f"{title_of(table.split)}: oIoU in per cent{_what_cells_say(table)}",
@@ -23,22 +25,22 @@ def score_table(table: SplitTable, *, name: str) -> TableView:
         rows=tuple(
             RowView(
                 name=row,
-                tone=tone(number),
+                tone=tone(places.index(row)),
                 cells=(
                     *(_cell(cell, table.split) for cell in cells),
                     *_reference(table, None if table.reference is None else table.reference.rows[row], "{:.2f}"),
                 ),
             )
-            for number, (row, cells) in enumerate(table.rows.items())
+            for row, cells in table.rows.items()
         ),
     )
 
 
-def gain_table(table: SplitTable, *, name: str) -> TableView | None:
-    """The table of gains, None where the study asks for none."""
+def gain_table(table: SplitTable, *, name: str, all_rows: Sequence[str] = ()) -> TableView | None:
+    """The table of gains, None where the study asks for none. name, all_rows: as of `score_table`."""
     if not table.gains:
         return None
-    numbers = list(table.rows)
+    places = list(all_rows or table.rows)
     return TableView(
         name=name,
         caption=f"{title_of(table.split)}: points of oIoU above {table.against}, pairs of runs with one seed",
@@ -47,7 +49,7 @@ def gain_table(table: SplitTable, *, name: str) -> TableView | None:
         rows=tuple(
             RowView(
                 name=row,
-                tone=tone(numbers.index(row)),
+                tone=tone(places.index(row)),
                 cells=(
                     *(_gain(gain, table.split) for gain in gains),
                     *_reference(table, reference_gain(table, row), "{:+.2f}"),
@@ -59,16 +61,18 @@ def gain_table(table: SplitTable, *, name: str) -> TableView | None:
     )
 
 
-def interval_figure(table: SplitTable, *, name: str) -> FigureView | None:
+def interval_figure(table: SplitTable, *, name: str, all_rows: Sequence[str] = ()) -> FigureView | None:
     """The gains, or where there are none the scores, of the first evaluation split as intervals, a chart a column; None
-    where nothing was measured."""
+    where nothing was measured. name, all_rows: as of `score_table`."""
+    places = list(all_rows or table.rows)
     charts, has_published = [], False
     columns = first_split_columns(table.columns)
     for column in columns:
-        rows = _gains(table, column) or _scores(table, column)
+        gains = _gains(table, column, places)
+        rows = gains or _scores(table, column, places)
         if not rows:
             continue
-        is_gain = bool(_gains(table, column))
+        is_gain = bool(gains)
         what = f"points of oIoU above {table.against}" if is_gain else "oIoU, %"
         has_published = has_published or any(row.published is not None for row in rows)
         chart = interval_chart(
@@ -156,19 +160,18 @@ def _published(value: float | None, split: str, form: str) -> str:
     return f"paper{'' if split in PAPERS_DATA else ', RefCOCO:'} {form.format(value)}"
 
 
-def _gains(table: SplitTable, column: int) -> list[Interval]:
-    names = list(table.rows)
+def _gains(table: SplitTable, column: int, places: Sequence[str]) -> list[Interval]:
     return [
-        _interval(row, names.index(row), gains[column].mean, gains[column])
+        _interval(row, places.index(row), gains[column].mean, gains[column])
         for row, gains in table.gains.items()
         if gains[column].mean is not None and row != table.against
     ]
 
 
-def _scores(table: SplitTable, column: int) -> list[Interval]:
+def _scores(table: SplitTable, column: int, places: Sequence[str]) -> list[Interval]:
     return [
-        _interval(row, number, statistics.mean(cells[column].measured), cells[column])
-        for number, (row, cells) in enumerate(table.rows.items())
+        _interval(row, places.index(row), statistics.mean(cells[column].measured), cells[column])
+        for row, cells in table.rows.items()
         if cells[column].measured
     ]
 

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def test_study_view__tables_then_figures_of_every_share(write_run: Callable[...,
         ),
     ]
     assert (view.remarks, view.not_measured) == (("So",), ("refcoco: missing",))
+
+
+def test_study_view__a_row_has_one_colour_in_all_tables_and_charts(write_run: Callable[..., Path]) -> None:
+    found = result_of(write_run("a", split="refcoco"))
+    first = dataclasses.replace(found.tables[0], rows={"Supervised": found.tables[0].rows["SemiRES"]})
+    study = with_runs(dataclasses.replace(found, tables=(first, found.tables[0])), lambda text: None)
+    view = study_view(study, lambda text: None, name="study-0")
+    assert [row.tone for table in view.tables for row in table.rows] == ["tone-0", "tone-1"]
+    glance, curves = (
+        next(figure for figure in view.figures if figure.heading.startswith(what))
+        for what in ("At a glance: RefShapes", "Learning curves")
+    )
+    assert curves.legend == (("tone-1", "SemiRES"),)
+    assert 'class="tone-0"' in glance.charts[0].drawn
 
 
 def test_with_runs__a_folder_that_is_gone_is_said(write_run: Callable[..., Path]) -> None:
