@@ -150,7 +150,7 @@ def _masks(candidates: Candidates, size: tuple[int, int]) -> list[_Mask]:
                 stability=stability,
                 point=point,
                 about=f"#{place + 1}: {area} px ({share}), predicted IoU {predicted_iou}, stability {stability}, "
-                f"point {point}",
+                f"point {point}" + ("" if mask.any() else "; too small to be seen at this size"),
             )
         )
     return found

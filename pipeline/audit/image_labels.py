@@ -53,7 +53,8 @@ class ImageLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLabels:
-    """The labels of an image by the best model of a run. matching: strategy and thresholds."""
+    """The labels of an image by the best model of a run. matching: strategy and thresholds, and whether the run itself
+    refines no labels."""
 
     run: str
     method: str
@@ -124,10 +125,8 @@ def label_image(
         for number in range(len(parts))
         if ref_id is None or refs[number].ref_id == ref_id
     ]
-    labels_of_image = ImageLabels(
-        run=str(run), method=config.method, matching=match_name(config.match), labels=tuple(found)
-    )
-    return labels_of_image, path
+    matching = match_name(config.match) + ("" if config.is_refined else " (the run itself refines no labels)")
+    return ImageLabels(run=str(run), method=config.method, matching=matching, labels=tuple(found)), path
 
 
 def _check_refs(refs: Sequence[Ref], image_id: int, ref_id: int | None) -> None:

@@ -60,6 +60,7 @@ def test_candidates_page__a_mask_and_a_row_each_the_largest_first(image: Path) -
     assert re.findall(r'<path id="mask-(\d)"', page) == ["1", "0", "2"]
     assert 'aria-label="#2: 100 px (4.2%), predicted IoU 0.900, stability 0.950, point 15, 15"' in page
     assert 'aria-label="#1: 1152 px (48%), predicted IoU –, stability –, point –"' in page
+    assert 'aria-label="#3: 0 px (0%), predicted IoU 0.700, stability 0.800, point 0, 0; too small to be seen' in page
     assert 'd="M4 4H40V36H4Z"' in page
     assert page.count("<tr data-mask=") == 3
     assert "Labels" not in page

@@ -76,6 +76,12 @@ def test_label_image__a_labeled_ref_is_noted(
     assert {each.note for each in found.labels} == {"a labeled ref: the run learned from its mask, not from this label"}
 
 
+def test_label_image__of_a_run_that_refines_nothing_says_so(
+    label: Callable[..., ImageLabels], make_run: MakeRun
+) -> None:
+    assert label(make_run(method="baseline")).matching == "CPI 0.5/0.9 (the run itself refines no labels)"
+
+
 def test_label_image__what_is_not_there(
     label: Callable[..., ImageLabels], make_run: MakeRun, refshapes: ReferDataset, tmp_path: Path
 ) -> None:
