@@ -109,9 +109,11 @@ class GalleryView:
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """A run as the table of all runs has it; "" for what is not known. splits: oIoU of each of the page's splits."""
+    """A run as the table of all runs has it; "" for what is not known. split: its data set; scores: oIoU on each of
+    the page's evaluation splits."""
 
     study: str
+    split: str
     row: str
     share: str
     seed: str
@@ -132,8 +134,9 @@ class FactView:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsView:
-    """Settings of the runs: those in which the rows differ as a table, those that all have as (name, value)."""
+    """Settings of the runs of `study`: those in which the rows differ as a table, those that all have (name, value)."""
 
+    study: str
     differing: TableView | None
     common: tuple[tuple[str, str], ...]
 

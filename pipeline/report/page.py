@@ -94,7 +94,7 @@ def _study_of(
     folders: Sequence[Path], paths: Paths, device: torch.device, on_progress: OnProgress, say: Say
 ) -> ReportedStudy:
     """Runs that no study names, as a study; one that is not measured is said."""
-    runs = [read_run(folder, "") for folder in folders]
+    runs = _readable(folders, say)
     names = row_names([run.config for run in runs])
     runs = [replace(run, row=name) for run, name in zip(runs, names, strict=True)]
     found: dict[Path, ScoredRun] = {}
@@ -112,6 +112,21 @@ def _study_of(
     )
 
 
+def _readable(folders: Sequence[Path], say: Say) -> list[ReportedRun]:
+    """The runs that can be read, of the others `say` is told. InputError where it is none."""
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder, ""))
+        except InputError as error:
+            if len(folders) == 1:
+                raise
+            say(str(error))
+    if not runs:
+        raise InputError(f"expected a run that can be read, found none of {len(folders)}; see above")
+    return runs
+
+
 def _page(
     studies: Sequence[ReportedStudy],
     views: Sequence[StudyView],
@@ -119,7 +134,8 @@ def _page(
     notes: tuple[str, ...],
     train_options: Collection[str],
 ) -> PageView:
-    runs = [run for study in studies for run in study.runs]
+    # Studies share runs: each counts once.
+    runs = list({run.folder.resolve(): run for study in studies for run in study.runs}.values())
     splits = list(dict.fromkeys(plain_title(run.config.split) for run in runs))
     evaluation = list(dict.fromkeys(name for run in runs if run.scores is not None for name in run.scores.by_split))
     num_finished = sum(run.result is not None for run in runs)
@@ -149,6 +165,7 @@ def _run(study: ReportedStudy, run: ReportedRun, evaluation: Sequence[str]) -> R
     best = run.best
     return RunView(
         study=study.result.title,
+        split=plain_title(run.config.split),
         row=run.row,
         share=run.share,
         seed=str(run.config.seed),
@@ -167,7 +184,11 @@ def _took(run: ReportedRun) -> str:
 
 def _facts(runs: Sequence[ReportedRun]) -> list[FactView]:
     seconds = [run.result["seconds"] for run in runs if run.result is not None and "seconds" in run.result]
-    facts = [] if not seconds else [FactView(name="training took", value=f"{duration(sum(seconds))} in all")]
+    facts = (
+        []
+        if not seconds
+        else [FactView(name="training took", value=f"{duration(sum(seconds))} in all runs of this page")]
+    )
     return [*facts, *environment_facts(runs), *data_facts(runs)]
 
 

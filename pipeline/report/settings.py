@@ -37,7 +37,7 @@ def settings(runs: Sequence[ReportedRun], *, name: str, title: str) -> SettingsV
     )
     first = next(iter(of_rows))
     common = tuple((setting, values[setting][first]) for setting in names if setting not in differing)
-    return SettingsView(differing=table if differing else None, common=common)
+    return SettingsView(study=title, differing=table if differing else None, common=common)
 
 
 def flat(config: TrainConfig) -> dict[str, str]:

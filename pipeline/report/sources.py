@@ -29,10 +29,10 @@ class Sources:
 def read_sources(names: Sequence[str], *, full: bool = False, num_seeds: int | None = None) -> Sources:
     """What the names that a user typed are. full, num_seeds: as of `semires study`. InputError for what is neither a
     run nor a study."""
-    runs, studies = dict[Path, None](), []
+    runs, studies = dict[Path, Path](), []
     for name in dict.fromkeys(names):
         if is_run(Path(name)):
-            runs[Path(name)] = None
+            runs.setdefault(Path(name).resolve(), Path(name))
         elif name in recipe_names() or name.endswith(".toml"):
             studies.append(changed_study(find_study(name, full=full), num_seeds=num_seeds))
         else:
@@ -40,7 +40,7 @@ def read_sources(names: Sequence[str], *, full: bool = False, num_seeds: int | N
                 f"expected the folder of a run, or a study ({', '.join(recipe_names())}, or a .toml file), found "
                 f"{name!r}"
             )
-    return Sources(runs=tuple(runs), studies=tuple(studies))
+    return Sources(runs=tuple(runs.values()), studies=tuple(studies))
 
 
 def finished_result(study: Study, paths: Paths, device: torch.device, on_progress: OnProgress) -> StudyResult:

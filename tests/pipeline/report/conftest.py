@@ -189,6 +189,7 @@ def example_page() -> PageView:
         runs=(
             RunView(
                 study="Table 1",
+                split="RefShapes",
                 row=HOSTILE,
                 share="5%",
                 seed="0",
@@ -200,7 +201,7 @@ def example_page() -> PageView:
         ),
         run_splits=("val",),
         facts=(FactView(name="data", value="900 refs"),),
-        settings=(SettingsView(differing=None, common=(("labeled_list", HOSTILE),)),),
+        settings=(SettingsView(study="Table 1", differing=None, common=(("labeled_list", HOSTILE),)),),
         commands=("semires study table1",),
         notes=(f"a run: {HOSTILE}",),
     )

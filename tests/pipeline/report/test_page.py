@@ -7,6 +7,8 @@ import torch
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.report.page import OURS, build_report, check_output, duration
+from semires.pipeline.scoring.scores import kept_scores
+from semires.pipeline.study.results import StudyResult, StudyRun
 from semires.stages.data.errors import InputError
 
 CPU = torch.device("cpu")
@@ -50,6 +52,45 @@ def test_build_report__has_every_part(write_run: Callable[..., Path], tmp_path: 
     assert "Content-Security-Policy" in page
     # Nothing is fetched: no address but those within the page.
     assert re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', page) == []
+
+
+def test_build_report__of_two_data_sets_every_run_says_its_own(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    page = built([write_run("one"), write_run("two", split="refcoco", model="base", labeled=0.01)], tmp_path)
+    text = plain(page.split('id="runs-caption"')[1].split("</table>")[0])
+    assert "SemiRES, CPI-U 0.7 RefShapes 5% 0 50.00" in text
+    assert "SemiRES, CPI-U 0.7 RefCOCO 1% 0 50.00" in text
+
+
+def test_build_report__a_run_of_two_studies_counts_once(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_run("run", method="supervised")
+    scores = kept_scores(folder)
+    assert scores is not None
+    run = StudyRun(row="Supervised", split="refshapes", share=0.05, seed=0, folder=folder, burn_in=None, scores=scores)
+    studies = [StudyResult(name=name, title=name, table=None, tables=(), runs=(run,)) for name in ("table1", "table2")]
+    path = build_report(studies, [], Paths(data=tmp_path), CPU, ignore, output=tmp_path / "report", num_gallery=0)
+    text = plain(path.read_text(encoding="utf-8"))
+    assert "1 finished run on RefShapes" in text
+    assert "training took 62 s in all runs" in text
+
+
+def test_build_report__settings_stand_under_their_study(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    empty = StudyResult(name="table2", title="Nothing yet", table=None, tables=(), runs=())
+    run = write_run("run")
+    path = build_report((empty,), [run], Paths(data=tmp_path), CPU, ignore, output=tmp_path / "report", num_gallery=0)
+    assert "Settings, Runs on RefShapes" in plain(path.read_text(encoding="utf-8"))
+
+
+def test_build_report__a_run_that_cannot_be_read_costs_the_others_nothing(
+    write_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    damaged = write_run("damaged", seed=1)
+    (damaged / "metrics.jsonl").write_text("[\n", encoding="utf-8")
+    text = plain(built([write_run("whole"), damaged], tmp_path))
+    assert f"{damaged}: expected" not in text
+    assert f"{damaged / 'metrics.jsonl'}: expected the metrics of a run" in text
+    assert "1 finished run on RefShapes" in text
+    with pytest.raises(InputError, match="expected the metrics of a run"):
+        built([damaged], tmp_path)
 
 
 def test_build_report__a_users_text_is_text(write_run: Callable[..., Path], tmp_path: Path, hostile: str) -> None:
