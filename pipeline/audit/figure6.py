@@ -6,7 +6,7 @@ Axes: R refs.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -246,15 +246,21 @@ def _outcomes(audits: Sequence[RunAudit]) -> Table:
             shares = (f"{100 * count / found.num_refs:.1f}" for count in counts)
             ious = (f"{found.iou_before:.1f}", f"{found.iou_after:.1f}")
             drawn.add_row(audit.name, audit.matching, reading.teacher, str(found.num_refs), *shares, *ious)
-    # RefShapes has no counts in the paper: RefCOCO's stand below them, named.
-    rows = {(_published_split(audit.split), audit.strategy) for audit in audits}
-    for split, strategy in sorted(rows):
+    for (name, strategy), of_paper in paper_counts([(audit.split, audit.strategy) for audit in audits]).items():
+        shares = (f"{100 * count / sum(of_paper):.1f}" for count in of_paper)
+        drawn.add_row(name, strategy.upper(), "–", str(sum(of_paper)), *shares, "–", "–", "–")
+    return drawn
+
+
+def paper_counts(asked: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """The paper's counts that stand beside those of data sets and strategies: (what they are, strategy) -> positive,
+    negative, none. RefShapes, which the paper does not have, stands beside RefCOCO's, named."""
+    found = {}
+    for split, strategy in sorted({(_published_split(split), strategy) for split, strategy in asked}):
         of_paper = _published(split, strategy)
         if of_paper is not None:
-            shares = (f"{100 * count / sum(of_paper):.1f}" for count in of_paper)
-            name = f"paper, {title_of(split)} 1%"
-            drawn.add_row(name, strategy.upper(), "–", str(sum(of_paper)), *shares, "–", "–", "–")
-    return drawn
+            found[f"paper, {title_of(split)} 1%", strategy] = of_paper
+    return found
 
 
 def _published(split: str, strategy: str) -> tuple[int, int, int] | None:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semires.pipeline.audit.figure6 import paper_counts
 from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.report.curves import Group
 from semires.pipeline.report.runs import ReportedRun
@@ -35,6 +36,15 @@ def audit_outcomes(groups: Sequence[Group], *, name: str, title: str) -> FigureV
         )
         for group, teacher, readings in found
     ]
+    configs = [group.runs[0].config for group, _, _ in found]
+    of_papers = paper_counts((config.split, config.match.strategy) for config in configs)
+    bars += [
+        Bar(
+            name=f"{of_paper}, {strategy.upper()}",
+            shares={kind: count / sum(counts) for kind, count in zip(KINDS, counts, strict=True)},
+        )
+        for (of_paper, strategy), counts in of_papers.items()
+    ]
     chart = bar_chart(
         bars,
         name=name,
@@ -45,7 +55,8 @@ def audit_outcomes(groups: Sequence[Group], *, name: str, title: str) -> FigureV
         heading=f"What refinement makes of all unlabeled refs: {title}",
         charts=(ChartView(drawn=chart),),
         caption="Labels whose IoU with the hidden mask refinement made higher (positive), lower (negative), and all "
-        "others (none). The model that mutual learning began with and the run's best read each unlabeled ref once.",
+        "others (none). The model that mutual learning began with and the run's best read each unlabeled ref once. "
+        "The paper's counts, as shares of its unlabeled refs, are of training.",
         legend=tuple((kind, kind) for kind in KINDS),
         table=_by_size(found, f"{name}-table", title),
     )

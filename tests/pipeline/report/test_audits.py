@@ -38,6 +38,7 @@ def test_audit_outcomes__means_over_seeds_and_sizes(write_run: Callable[..., Pat
         "SemiRES, burn-in&#39;s model: 20.0% positive, 10.0% negative, 70.0% none. SemiRES, best model: 60.0% "
         "positive, 10.0% negative, 30.0% none."
     ) in figure.charts[0].drawn
+    assert "paper, RefCOCO 1%, CPI-U: 36.2% positive, 10.6% negative, 53.2% none." in figure.charts[0].drawn
     assert figure.table is not None
     assert figure.table.columns == ("all", "small")
     first, second = (row.cells for row in figure.table.rows)
