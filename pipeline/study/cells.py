@@ -120,7 +120,12 @@ def all_specs(runs: tuple[CellRun, ...]) -> dict[RunSpec, str]:
         if run.spec in found and run.spec.burn_in is None:
             found[run.spec] = run.label  # a burn-in that is a row as well
         found.setdefault(run.spec, run.label)
-    return found
+    labels = list(found.values())
+    # Burn-ins of other settings, in a study of burn-ins, are told apart by what their folders' names end with.
+    return {
+        spec: label if labels.count(label) == 1 else f"{label} ({spec.address.rpartition('-')[2]})"
+        for spec, label in found.items()
+    }
 
 
 def _spec(

@@ -243,3 +243,12 @@ def test_all_specs__burn_ins_come_first_and_are_rows_too() -> None:
 
 def test_row__has_settings_of_its_own() -> None:
     assert Row(name="a") != Row(name="a", settings={"alpha": 0.5})
+
+
+def test_all_specs__burn_ins_of_other_settings_have_names_of_their_own() -> None:
+    rows = [{"name": "a", "burn_in_epochs": 1}, {"name": "b", "burn_in_epochs": 2}]
+    specs = all_specs(study_runs(study_of(*rows), CPU))
+    assert len(specs) == len(set(specs.values())) == 4
+    for spec, label in specs.items():
+        if spec.burn_in is None:
+            assert label == f"burn-in, refshapes 5%, seed 0 ({spec.address[-10:]})"
