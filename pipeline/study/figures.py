@@ -59,7 +59,7 @@ def _curves(split: str, runs: Sequence[StudyRun]) -> Table:
         steps = sorted({step for found in courses.values() for course in found for step, _ in course.get(phase, ())})
         columns += [(phase, step) for step in _some(steps)]
     drawn = Table(title=f"{title_of(split)}, oIoU % on val after so many steps", title_justify="left")
-    drawn.add_column("")
+    drawn.add_column("", no_wrap=True)
     for phase, step in columns:
         drawn.add_column(f"{phase} {step}", justify="right")
     several = len({share for _, share in courses}) > 1

@@ -77,7 +77,7 @@ def _number(value: float | None, sign: str) -> str:
 def _drawn(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     drawn = Table(title=title, title_justify="left")
     for number, column in enumerate(header):
-        drawn.add_column(column, justify="right" if number else "left")
+        drawn.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         drawn.add_row(*row)
     return drawn
