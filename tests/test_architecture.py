@@ -51,6 +51,8 @@ ALLOWED = {
     f"{BENCH}.measures": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures"},
     f"{BENCH}.contestants": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
     BENCH: {*STAGES, PIPELINE, RUNNING, BENCH, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
+    # The plan of one run knows nothing of studies, which plan many by it.
+    f"{PIPELINE}.planning.studies": {*STAGES, PIPELINE, f"{PIPELINE}.planning", f"{PIPELINE}.planning.studies"},
     f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},
     f"{PIPELINE}.scoring": {*STAGES, PIPELINE, f"{PIPELINE}.scoring"},
     # Runs are scored when they are done; what scores them starts none.
@@ -61,24 +63,31 @@ ALLOWED = {
         *(*STAGES, PIPELINE, RUNNING),
         *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html")),
     },
+    # What is counted knows nothing of what is shown.
+    f"{PIPELINE}.audit.pictures": {
+        *(*STAGES, PIPELINE, RUNNING),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html", "audit", "audit.pictures")),
+    },
     f"{PIPELINE}.audit": {
         *(*STAGES, PIPELINE, RUNNING),
-        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html", "audit")),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "audit")),
     },
     f"{PIPELINE}.study": {
         *(*STAGES, PIPELINE, RUNNING),
-        *(f"{PIPELINE}.{room}" for room in ("planning", "scoring", "reporting", "audit", "study")),
+        *(f"{PIPELINE}.{room}" for room in ("planning", "planning.studies", "scoring", "reporting", "audit", "study")),
     },
     # The page of all that was measured: it reads every room that measures, and none knows of it.
     f"{PIPELINE}.report": {
         *(*STAGES, PIPELINE, RUNNING),
-        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html", "audit", "study", "report")),
+        *(f"{PIPELINE}.{room}" for room in ("scoring", "reporting", "reporting.html", "study", "report")),
+        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures")),
     },
     f"{PIPELINE}.commands": {
         *(*STAGES, IMPORTING, f"{CACHE}.interchange", PIPELINE, f"{PIPELINE}.commands"),
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
-        *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "audit", "study", "report")),
+        *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "study", "report")),
+        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     PIPELINE: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},

@@ -194,7 +194,7 @@ def cache_show(
     known = _images_of(split, images, data, coco_images)
     path = image if known is None else known.path(number)
     if html is not None:
-        from semires.pipeline.audit.candidates_page import write_page
+        from semires.pipeline.audit.pictures.candidates_page import write_page
 
         paths = make_paths(data, coco_images)
         write_page(html, candidates, path, run, paths, device, ref_id=ref, expressions=expression or ())

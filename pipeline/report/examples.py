@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from semires.cache.errors import StoreError
-from semires.pipeline.audit.gallery import Gallery, GalleryRow, gallery
+from semires.pipeline.audit.pictures.gallery import Gallery, GalleryRow, gallery
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.report.content import ExampleView, GalleryView, PictureView

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.planning.estimate import PlannedRun
-from semires.pipeline.planning.study_plan import plan_runs
-from semires.pipeline.planning.study_report import print_study_plan
+from semires.pipeline.planning.studies.estimate import PlannedRun
+from semires.pipeline.planning.studies.plan import plan_runs
+from semires.pipeline.planning.studies.report import print_study_plan
 from semires.pipeline.progress import OnProgress, console
 from semires.pipeline.running.launchers import CLUSTER_WORKERS, LaunchOptions, workers_here
 from semires.pipeline.study.cells import CellRun, all_specs, study_runs

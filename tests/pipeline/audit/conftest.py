@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from semires.cache.views import CandidateView, build_view
-from semires.pipeline.audit import figure6, gallery, image_labels, unlabeled
+from semires.pipeline.audit import figure6, unlabeled
+from semires.pipeline.audit.pictures import gallery, image_labels
 from semires.pipeline.paths import Paths
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig

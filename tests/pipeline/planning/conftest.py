@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from semires.pipeline.planning import estimate, fitting, plan
-from semires.pipeline.planning.sample import SampleFigures
+from semires.pipeline.planning import fitting, plan
 from semires.pipeline.planning.step import ForwardFigures, Share, StepFigures
+from semires.pipeline.planning.studies import estimate
+from semires.pipeline.planning.studies.sample import SampleFigures
 from semires.stages.train.config import TrainConfig
 
 GIB = 2**30

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from semires.pipeline.audit.gallery import Gallery, GalleryRow
+from semires.pipeline.audit.pictures.gallery import Gallery, GalleryRow
 from semires.pipeline.paths import Paths
 from semires.pipeline.report import examples
 from semires.pipeline.report.examples import chosen_runs, gallery_view
@@ -113,6 +113,6 @@ def fail(text: str) -> None:
 
 
 def examples_picture(kind: str) -> object:
-    from semires.pipeline.audit.pictures import Picture
+    from semires.pipeline.audit.pictures.picture import Picture
 
     return Picture(kind=kind, mime="image/webp", content=b"picture", alt=f"the {kind}")  # type: ignore[arg-type]

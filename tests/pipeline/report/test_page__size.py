@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from semires.pipeline.audit.gallery import Gallery, GalleryRow
-from semires.pipeline.audit.pictures import LONGEST, Picture
+from semires.pipeline.audit.pictures.gallery import Gallery, GalleryRow
+from semires.pipeline.audit.pictures.picture import LONGEST, Picture
 from semires.pipeline.paths import Paths
 from semires.pipeline.report import examples
 from semires.pipeline.report.page import build_report

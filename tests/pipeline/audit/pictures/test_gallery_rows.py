@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from semires.pipeline.audit.gallery_rows import Group, choose_rows, iou, size_name
+from semires.pipeline.audit.pictures.gallery_rows import Group, choose_rows, iou, size_name
 
 
 def test_choose_rows__none_twice_and_as_many_of_each() -> None:

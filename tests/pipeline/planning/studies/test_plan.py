@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.planning import estimate, study_plan
 from semires.pipeline.planning.devices import GIB, PlanDevice
-from semires.pipeline.planning.estimate import PlannedRun
-from semires.pipeline.planning.sample import SampleFigures
-from semires.pipeline.planning.study_plan import StudyPlan, elapsed, plan_runs
+from semires.pipeline.planning.studies import estimate
+from semires.pipeline.planning.studies import plan as study_plan
+from semires.pipeline.planning.studies.estimate import PlannedRun
+from semires.pipeline.planning.studies.plan import StudyPlan, elapsed, plan_runs
+from semires.pipeline.planning.studies.sample import SampleFigures
 from semires.pipeline.recipes import train_recipe
 from semires.stages.data.errors import InputError
 from semires.stages.train.run_folder import RunFolder

@@ -7,8 +7,8 @@ import torch
 
 from semires.cache.candidates import Candidates
 from semires.cache.reader import CandidateStore
-from semires.pipeline.audit.image_labels import ImageLabels, label_image
 from semires.pipeline.audit.judged_labels import judge_labels
+from semires.pipeline.audit.pictures.image_labels import ImageLabels, label_image
 from semires.pipeline.paths import Paths
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from semires.cache.candidates import Candidates
-from semires.pipeline.audit.candidates_page import candidates_page
-from semires.pipeline.audit.image_labels import ImageLabel, ImageLabels
-from semires.pipeline.audit.reasons import Judgement
+from semires.pipeline.audit.pictures.candidates_page import candidates_page
+from semires.pipeline.audit.pictures.image_labels import ImageLabel, ImageLabels
+from semires.pipeline.audit.pictures.reasons import Judgement
 
 HOSTILE = "</script><img src=x onerror=alert(1)> “left” & right"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.planning.devices import plan_device
-from semires.pipeline.planning.estimate import Estimator, PlannedRun, RunEstimate
-from semires.pipeline.planning.known_runs import KnownRuns
 from semires.pipeline.planning.plan import SHARE_OF_PEAK
+from semires.pipeline.planning.studies.estimate import Estimator, PlannedRun, RunEstimate
+from semires.pipeline.planning.studies.known_runs import KnownRuns
 from semires.stages.train.run_folder import RunFolder
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from semires.pipeline.audit.reasons import judgements
+from semires.pipeline.audit.pictures.reasons import judgements
 from semires.stages.train.matching import MatchConfig, Strategy, match, pack_bits, unpack_bits
 
 SIZE = 8

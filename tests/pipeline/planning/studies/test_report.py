@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from semires.pipeline.planning.devices import GIB
-from semires.pipeline.planning.study_plan import KindPlan, StudyPlan
-from semires.pipeline.planning.study_report import kind_table, print_study_plan, study_lines
+from semires.pipeline.planning.studies.plan import KindPlan, StudyPlan
+from semires.pipeline.planning.studies.report import kind_table, print_study_plan, study_lines
 
 KIND = KindPlan(
     label="[b]CC[/b]",

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from semires.pipeline.planning.report import duration_text, size_text
-from semires.pipeline.planning.study_plan import StudyPlan
+from semires.pipeline.planning.studies.plan import StudyPlan
 from semires.pipeline.progress import console
 from semires.stages.train.models.checkpoints.replacing import replace_text
 

@@ -15,12 +15,20 @@ from PIL import Image
 from torch import Tensor
 
 from semires.cache.errors import StoreError
-from semires.pipeline.audit.gallery_rows import LABEL_GROUPS, GalleryRow, Group, Outcome, choose_rows, iou, size_name
 from semires.pipeline.audit.judged_labels import JudgedLabels, judge_labels
 from semires.pipeline.audit.labels import label_batches
-from semires.pipeline.audit.pictures import masked, picture, share_text, small_image
-from semires.pipeline.audit.prediction_rows import prediction_rows
-from semires.pipeline.audit.reasons import judgements
+from semires.pipeline.audit.pictures.gallery_rows import (
+    LABEL_GROUPS,
+    GalleryRow,
+    Group,
+    Outcome,
+    choose_rows,
+    iou,
+    size_name,
+)
+from semires.pipeline.audit.pictures.picture import masked, picture, share_text, small_image
+from semires.pipeline.audit.pictures.prediction_rows import prediction_rows
+from semires.pipeline.audit.pictures.reasons import judgements
 from semires.pipeline.audit.refinements import most_expressions, own_refinement
 from semires.pipeline.audit.unlabeled import (
     Unlabeled,

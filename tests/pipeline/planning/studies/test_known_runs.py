@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from semires.pipeline.planning.devices import DATA_SHEETS, GIB, PlanDevice
-from semires.pipeline.planning.known_runs import KnownRuns, kind_of
+from semires.pipeline.planning.studies.known_runs import KnownRuns, kind_of
 from semires.stages.processes.environment import cpu_name
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import MatchConfig

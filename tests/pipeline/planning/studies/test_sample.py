@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from semires.pipeline.planning.sample import plan_sample
 from semires.pipeline.planning.step import Share, make_student, plan_forward, plan_step
+from semires.pipeline.planning.studies.sample import plan_sample
 from semires.pipeline.recipes import train_recipe
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig

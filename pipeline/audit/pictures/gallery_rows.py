@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semires.pipeline.audit.pictures import Picture
-from semires.pipeline.audit.reasons import Judgement
+from semires.pipeline.audit.pictures.picture import Picture
+from semires.pipeline.audit.pictures.reasons import Judgement
 from semires.pipeline.audit.unlabeled import SIZES
 
 Group = Literal[

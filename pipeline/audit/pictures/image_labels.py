@@ -15,9 +15,9 @@ from torch import Tensor
 
 from semires.cache.bits import resize_nearest_packed
 from semires.cache.candidates import Candidates
-from semires.pipeline.audit.gallery_rows import iou
 from semires.pipeline.audit.labels import labels_of
-from semires.pipeline.audit.reasons import Judgement, judgements
+from semires.pipeline.audit.pictures.gallery_rows import iou
+from semires.pipeline.audit.pictures.reasons import Judgement, judgements
 from semires.pipeline.audit.refinements import match_name, most_expressions, own_refinement
 from semires.pipeline.audit.unlabeled import whole_images
 from semires.pipeline.datasets import load_dataset

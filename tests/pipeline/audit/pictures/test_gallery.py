@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from semires.pipeline.audit.figure6 import audit_run
-from semires.pipeline.audit.gallery import gallery
-from semires.pipeline.audit.gallery_rows import LABEL_GROUPS, PREDICTION_GROUPS
 from semires.pipeline.audit.judged_labels import judge_labels
-from semires.pipeline.audit.pictures import LONGEST
+from semires.pipeline.audit.pictures.gallery import gallery
+from semires.pipeline.audit.pictures.gallery_rows import LABEL_GROUPS, PREDICTION_GROUPS
+from semires.pipeline.audit.pictures.picture import LONGEST
 from semires.pipeline.paths import Paths
 from semires.pipeline.scoring.measuring import measure_target
 from semires.pipeline.scoring.targets import choose_target

@@ -16,7 +16,7 @@ from PIL import Image
 
 from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
-from semires.pipeline.audit.image_labels import ImageLabel, ImageLabels, label_image
+from semires.pipeline.audit.pictures.image_labels import ImageLabel, ImageLabels, label_image
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import progress
 from semires.pipeline.reporting.contact_sheet import (

@@ -11,8 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semires.pipeline.audit.gallery_rows import PREDICTION_GROUPS, GalleryRow, Group, choose_rows, iou, size_name
-from semires.pipeline.audit.pictures import masked, picture, share_text, small_image
+from semires.pipeline.audit.pictures.gallery_rows import (
+    PREDICTION_GROUPS,
+    GalleryRow,
+    Group,
+    choose_rows,
+    iou,
+    size_name,
+)
+from semires.pipeline.audit.pictures.picture import masked, picture, share_text, small_image
 from semires.pipeline.audit.unlabeled import size_limits
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress

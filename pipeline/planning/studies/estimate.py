@@ -13,11 +13,11 @@ from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
 from semires.pipeline.planning.counts import RunCounts, count_samples
 from semires.pipeline.planning.devices import PlanDevice
-from semires.pipeline.planning.known_runs import KnownRuns, kind_of
 from semires.pipeline.planning.meter import KINDS
 from semires.pipeline.planning.plan import SHARE_OF_PEAK, PhasePlan, plan_disk, plan_phase, share_of
-from semires.pipeline.planning.sample import SampleFigures, plan_sample
 from semires.pipeline.planning.step import Share, StepFigures, teacher_reads
+from semires.pipeline.planning.studies.known_runs import KnownRuns, kind_of
+from semires.pipeline.planning.studies.sample import SampleFigures, plan_sample
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from semires.pipeline.paths import Paths
-from semires.pipeline.planning import estimate as module
 from semires.pipeline.planning.counts import count_samples
 from semires.pipeline.planning.devices import DATA_SHEETS, GIB, PlanDevice
-from semires.pipeline.planning.estimate import Estimator
-from semires.pipeline.planning.known_runs import KnownRuns
 from semires.pipeline.planning.plan import make_plan
-from semires.pipeline.planning.sample import SampleFigures, plan_sample
+from semires.pipeline.planning.studies import estimate as module
+from semires.pipeline.planning.studies.estimate import Estimator
+from semires.pipeline.planning.studies.known_runs import KnownRuns
+from semires.pipeline.planning.studies.sample import SampleFigures, plan_sample
 from semires.pipeline.recipes import train_recipe
 from semires.stages.data.errors import InputError
 from semires.stages.train.config import TrainConfig

@@ -1,0 +1,1 @@
+"""Labels, predictions and candidates to look at, with the reasons of matching."""

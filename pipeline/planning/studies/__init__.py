@@ -1,0 +1,1 @@
+"""What the runs of a study, many of them alike, will take."""
