@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semires.pipeline.audit.figure6 import paper_counts
-from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
+from semires.pipeline.report.content import CellView, FigureView, RowView, TableView
 from semires.pipeline.report.curves import Group
+from semires.pipeline.report.labels import KINDS, outcome_figure
 from semires.pipeline.report.runs import ReportedRun
-from semires.pipeline.reporting.html.charts import Bar, Kind, bar_chart, shares_said, tone
+from semires.pipeline.reporting.html.charts import Bar, tone
 from semires.stages.data.errors import InputError
 from semires.stages.train.run_folder import RunFolder
 
-KINDS: tuple[Kind, ...] = ("positive", "negative", "none")
 TEACHERS = {"burn-in": "burn-in's model", "final": "best model"}
 
 Counts = Mapping[str, Mapping[str, float]]  # group of refs -> what was counted of them
@@ -45,19 +45,14 @@ def audit_outcomes(groups: Sequence[Group], *, name: str, title: str) -> FigureV
         )
         for (of_paper, strategy), counts in of_papers.items()
     ]
-    chart = bar_chart(
+    return outcome_figure(
         bars,
         name=name,
-        title=f"What refinement makes of the labels of all unlabeled refs, {title}",
-        description=shares_said(bars),
-    )
-    return FigureView(
-        heading=f"What refinement makes of all unlabeled refs: {title}",
-        charts=(ChartView(drawn=chart),),
+        what="What refinement makes of all unlabeled refs",
+        title=title,
         caption="Labels whose IoU with the hidden mask refinement made higher (positive), lower (negative), and all "
         "others (none). The model that mutual learning began with and the run's best read each unlabeled ref once. "
         "The paper's counts, as shares of its unlabeled refs, are of training.",
-        legend=tuple((kind, kind) for kind in KINDS),
         table=_by_size(found, f"{name}-table", title),
     )
 

@@ -8,8 +8,9 @@ from typing import Any
 from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
 from semires.pipeline.report.curves import Group, mean_line
 from semires.pipeline.report.runs import ReportedRun
-from semires.pipeline.reporting.html.charts import Bar, Line, Point, bar_chart, line_chart, shares_said, tone
+from semires.pipeline.reporting.html.charts import Bar, Kind, Line, Point, bar_chart, line_chart, shares_said, tone
 
+KINDS: tuple[Kind, ...] = ("positive", "negative", "none")
 SMALL = (340, 220)
 NAMES = (
     ("label_iou_before", "IoU before"),
@@ -64,23 +65,18 @@ def refinement_outcomes(groups: Sequence[Group], *, name: str, title: str) -> Fi
         bars.append(
             Bar(name=group.name, shares={"positive": better, "negative": worse, "none": max(0.0, 1 - better - worse)})
         )
-    chart = bar_chart(
+    return outcome_figure(
         bars,
         name=name,
-        title=f"What refinement makes of labels, {title}",
-        description=shares_said(bars),
-    )
-    return FigureView(
-        heading=f"What refinement makes of labels: {title}",
-        charts=(ChartView(drawn=chart),),
+        what="What refinement makes of labels",
+        title=title,
         caption="Share of pseudo-labels whose IoU with the hidden mask refinement made higher (positive), lower "
         "(negative) or left as it was (none), as the runs counted them over all of mutual learning.",
-        legend=(("positive", "positive"), ("negative", "negative"), ("none", "none")),
         table=TableView(
             name=f"{name}-table",
             caption=f"What refinement makes of labels, {title}: per cent of them",
             heading="row",
-            columns=tuple(bars[0].shares),
+            columns=KINDS,
             rows=tuple(
                 RowView(
                     name=bar.name,
@@ -90,6 +86,21 @@ def refinement_outcomes(groups: Sequence[Group], *, name: str, title: str) -> Fi
                 for bar, (group, _) in zip(bars, measured, strict=True)
             ),
         ),
+    )
+
+
+def outcome_figure(
+    bars: Sequence[Bar], *, name: str, what: str, title: str, caption: str, table: TableView
+) -> FigureView:
+    """The figure of shares of labels that refinement made better, worse, or neither. name: unlike any other of the
+    page; title: what the labels are of."""
+    chart = bar_chart(bars, name=name, title=f"{what}, {title}", description=shares_said(bars))
+    return FigureView(
+        heading=f"{what}: {title}",
+        charts=(ChartView(drawn=chart),),
+        caption=caption,
+        legend=tuple((kind, kind) for kind in KINDS),
+        table=table,
     )
 
 

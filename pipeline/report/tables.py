@@ -1,7 +1,7 @@
 """A study's tables as the page has them: measured beside published, gains, and both as intervals."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semires.pipeline.report.content import CellView, ChartView, FigureView, RowView, TableView
@@ -16,48 +16,43 @@ PAPERS_DATA = ("refcoco", "refcoco+", "refcocog")
 def score_table(table: SplitTable, *, name: str, all_rows: Sequence[str] = ()) -> TableView:
     """The table of scores. name: unlike any other of the page. all_rows: of the study, by whose places rows have their
     colours, as in its other tables and charts; () for those of the table."""
-    places = list(all_rows or table.rows)
-    return TableView(
-        name=name,
-        caption=f"{title_of(table.split)}: oIoU in per cent{_what_cells_say(table)}",
-        heading="row",
-        columns=_columns(table),
-        rows=tuple(
-            RowView(
-                name=row,
-                tone=tone(places.index(row)),
-                cells=(
-                    *(_cell(cell, table.split) for cell in cells),
-                    *_reference(table, None if table.reference is None else table.reference.rows[row], "{:.2f}"),
-                ),
-            )
-            for row, cells in table.rows.items()
-        ),
-    )
+    reference = table.reference
+    cells = {
+        row: (
+            *(_cell(cell, table.split) for cell in of_row),
+            *_reference(table, None if reference is None else reference.rows[row], "{:.2f}"),
+        )
+        for row, of_row in table.rows.items()
+    }
+    return _view(table, f"oIoU in per cent{_what_cells_say(table)}", cells, name, all_rows)
 
 
 def gain_table(table: SplitTable, *, name: str, all_rows: Sequence[str] = ()) -> TableView | None:
     """The table of gains, None where the study asks for none. name, all_rows: as of `score_table`."""
     if not table.gains:
         return None
+    cells = {
+        row: (
+            *(_gain(gain, table.split) for gain in of_row),
+            *_reference(table, reference_gain(table, row), "{:+.2f}"),
+        )
+        for row, of_row in table.gains.items()
+        if row != table.against
+    }
+    what = f"points of oIoU above {table.against}, pairs of runs with one seed"
+    return _view(table, what, cells, name, all_rows)
+
+
+def _view(
+    table: SplitTable, what: str, cells: Mapping[str, tuple[CellView, ...]], name: str, all_rows: Sequence[str]
+) -> TableView:
     places = list(all_rows or table.rows)
     return TableView(
         name=name,
-        caption=f"{title_of(table.split)}: points of oIoU above {table.against}, pairs of runs with one seed",
+        caption=f"{title_of(table.split)}: {what}",
         heading="row",
         columns=_columns(table),
-        rows=tuple(
-            RowView(
-                name=row,
-                tone=tone(places.index(row)),
-                cells=(
-                    *(_gain(gain, table.split) for gain in gains),
-                    *_reference(table, reference_gain(table, row), "{:+.2f}"),
-                ),
-            )
-            for row, gains in table.gains.items()
-            if row != table.against
-        ),
+        rows=tuple(RowView(name=row, tone=tone(places.index(row)), cells=of_row) for row, of_row in cells.items()),
     )
 
 
