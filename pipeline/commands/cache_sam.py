@@ -61,8 +61,8 @@ def cache_sam(
     """Stage one: SAM over every train image, once, into the candidate store; only what is missing is done.
 
     On several GPUs: torchrun --nproc-per-node=8 --no-python semires cache-sam --split refcoco. Images that cannot be
-    decoded, or that SAM cannot take, are set aside and tried again by the next run; the exit code is then 1. SIGTERM
-    and Ctrl-C commit what is finished before they stop the run; a second one stops it at once.
+    decoded, or that SAM cannot take, are set aside and tried again by the next run; the exit code is then 1. SIGTERM,
+    Ctrl-C and a closed terminal commit what is finished before they stop the run; a second signal stops it at once.
     """
     import dataclasses
 
