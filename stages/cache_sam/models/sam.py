@@ -1,21 +1,20 @@
 """Loading a SAM: segment-anything's from a checkpoint file, transformers' from a folder or the hub, or the tiny one."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
+from torch import nn
 
+from semires.stages.cache_sam.models.checkpoints import check_weights, read_checkpoint
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
 from semires.stages.cache_sam.models.transformers_sam import download_sam, load_transformers_sam, weight_files
 from semires.stages.data.errors import InputError
-from semires.stages.data.files.tensor_files import load_tensors
 
 SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h
 CHECKPOINT_FILES = {
@@ -35,22 +34,25 @@ class LoadedSam:
 
     `name` is the registry's ("default" is recorded as vit_h), "tiny", the hub's as it was given, or a folder's own
     name without its path, so that a store moves between machines. `sha256` is of the file of weights; of several,
-    in the order of their names, as of one file.
+    in the order of their names, as of one file. `note`, a line, says what of a checkpoint was not used, and in what it
+    differs from Meta's.
     """
 
     name: str
     sha256: str
     sam: Sam
+    note: str | None = None
 
 
 def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
     """Load the SAM `name`: one of `SAM_NAMES`, else a folder in transformers' format, else a hub name.
 
     A hub name is one such as "facebook/sam-vit-huge"; a folder called "tiny" is reached as "./tiny". `checkpoint` is
-    the weights' file (segment-anything's `.pth`, or the same as safetensors) of one of `SAM_NAMES`; it may be None
-    for `tiny`, whose weights are in the package, and must be for a folder or the hub, which bring theirs. Pickled
-    code in a checkpoint is never run (`weights_only=True`). InputError where the name means nothing, the file is
-    missing, no checkpoint, or of another SAM, and for all that `load_transformers_sam` and `download_sam` refuse.
+    the weights' file of one of `SAM_NAMES`: Meta's, or of a fine-tuned one all that `read_checkpoint` takes; trained on
+    images of another size it stays a SAM for that size. It may be None for `tiny`, whose weights are in the package,
+    and must be for a folder or the hub, which bring theirs. Pickled code in a checkpoint is never run. InputError where
+    the name means nothing, the file is missing, no checkpoint, or of another SAM, and for all that
+    `load_transformers_sam` and `download_sam` refuse.
     """
     if name not in SAM_NAMES:
         return _load_other(name, checkpoint, device)
@@ -68,15 +70,50 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
         )
     if not checkpoint.is_file():
         raise InputError(f"--sam-checkpoint: expected a file, found nothing at {checkpoint}")
-    weights = _read_weights(checkpoint)
+    found = read_checkpoint(checkpoint)
     build: Callable[[], Sam] = build_tiny_sam if name == "tiny" else sam_model_registry[name]
     with torch.device("meta"):
-        expected = build().state_dict()
-    _check_shapes(weights, expected, name, checkpoint)
+        expected = for_grid(build(), found.grid).state_dict()
+    check_weights(found, expected, name, checkpoint)
     sam = build()
-    sam.load_state_dict(weights)
-    recorded = "vit_h" if name == "default" else name
-    return LoadedSam(name=recorded, sha256=sha256_of(checkpoint), sam=sam.eval().to(device))
+    usual_size = sam.image_encoder.img_size
+    for_grid(sam, found.grid).load_state_dict(found.weights)
+    notes = list(found.notes)
+    if sam.image_encoder.img_size != usual_size:
+        notes.append(f"made for images of {sam.image_encoder.img_size} pixels, not {usual_size}")
+    for buffer, value in found.pixels.items():
+        if not torch.allclose(value, getattr(sam, buffer), atol=1e-2):
+            setattr(sam, buffer, value)
+            notes.append(f"{buffer} {', '.join(f'{number:g}' for number in value.flatten().tolist())}, not SAM's own")
+    return LoadedSam(
+        name="vit_h" if name == "default" else name,
+        sha256=sha256_of(checkpoint),
+        sam=sam.eval().to(device),
+        note=f"{checkpoint}: {'; '.join(notes)}" if notes else None,
+    )
+
+
+def for_grid(sam: Sam, grid: int | None) -> Sam:
+    """`sam` itself, changed to take images of `grid` x `grid` patches; as it is for None. Weights whose shape depends
+    on it become zeros, to be loaded.
+
+    It is then what the builders of fine-tuned SAMs (SAM-Med2D's, SAMed's) make of an image size of their own: the
+    positions have one row a patch, those relative to each other in blocks of global attention 2 * grid - 1.
+    """
+    encoder, prompts = sam.image_encoder, sam.prompt_encoder
+    if grid is None or grid == encoder.pos_embed.shape[1]:
+        return sam
+    encoder.img_size = grid * encoder.patch_embed.proj.stride[0]
+    encoder.pos_embed = nn.Parameter(encoder.pos_embed.new_zeros(1, grid, grid, encoder.pos_embed.shape[-1]))
+    for block in encoder.blocks:
+        if block.window_size == 0:
+            for name in ("rel_pos_h", "rel_pos_w"):
+                channels = getattr(block.attn, name).shape[-1]
+                setattr(block.attn, name, nn.Parameter(encoder.pos_embed.new_zeros(2 * grid - 1, channels)))
+    prompts.image_embedding_size = (grid, grid)
+    prompts.input_image_size = (encoder.img_size, encoder.img_size)
+    prompts.mask_input_size = (4 * grid, 4 * grid)
+    return sam
 
 
 def sha256_of(*paths: Path) -> str:
@@ -107,40 +144,3 @@ def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> Loa
         folder = download_sam(name)
     sam = load_transformers_sam(folder)
     return LoadedSam(name=recorded, sha256=sha256_of(*weight_files(folder)), sam=sam.to(device))
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    try:
-        weights = (
-            load_tensors(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-        )
-    except Exception as error:  # on files of another kind torch's unpickler raises nearly anything, IndexError included
-        if isinstance(error, pickle.UnpicklingError):  # whose text is a page on torch.load's options
-            reason = "not torch's format, or it holds more than tensors"
-        else:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"--sam-checkpoint: expected SAM weights, found a file that is no checkpoint: {path} ({reason[:120]})"
-        ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f"--sam-checkpoint: expected SAM weights by name, found something else in {path}")
-    return weights
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether a `.pth` is of torch's zip format, the one that can be mapped instead of read into memory."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def _check_shapes(weights: dict[str, Any], expected: dict[str, torch.Tensor], name: str, path: Path) -> None:
-    for key in sorted(expected.keys() | weights.keys()):
-        found_shape = tuple(weights[key].shape) if key in weights else None
-        expected_shape = tuple(expected[key].shape) if key in expected else None
-        if found_shape != expected_shape:
-            raise InputError(
-                f"--sam-checkpoint: {path} is no SAM {name}: expected {key} of shape {expected_shape}, found "
-                f"{found_shape}; give the file that belongs to --sam {name}"
-            )
