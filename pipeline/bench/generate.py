@@ -39,6 +39,7 @@ from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medi
 from semires.pipeline.recipes import generator_settings
 from semires.stages.cache_sam.generator.mask_generator import PHASES, MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import load_sam
 from semires.stages.cache_sam.sources import folder_images
 from semires.stages.data.images import load_image
@@ -222,7 +223,7 @@ class _Measurement:
             spent["select"] = (time.perf_counter() - start) * 1e3 - spent["encode"] - spent["decode"]
             return phases | {name: value / len(self._images) for name, value in spent.items()}
         generator = MaskGenerator(
-            self._sam, self._settings, precision=contestant.precision, compile=contestant.compiled, profile=True
+            proposer_of(self._sam, contestant.precision, compiled=contestant.compiled), self._settings, profile=True
         )
         if contestant.compiled:
             generator.warm_up(*self._images[0].shape[:2])
