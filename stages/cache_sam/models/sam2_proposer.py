@@ -48,8 +48,10 @@ class Sam2Proposer(Proposer):
     """One of transformers' three models; weights are read and rearranged at construction and must not change.
 
     `model` is in eval mode on its device. Its pixels from 0 to 1 are normalized by `model.pixel_mean` and
-    `model.pixel_std`, three numbers each, which loading sets; where it has none, by those of its kind. A point becomes T = 8
-    tokens of C channels: the decoder's object token, IoU token and four mask tokens, the point, and one that is none.
+    `model.pixel_std`, three numbers each, which loading sets; where it has none, by those of its kind.
+
+    A point becomes T = 8 tokens of C channels: the decoder's object token, IoU token and four mask tokens, the point,
+    and one that is none.
     """
 
     stretches = True
@@ -125,7 +127,8 @@ class Sam2Proposer(Proposer):
         Where the mask of the first token is not stable, the best of the other three (dynamic multimask by stability).
         """
         masks = self._model.prompt_encoder.mask_embed(logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)[:, None])
-        decoded = self._decoder.decode_masked(shared, *tokens, masks.flatten(2).transpose(1, 2))
+        tokens_BTC, attended_BTC = tokens
+        decoded = self._decoder.decode_masked(shared, tokens_BTC, attended_BTC, masks.flatten(2).transpose(1, 2))
         num_prompts, num_masks = decoded.iou.shape
         every = torch.cartesian_prod(torch.arange(num_prompts), torch.arange(num_masks))
         size = (self.low_side, self.low_side)
