@@ -10,7 +10,7 @@ from semires.stages.cache_sam.models.sam2_proposer import Sam2Proposer
 from semires.stages.cache_sam.models.sam_proposer import SamProposer
 
 # transformers' classes by name: to import them takes a second, and who has such a model has imported them.
-_LIKE_SAM2 = ("Sam2Model", "EdgeTamModel", "Sam3TrackerModel")
+LIKE_SAM2 = ("Sam2Model", "EdgeTamModel", "Sam3TrackerModel")
 
 
 def proposer_of(model: Any, precision: str | None = None, *, compiled: bool = False) -> Proposer:
@@ -25,6 +25,6 @@ def proposer_of(model: Any, precision: str | None = None, *, compiled: bool = Fa
     kind = type(model).__name__
     if isinstance(model, Sam):
         return SamProposer(model, precision_of(precision, model.device), compiled=compiled)
-    if kind in _LIKE_SAM2:
+    if kind in LIKE_SAM2:
         return Sam2Proposer(model, precision_of(precision, model.device), compiled=compiled)
     raise TypeError(f"expected a model that proposes masks, such as a Sam, found a {kind}")

@@ -1,10 +1,11 @@
-"""Loading a SAM: segment-anything's from a checkpoint file, transformers' from a folder or the hub, or the tiny one."""
+"""Loading what proposes masks: segment-anything's SAM from a checkpoint file, a SAM of any generation from a folder of
+transformers or the hub, or the tiny one."""
 
 import hashlib
 import pickle
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
-from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
-from semires.stages.cache_sam.models.transformers_sam import download_sam, load_transformers_sam, weight_files
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import LIKE_SAM2
+from semires.stages.cache_sam.models.sam2_proposer import GENERATOR_SETTINGS as SAM2_SETTINGS
+from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam, weights_path
+from semires.stages.cache_sam.models.transformers_folder import class_of, download_model, weight_files
+from semires.stages.cache_sam.models.transformers_models import load_transformers_model
+from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.files.tensor_files import load_tensors
 
@@ -40,17 +46,22 @@ class LoadedSam:
 
     name: str
     sha256: str
-    sam: Sam
+    sam: Any
+    """segment-anything's `Sam`, or one of transformers' classes: what `proposer_of` takes."""
+    settings: GeneratorSettings = field(default_factory=GeneratorSettings)
+    """The generator's settings that were published for it, of the tiny SAM those that suit RefShapes."""
 
 
 def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
     """Load the SAM `name`: one of `SAM_NAMES`, else a folder in transformers' format, else a hub name.
 
+    Folder and hub may have a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 (`transformers_folder.CLASSES`).
+
     A hub name is one such as "facebook/sam-vit-huge"; a folder called "tiny" is reached as "./tiny". `checkpoint` is
     the weights' file (segment-anything's `.pth`, or the same as safetensors) of one of `SAM_NAMES`; it may be None
     for `tiny`, whose weights are in the package, and must be for a folder or the hub, which bring theirs. Pickled
     code in a checkpoint is never run (`weights_only=True`). InputError where the name means nothing, the file is
-    missing, no checkpoint, or of another SAM, and for all that `load_transformers_sam` and `download_sam` refuse.
+    missing, no checkpoint, or of another SAM, and for all that `load_transformers_sam` and `download_model` refuse.
     """
     if name not in SAM_NAMES:
         return _load_other(name, checkpoint, device)
@@ -76,7 +87,8 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
     sam = build()
     sam.load_state_dict(weights)
     recorded = "vit_h" if name == "default" else name
-    return LoadedSam(name=recorded, sha256=sha256_of(checkpoint), sam=sam.eval().to(device))
+    settings = GENERATOR_SETTINGS if name == "tiny" else GeneratorSettings()
+    return LoadedSam(name=recorded, sha256=sha256_of(checkpoint), sam=sam.eval().to(device), settings=settings)
 
 
 def sha256_of(*paths: Path) -> str:
@@ -94,8 +106,8 @@ def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> Loa
     is_folder = bool(name) and folder.is_dir()
     if not is_folder and not HUB_NAME.fullmatch(name):
         raise InputError(
-            f"--sam: expected one of {', '.join(SAM_NAMES)}, a folder with a SamModel of transformers, or a hub name "
-            f"such as facebook/sam-vit-huge, found {name!r}"
+            f"--sam: expected one of {', '.join(SAM_NAMES)}, a folder with a SAM of transformers, or a hub name such "
+            f"as facebook/sam2.1-hiera-large, found {name!r}"
         )
     if checkpoint is not None:
         raise InputError(
@@ -104,9 +116,11 @@ def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> Loa
         )
     recorded = folder.resolve().name if is_folder else name
     if not is_folder:
-        folder = download_sam(name)
-    sam = load_transformers_sam(folder)
-    return LoadedSam(name=recorded, sha256=sha256_of(*weight_files(folder)), sam=sam.to(device))
+        folder = download_model(name)
+    kind = class_of(folder)
+    sam = load_transformers_sam(folder) if kind == "SamModel" else load_transformers_model(folder)
+    settings = SAM2_SETTINGS if kind in LIKE_SAM2 else GeneratorSettings()
+    return LoadedSam(name=recorded, sha256=sha256_of(*weight_files(folder)), sam=sam.to(device), settings=settings)
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -94,9 +94,11 @@ class Sam2Proposer(Proposer):
         """Embeddings [I, C, g, g], and features [I, C / 4, 2 g, 2 g] and [I, C / 8, 4 g, 4 g]."""
         model, decoder = self._model, self._model.mask_decoder
         with torch.autocast(pixels.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            finest, fine, embedding = model.vision_encoder(pixels).fpn_hidden_states
-            # A video's frame without a memory has this added, and a photograph is one.
-            embedding = embedding + model.no_memory_embedding.view(1, -1, 1, 1)
+            maps = list(model.vision_encoder(pixels).fpn_hidden_states)
+            # A video's frame without a memory has this added, and a photograph is one. SAM 3 has a fourth map, which
+            # nobody reads: transformers adds it to that one.
+            maps[-1] = maps[-1] + model.no_memory_embedding.view(1, -1, 1, 1)
+            finest, fine, embedding = maps[:3]
             return embedding, decoder.conv_s1(fine), decoder.conv_s0(finest)
 
     def share(self, embedding: Embedding) -> SharedTokens:

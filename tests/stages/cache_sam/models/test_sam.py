@@ -13,7 +13,8 @@ from transformers import SamConfig, SamModel
 
 from semires.stages.cache_sam.models.sam import CHECKPOINT_FILES, SAM_NAMES, load_sam, sha256_of
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
-from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam, weight_files
+from semires.stages.cache_sam.models.transformers_folder import weight_files
+from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam
 from semires.stages.data.errors import InputError
 
 CPU = torch.device("cpu")
@@ -78,7 +79,7 @@ def test_load_sam__unknown_name(name: str) -> None:
         InputError, match="--sam: expected one of vit_h, vit_l, vit_b, default, tiny, a folder"
     ) as caught:
         load_sam(name, None, CPU)
-    assert f"facebook/sam-vit-huge, found {name!r}" in str(caught.value)
+    assert f"facebook/sam2.1-hiera-large, found {name!r}" in str(caught.value)
 
 
 def test_load_sam__names_are_the_registrys() -> None:
@@ -264,7 +265,7 @@ def test_load_sam__hub_name(sam_folder: Path, tmp_path: Path, monkeypatch: pytes
         asked.append(name)
         return sam_folder
 
-    monkeypatch.setattr("semires.stages.cache_sam.models.sam.download_sam", download)
+    monkeypatch.setattr("semires.stages.cache_sam.models.sam.download_model", download)
     monkeypatch.chdir(tmp_path)
     loaded = load_sam("facebook/sam-vit-huge", None, CPU)
     assert asked == ["facebook/sam-vit-huge"]
