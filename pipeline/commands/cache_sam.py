@@ -15,8 +15,9 @@ def cache_sam(
     sam: Annotated[
         str | None,
         typer.Option(
-            help="vit_h, vit_l, vit_b, tiny, a folder with transformers' SamModel, or a hub name such as "
-            "facebook/sam-vit-huge. Default: vit_h; tiny for refshapes, and for --images without --sam-checkpoint."
+            help="vit_h, vit_l, vit_b, tiny, a folder with a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 of transformers, or "
+            "a hub name such as facebook/sam2.1-hiera-large. Default: vit_h; tiny for refshapes, and for --images "
+            "without --sam-checkpoint."
         ),
     ] = None,
     sam_checkpoint: Annotated[
@@ -31,7 +32,9 @@ def cache_sam(
     points_per_batch: Annotated[
         int | None, typer.Option(help="Prompts decoded at once (SAM: 64). Default: 256 on CUDA.")
     ] = None,
-    pred_iou_thresh: Annotated[float | None, typer.Option(help="Lowest predicted IoU kept (SAM: 0.88).")] = None,
+    pred_iou_thresh: Annotated[
+        float | None, typer.Option(help="Lowest predicted IoU kept (SAM: 0.88, SAM 2: 0.8).")
+    ] = None,
     stability_score_thresh: Annotated[float | None, typer.Option(help="Lowest stability kept (SAM: 0.95).")] = None,
     stability_score_offset: Annotated[
         float | None, typer.Option(help="Logits by which stability moves the mask's threshold (SAM: 1).")
@@ -48,6 +51,9 @@ def cache_sam(
     min_mask_region_area: Annotated[
         int | None, typer.Option(help="Fill holes, drop islands below, in pixels; needs OpenCV (SAM: 0).")
     ] = None,
+    use_m2m: Annotated[
+        bool, typer.Option("--use-m2m", help="Prompt a SAM 2 again with each mask it gave, for a finer one.")
+    ] = False,
     precision: Annotated[
         str | None, typer.Option(help="fp32 (SAM's masks), bf16 or fp16. Default: bf16 on CUDA, else fp32.")
     ] = None,
@@ -68,10 +74,9 @@ def cache_sam(
 
     from semires.pipeline.datasets import load_dataset, require_whole
     from semires.pipeline.progress import console, progress
-    from semires.pipeline.recipes import generator_settings
     from semires.pipeline.running.stage_runs import cache_sam as run_stage_one
     from semires.pipeline.running.stage_runs import choose_device
-    from semires.stages.cache_sam.generator.settings import precision_of
+    from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
     from semires.stages.cache_sam.models.sam import load_sam
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.workers import WorkerGroup
@@ -102,22 +107,21 @@ def cache_sam(
     is_of_photographs = images is not None or (split is not None and is_own_data(split))
     if is_of_photographs and sam == "tiny" and group.reports:
         console.print("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
-    settings = dataclasses.replace(
-        generator_settings(sam).on(chosen_device),
-        **given(
-            points_per_side=points_per_side,
-            points_per_batch=points_per_batch,
-            pred_iou_thresh=pred_iou_thresh,
-            stability_score_thresh=stability_score_thresh,
-            stability_score_offset=stability_score_offset,
-            box_nms_thresh=box_nms_thresh,
-            crop_n_layers=crop_n_layers,
-            crop_nms_thresh=crop_nms_thresh,
-            crop_overlap_ratio=crop_overlap_ratio,
-            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-            min_mask_region_area=min_mask_region_area,
-        ),
+    changes = given(
+        points_per_side=points_per_side,
+        points_per_batch=points_per_batch,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        stability_score_offset=stability_score_offset,
+        box_nms_thresh=box_nms_thresh,
+        crop_n_layers=crop_n_layers,
+        crop_nms_thresh=crop_nms_thresh,
+        crop_overlap_ratio=crop_overlap_ratio,
+        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+        min_mask_region_area=min_mask_region_area,
+        use_m2m=use_m2m or None,
     )
+    dataclasses.replace(GeneratorSettings(), **changes)  # what is out of range is said before anything is loaded
     with progress(shown=group.reports) as on_progress:
         if images is not None:
             name, sources = images.resolve().name, folder_images(images)
@@ -139,7 +143,7 @@ def cache_sam(
                 target,
                 split=name,
                 loaded=loaded,
-                settings=settings,
+                settings=dataclasses.replace(loaded.settings.on(chosen_device), **changes),
                 overwrite=overwrite,
                 on_progress=on_progress,
                 group=group,

@@ -22,7 +22,8 @@ class GeneratorSettings:
     `stability_score_offset`: logits by which the mask threshold is moved to measure stability. `box_nms_thresh`: box
     IoU above which the lower-scored of two masks is dropped. `crop_n_layers`: how often the image is also searched in
     2 x 2, 4 x 4, ... crops, with `crop_nms_thresh`, `crop_overlap_ratio` and `crop_n_points_downscale_factor`.
-    `min_mask_region_area`: pixels below which holes and islands are removed; above 0 needs OpenCV.
+    `min_mask_region_area`: pixels below which holes and islands are removed; above 0 needs OpenCV. `use_m2m`: SAM 2's
+    second prompt, the point and the first answer, for one mask more refined in place of each.
     """
 
     points_per_side: int = 32
@@ -36,6 +37,7 @@ class GeneratorSettings:
     crop_overlap_ratio: float = 512 / 1500
     crop_n_points_downscale_factor: int = 1
     min_mask_region_area: int = 0
+    use_m2m: bool = False
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor"):
@@ -77,7 +79,10 @@ class GeneratorSettings:
         """What the store's manifest keeps: every setting that can change a candidate."""
         settings = asdict(self)
         del settings["points_per_batch"]
-        return settings
+        # Stores from before there was this step know nothing of it, and are those of a generator without it.
+        if not settings.pop("use_m2m"):
+            return settings
+        return settings | {"use_m2m": 1}
 
     def on(self, device: torch.device) -> "GeneratorSettings":
         """These settings with as many prompts at once as `device` works well with; the candidates are the same.

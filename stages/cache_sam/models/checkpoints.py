@@ -8,13 +8,14 @@ the names of a SAM is stripped, what is beside them is left out, and both are sa
 import argparse
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.files.tensor_files import load_tensors
@@ -64,6 +65,53 @@ class SamCheckpoint:
         """The side in patches of the images that it was trained on; None where the positions are no square."""
         shape = self.weights[POSITIONS].shape if POSITIONS in self.weights else torch.Size()
         return shape[1] if len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] >= 1 else None
+
+
+def load_checkpoint(path: Path, build: Callable[[], Sam], name: str) -> tuple[Sam, str | None]:
+    """(the SAM in `path`, float32 on the CPU in eval mode; a line on what was not used and what is not as Meta's).
+
+    `build` makes the SAM that `name` names, with any weights. A SAM that was trained on images of another size stays
+    one for that size, and one that was trained on pixels normalized otherwise gets its pixels so. InputError for all
+    that `read_checkpoint` and `check_weights` refuse.
+    """
+    found = read_checkpoint(path)
+    with torch.device("meta"):
+        expected = for_grid(build(), found.grid).state_dict()
+    check_weights(found, expected, name, path)
+    sam = build()
+    usual_size = sam.image_encoder.img_size
+    for_grid(sam, found.grid).load_state_dict(found.weights)
+    notes = list(found.notes)
+    if sam.image_encoder.img_size != usual_size:
+        notes.append(f"made for images of {sam.image_encoder.img_size} pixels, not {usual_size}")
+    for buffer, value in found.pixels.items():
+        if not torch.allclose(value, getattr(sam, buffer), atol=1e-2):
+            setattr(sam, buffer, value)
+            notes.append(f"{buffer} {', '.join(f'{number:g}' for number in value.flatten().tolist())}, not SAM's own")
+    return sam.eval(), f"{path}: {'; '.join(notes)}" if notes else None
+
+
+def for_grid(sam: Sam, grid: int | None) -> Sam:
+    """`sam` itself, changed to take images of `grid` x `grid` patches; as it is for None. Weights whose shape depends
+    on it become zeros, to be loaded.
+
+    It is then what the builders of fine-tuned SAMs (SAM-Med2D's, SAMed's) make of an image size of their own: the
+    positions have one row a patch, those relative to each other in blocks of global attention 2 * grid - 1.
+    """
+    encoder, prompts = sam.image_encoder, sam.prompt_encoder
+    if grid is None or grid == encoder.pos_embed.shape[1]:
+        return sam
+    encoder.img_size = grid * encoder.patch_embed.proj.stride[0]
+    encoder.pos_embed = nn.Parameter(encoder.pos_embed.new_zeros(1, grid, grid, encoder.pos_embed.shape[-1]))
+    for block in encoder.blocks:
+        if block.window_size == 0:
+            for name in ("rel_pos_h", "rel_pos_w"):
+                channels = getattr(block.attn, name).shape[-1]
+                setattr(block.attn, name, nn.Parameter(encoder.pos_embed.new_zeros(2 * grid - 1, channels)))
+    prompts.image_embedding_size = (grid, grid)
+    prompts.input_image_size = (encoder.img_size, encoder.img_size)
+    prompts.mask_input_size = (4 * grid, 4 * grid)
+    return sam
 
 
 def read_checkpoint(path: Path) -> SamCheckpoint:

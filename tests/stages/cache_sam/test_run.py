@@ -2,8 +2,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from semires.stages.cache_sam import run
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.run import cache_images, images_at_once
 from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
@@ -36,7 +35,7 @@ def test_cache_images__candidates_are_the_generators(
     report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
     store = CandidateStore(tmp_path / "s.zarr")
     assert store.image_ids.tolist() == [1, 2, 3]
-    generator = MaskGenerator(loaded.sam, open_settings)
+    generator = MaskGenerator(proposer_of(loaded.sam), open_settings)
     for source in sources:
         expected = generator.generate(source.image_id, load_image(source.path))
         assert np.array_equal(store[source.image_id].bits, expected.bits)
@@ -56,7 +55,7 @@ def test_cache_images__several_at_once(
     Image.new("RGB", (300, 1)).save(tmp_path / "thin.png")
     images = [*sources, ImageSource(image_id=4, path=tmp_path / "thin.png")]
     for number in (1, 4):
-        monkeypatch.setattr(run, "images_at_once", lambda sam, compiled, number=number: number)
+        monkeypatch.setattr(run, "images_at_once", lambda side, device, compiled, number=number: number)
         report = cache_images(
             images, tmp_path / f"{number}.zarr", split="refshapes", loaded=loaded, settings=open_settings
         )
@@ -69,15 +68,13 @@ def test_cache_images__several_at_once(
 
 
 def test_images_at_once__by_device() -> None:
-    def sam_on(device: str, side: int) -> Any:
-        return SimpleNamespace(device=torch.device(device), image_encoder=SimpleNamespace(img_size=side))
-
-    large, small = (images_at_once(sam_on("cuda", side), compiled=False) for side in (1024, 128))
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    large, small = (images_at_once(side, cuda, compiled=False) for side in (1024, 128))
     assert 1 < large < small
-    assert images_at_once(sam_on("cpu", 128), compiled=False) == torch.get_num_threads()
-    assert images_at_once(sam_on("cpu", 1024), compiled=False) == 1  # a stopped run gives up minutes of one
-    for device in ("cuda", "cpu"):
-        assert images_at_once(sam_on(device, 128), compiled=True) == 1
+    assert images_at_once(128, cpu, compiled=False) == torch.get_num_threads()
+    assert images_at_once(1024, cpu, compiled=False) == 1  # a stopped run gives up minutes of one
+    for device in (cpu, cuda):
+        assert images_at_once(128, device, compiled=True) == 1
 
 
 def test_cache_images__manifest(
@@ -302,7 +299,7 @@ def test_cache_images__out_of_memory_at_one_prompt(
         return original(self, image_ids, images)
 
     monkeypatch.setattr(MaskGenerator, "generate_batch", generate)
-    monkeypatch.setattr(run, "images_at_once", lambda sam, compiled: num_images)
+    monkeypatch.setattr(run, "images_at_once", lambda side, device, compiled: num_images)
     report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
     assert (report.num_added, list(report.failed)) == (2, [2])
     assert "expected memory on the device" in report.failed[2]

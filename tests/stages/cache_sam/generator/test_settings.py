@@ -16,7 +16,9 @@ def test_settings__defaults_are_sams() -> None:
     positional = SamAutomaticMaskGenerator.__init__.__defaults__
     count = SamAutomaticMaskGenerator.__init__.__code__.co_argcount
     defaults = defaults | dict(zip(names[count - len(positional) : count], positional, strict=True))
-    assert {name: defaults[name] for name in asdict(GeneratorSettings())} == asdict(GeneratorSettings())
+    ours = asdict(GeneratorSettings())
+    assert ours.pop("use_m2m") is False  # SAM 2's step, which SAM does not have
+    assert {name: defaults[name] for name in ours} == ours
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,8 @@ def test_settings__more_prompts_than_any_run_ends(name: str) -> None:
 def test_recorded__all_that_changes_a_candidate() -> None:
     settings = GeneratorSettings()
     recorded = settings.recorded()
-    assert set(recorded) == set(asdict(settings)) - {"points_per_batch"}
+    assert set(recorded) == set(asdict(settings)) - {"points_per_batch", "use_m2m"}
+    assert replace(settings, use_m2m=True).recorded() == recorded | {"use_m2m": 1}
     assert recorded == replace(settings, points_per_batch=7).recorded()
     assert recorded != replace(settings, points_per_side=16).recorded()
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from segment_anything.modeling import Sam
+from segment_anything import sam_model_registry
+from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 
-from semires.stages.cache_sam.models.checkpoints import check_weights, read_checkpoint
+from semires.stages.cache_sam.models.checkpoints import check_weights, for_grid, read_checkpoint
 from semires.stages.data.errors import InputError
 
 Weights = Mapping[str, Tensor]
@@ -282,3 +283,15 @@ def test_read_checkpoint__pixel_constants_that_are_none(
     refused: Refused, weights: Weights, name: str, value: Tensor
 ) -> None:
     assert f"expected {name} of three colours" in refused({**weights, name: value})
+
+
+def test_for_grid__vit_b_for_256_pixels() -> None:
+    """Shapes as segment-anything's own encoder has them at that size."""
+    with torch.device("meta"):
+        found = for_grid(sam_model_registry["vit_b"](), 16)
+        expected = ImageEncoderViT(
+            img_size=256, depth=12, use_rel_pos=True, window_size=14, global_attn_indexes=(2, 5, 8, 11)
+        )
+    shapes = {name: value.shape for name, value in expected.state_dict().items()}
+    assert {name: value.shape for name, value in found.image_encoder.state_dict().items()} == shapes
+    assert for_grid(found, 16) is found

@@ -6,16 +6,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.modeling import ImageEncoderViT, Sam
+from segment_anything.modeling import Sam
 from torch import nn
 from transformers import SamConfig, SamModel
 
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models import tiny_sam
-from semires.stages.cache_sam.models.sam import CHECKPOINT_FILES, SAM_NAMES, for_grid, load_sam, sha256_of
+from semires.stages.cache_sam.models.proposers import proposer_of
+from semires.stages.cache_sam.models.sam import CHECKPOINT_FILES, SAM_NAMES, load_sam, sha256_of
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
-from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam, weight_files
+from semires.stages.cache_sam.models.transformers_folder import weight_files
+from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam
 from semires.stages.data.errors import InputError
 
 CPU = torch.device("cpu")
@@ -80,7 +82,7 @@ def test_load_sam__unknown_name(name: str) -> None:
         InputError, match="--sam: expected one of vit_h, vit_l, vit_b, default, tiny, a folder"
     ) as caught:
         load_sam(name, None, CPU)
-    assert f"facebook/sam-vit-huge, found {name!r}" in str(caught.value)
+    assert f"facebook/sam2.1-hiera-large, found {name!r}" in str(caught.value)
 
 
 def test_load_sam__names_are_the_registrys() -> None:
@@ -121,7 +123,8 @@ def test_load_sam__tiny_weights_as_vit_b(random_checkpoint: Path) -> None:
 @pytest.mark.parametrize("asked", ["vit_h", "tiny"])
 def test_load_sam__weights_of_another_size(tmp_path: Path, asked: str) -> None:
     path = save_shapes_of("vit_b", tmp_path / CHECKPOINT_FILES["vit_b"])
-    with pytest.raises(InputError, match=rf"is no SAM {asked}: expected .* of shape .*, found .* give --sam vit_b") as caught:
+    expected = rf"is no SAM {asked}: expected .* of shape .*, found .* give --sam vit_b"
+    with pytest.raises(InputError, match=expected) as caught:
         load_sam(asked, path, CPU)
     assert "\n" not in str(caught.value)
 
@@ -158,20 +161,8 @@ def test_load_sam__made_for_images_of_another_size(tmp_path: Path, size: int) ->
     for found, expected in zip(*outputs, strict=True):
         np.testing.assert_array_equal(found, expected)
     settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=0, stability_score_thresh=0)
-    (candidates,) = MaskGenerator(loaded.sam, settings).generate_batch([1], [image])
+    (candidates,) = MaskGenerator(proposer_of(loaded.sam), settings).generate_batch([1], [image])
     assert candidates.num_masks > 0
-
-
-def test_for_grid__vit_b_for_256_pixels() -> None:
-    """Shapes as segment-anything's own encoder has them at that size."""
-    with torch.device("meta"):
-        found = for_grid(sam_model_registry["vit_b"](), 16)
-        expected = ImageEncoderViT(
-            img_size=256, depth=12, use_rel_pos=True, window_size=14, global_attn_indexes=(2, 5, 8, 11)
-        )
-    shapes = {name: value.shape for name, value in expected.state_dict().items()}
-    assert {name: value.shape for name, value in found.image_encoder.state_dict().items()} == shapes
-    assert for_grid(found, 16) is found
 
 
 @pytest.mark.parametrize(
@@ -268,7 +259,7 @@ def test_load_sam__hub_name(sam_folder: Path, tmp_path: Path, monkeypatch: pytes
         asked.append(name)
         return sam_folder
 
-    monkeypatch.setattr("semires.stages.cache_sam.models.sam.download_sam", download)
+    monkeypatch.setattr("semires.stages.cache_sam.models.sam.download_model", download)
     monkeypatch.chdir(tmp_path)
     loaded = load_sam("facebook/sam-vit-huge", None, CPU)
     assert asked == ["facebook/sam-vit-huge"]
