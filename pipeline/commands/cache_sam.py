@@ -136,14 +136,17 @@ def cache_sam(
             if split != "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
             name, sources = plain_name(split), train_images(dataset)
+        if group.reports and loaded.note is not None:
+            console.print(loaded.note, soft_wrap=True)
         target = store or paths.store(name if split is None else split)
+        settings = dataclasses.replace(loaded.settings.on(chosen_device), **changes)
         try:
             report = run_stage_one(
                 sources,
                 target,
                 split=name,
                 loaded=loaded,
-                settings=dataclasses.replace(loaded.settings.on(chosen_device), **changes),
+                settings=settings,
                 overwrite=overwrite,
                 on_progress=on_progress,
                 group=group,
@@ -163,6 +166,15 @@ def cache_sam(
             f"{report.num_present} were there",
             soft_wrap=True,
         )
+        if report.num_added and not report.num_masks:
+            print(
+                f"warning: none of the {report.num_added} images added has a mask: the weights of SAM {loaded.name} "
+                f"({sam_checkpoint or 'its own'}, sha256 {loaded.sha256[:12]}) do not fit these images, or the "
+                f"thresholds (predicted IoU {settings.pred_iou_thresh:g}, stability "
+                f"{settings.stability_score_thresh:g}) do not fit the weights: try lower --pred-iou-thresh and "
+                "--stability-score-thresh, or other weights",
+                file=sys.stderr,
+            )
         if report.failed:
             print(
                 f"error: {len(report.failed)} images are set aside, SAM cannot be run on their files (image ids "
