@@ -21,7 +21,7 @@ def cache_sam(
         ),
     ] = None,
     sam_checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b, Meta's or fine-tuned, e.g. sam_vit_h_4b8939.pth.")
+        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b: Meta's or fine-tuned (docs/proposers.md).")
     ] = None,
     store: Store = None,
     data: Data = None,
