@@ -34,7 +34,7 @@ from semires.cache.storage.codec import DEFAULT_CODEC, Codec
 from semires.cache.storage.hierarchy import Storage
 
 # What one read of a slice decompresses at most beyond the slice: 1 MiB of packed bits is a quarter of an image. Half of
-# it would read an image in 4.0 instead of 5.2 ms, but zarr's work for each chunk shows in writing.
+# it would read an image in 4.0 instead of 5.2 ms; it showed in writing while that went through zarr.
 _BYTES_PER_CHUNK = 2**20
 _ROWS_PER_CHUNK = 2**14
 _NAME_FORMAT = "%Y%m%dT%H%M%S%f"

@@ -145,16 +145,14 @@ class Storage:
         One small read a group: 1,000 local groups in 0.05 s, six times faster than through zarr's own group objects.
         StoreError where the root group names one that is gone, of a server that lists nothing.
         """
-        found = dict(zip(paths, self._documents(paths), strict=True))
-        for path, document in found.items():
+        found = list(zip(paths, self._documents(paths), strict=True))
+        for path, document in found:
             if document is None and path in self._promised:
                 raise StoreError(
                     f"{self._name(path)}: expected what the root group's consolidated metadata lists, found nothing; "
                     "run zarr.consolidate_metadata anew on the store where it was written"
                 )
-        return [
-            None if document is None else parse_group(self._name(path), document) for path, document in found.items()
-        ]
+        return [None if document is None else parse_group(self._name(path), document) for path, document in found]
 
     def column_checksums(self, path: str, names: Iterable[str]) -> dict[str, int]:
         """CRC-32 of the metadata of each array directly under `path`, by name, as it is in the store now."""
