@@ -147,7 +147,8 @@ class CandidateStore:
         if found is None:
             raise StoreError(
                 f"{self.location}: expected image {image_id}, found {len(opened.index)} other images; "
-                f"run `{opened.manifest.made_by} --split {opened.manifest.split}` to complete the store"
+                f"run the `{opened.manifest.made_by}` that made the store of {opened.manifest.split!r} again, with its "
+                "--split or --images, to complete it"
             )
         return opened, found
 
