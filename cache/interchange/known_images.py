@@ -7,7 +7,7 @@ that could mean several images, and ids and names that mean different ones, are 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -67,14 +67,15 @@ class KnownImages:
             return image_id
         if image_id not in self.file_names:
             return None if file_name is None else self.of_name(path, file_name)
-        named = set() if file_name is None else set(self._named(file_name))
-        is_agreed = image_id in named or (not named and number_in(file_name or str(image_id)) == image_id)
-        if not is_agreed:
+        if file_name is None:
+            return image_id
+        named = self._named(file_name)
+        if image_id not in named and (named or number_in(file_name) != image_id):
             expected = f"the file name of image {image_id} of {self.where}, {self.file_names[image_id]!r}"
             raise bad_file(path, where, expected, repr(file_name), "correct the id or the name")
         return image_id
 
-    def _named(self, name: str) -> tuple[int, ...]:
+    def _named(self, name: str) -> Sequence[int]:
         """Images whose path is `name`, ends in it, or is what `name` ends in."""
         parts = PurePosixPath(name).parts
         if exact := self._by_path.get("/".join(parts)):
@@ -83,21 +84,20 @@ class KnownImages:
         return self._by_end.get("/".join(parts), ()) or next(filter(None, map(self._by_path.get, shorter)), ())
 
     @cached_property
-    def _by_path(self) -> dict[str, tuple[int, ...]]:
-        found: dict[str, tuple[int, ...]] = {}
+    def _by_path(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
         for image_id, file_name in self.file_names.items():
             for name in {file_name, PurePosixPath(file_name).with_suffix("").as_posix()}:
-                found[name] = (*found.get(name, ()), image_id)
+                found.setdefault(name, []).append(image_id)
         return found
 
     @cached_property
-    def _by_end(self) -> dict[str, tuple[int, ...]]:
-        found: dict[str, tuple[int, ...]] = {}
+    def _by_end(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
         for name, image_ids in self._by_path.items():
             parts = PurePosixPath(name).parts
             for start in range(1, len(parts)):
-                end = "/".join(parts[start:])
-                found[end] = tuple(dict.fromkeys((*found.get(end, ()), *image_ids)))
+                found.setdefault("/".join(parts[start:]), []).extend(image_ids)
         return found
 
 

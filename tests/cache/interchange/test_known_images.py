@@ -72,6 +72,7 @@ def test_of_record__ids_and_names() -> None:
     assert COCO.of_record(PATH, "", 1, "COCO_train2014_000000000030.jpg") == 30
     assert COCO.of_record(PATH, "", 1, "photo.jpg") is None
     assert COCO.of_record(PATH, "", 1, None) is None
+    assert KnownImages(where="x", file_names={-4: "a.jpg"}).of_record(PATH, "", -4, None) == -4
     assert PHOTOS.of_record(PATH, "", 101, "2.png") == 101  # one of the two so called, and the id says which
 
 
