@@ -147,8 +147,7 @@ class CandidateStore:
         if found is None:
             raise StoreError(
                 f"{self.location}: expected image {image_id}, found {len(opened.index)} other images; "
-                f"run the `{opened.manifest.made_by}` that made the store of {opened.manifest.split!r} again, with its "
-                "--split or --images, to complete it"
+                f"run the `{opened.manifest.made_by}` that made the store again, with the same options, to complete it"
             )
         return opened, found
 

@@ -7,8 +7,6 @@ every difference, also those that no recipe has.
 import dataclasses
 from typing import Any, Literal, get_args
 
-from semires.stages.cache_sam.generator.settings import GeneratorSettings
-from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.data.splits import is_own_data
@@ -95,8 +93,3 @@ def _refshapes() -> TrainConfig:
         alpha=0.99,
         lambda_unsup=2.0,
     )
-
-
-def generator_settings(sam: str) -> GeneratorSettings:
-    """SAM's own defaults, or those of the tiny SAM."""
-    return GENERATOR_SETTINGS if sam == "tiny" else GeneratorSettings()

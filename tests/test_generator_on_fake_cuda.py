@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from semires.stages.cache_sam.generator import mask_generator, selection
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 
 IMAGE = np.zeros((96, 128, 3), dtype=np.uint8)
@@ -102,11 +103,11 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def make_generator(sam: Sam, precision: str) -> MaskGenerator:
     """With the prompts of images like `IMAGE` made: SAM's prompt encoder waits at each new size, not at each image."""
-    generator = MaskGenerator(sam, SETTINGS, precision=precision)
+    generator = MaskGenerator(proposer_of(sam, precision), SETTINGS)
     points = SETTINGS.points_per_side**2
     tokens = torch.zeros(points, 7, sam.prompt_encoder.embed_dim, device="cuda")
     prompts = mask_generator.Prompts(
-        points_xy=torch.zeros(points, 2, dtype=torch.float64, device="cuda"), tokens=tokens, attended=tokens
+        points_xy=torch.zeros(points, 2, dtype=torch.float64, device="cuda"), tokens=(tokens, tokens)
     )
     generator._prompts.of_crop = lambda size, layer: prompts  # type: ignore[method-assign]
     return generator

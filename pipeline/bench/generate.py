@@ -36,9 +36,9 @@ from semires.pipeline.bench.inputs.manifest import bench_manifest
 from semires.pipeline.bench.inputs.random_sam import MIN_MASKS, random_sam, settings_for
 from semires.pipeline.bench.measures.agreement import Masks, agreement
 from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medians, machine
-from semires.pipeline.recipes import generator_settings
 from semires.stages.cache_sam.generator.mask_generator import PHASES, MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import load_sam
 from semires.stages.cache_sam.sources import folder_images
 from semires.stages.data.images import load_image
@@ -88,14 +88,15 @@ def bench_generate(config: GenerateBenchConfig) -> Bench:
         paths = _image_files(config, Path(folder))
         images = [load_image(path) for path in paths]
         is_random = config.checkpoint is None and config.sam in sam_model_registry
-        settings = generator_settings(config.sam)
+        loaded = None if is_random else load_sam(config.sam, config.checkpoint, config.device)
+        settings = GeneratorSettings() if loaded is None else loaded.settings
         if config.points_per_side is not None:
             settings = replace(settings, points_per_side=config.points_per_side)
-        if is_random:
+        if loaded is None:
             sam = random_sam(config.sam, images[0], config.device)
             settings = settings_for(sam, images[:NUM_CALIBRATED], settings)
         else:
-            sam = load_sam(config.sam, config.checkpoint, config.device).sam
+            sam = loaded.sam
         bench = _Measurement(sam, settings, images, config, Path(folder))
         rows, notes = bench.run(contestants, paths)
     heights_widths = sorted({image.shape[:2] for image in images})
@@ -222,7 +223,7 @@ class _Measurement:
             spent["select"] = (time.perf_counter() - start) * 1e3 - spent["encode"] - spent["decode"]
             return phases | {name: value / len(self._images) for name, value in spent.items()}
         generator = MaskGenerator(
-            self._sam, self._settings, precision=contestant.precision, compile=contestant.compiled, profile=True
+            proposer_of(self._sam, contestant.precision, compiled=contestant.compiled), self._settings, profile=True
         )
         if contestant.compiled:
             generator.warm_up(*self._images[0].shape[:2])

@@ -15,12 +15,13 @@ def cache_sam(
     sam: Annotated[
         str | None,
         typer.Option(
-            help="vit_h, vit_l, vit_b, tiny, a folder with transformers' SamModel, or a hub name such as "
-            "facebook/sam-vit-huge. Default: vit_h; tiny for refshapes, and for --images without --sam-checkpoint."
+            help="vit_h, vit_l, vit_b, tiny, a folder with a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 of transformers, or "
+            "a hub name such as facebook/sam2.1-hiera-large. Default: vit_h; tiny for refshapes, and for --images "
+            "without --sam-checkpoint."
         ),
     ] = None,
     sam_checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b, e.g. sam_vit_h_4b8939.pth.")
+        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b: Meta's or fine-tuned (docs/proposers.md).")
     ] = None,
     store: Store = None,
     data: Data = None,
@@ -31,7 +32,9 @@ def cache_sam(
     points_per_batch: Annotated[
         int | None, typer.Option(help="Prompts decoded at once (SAM: 64). Default: 256 on CUDA.")
     ] = None,
-    pred_iou_thresh: Annotated[float | None, typer.Option(help="Lowest predicted IoU kept (SAM: 0.88).")] = None,
+    pred_iou_thresh: Annotated[
+        float | None, typer.Option(help="Lowest predicted IoU kept (SAM: 0.88, SAM 2: 0.8).")
+    ] = None,
     stability_score_thresh: Annotated[float | None, typer.Option(help="Lowest stability kept (SAM: 0.95).")] = None,
     stability_score_offset: Annotated[
         float | None, typer.Option(help="Logits by which stability moves the mask's threshold (SAM: 1).")
@@ -48,6 +51,9 @@ def cache_sam(
     min_mask_region_area: Annotated[
         int | None, typer.Option(help="Fill holes, drop islands below, in pixels; needs OpenCV (SAM: 0).")
     ] = None,
+    use_m2m: Annotated[
+        bool, typer.Option("--use-m2m", help="Prompt a SAM 2 again with each mask it gave, for a finer one.")
+    ] = False,
     precision: Annotated[
         str | None, typer.Option(help="fp32 (SAM's masks), bf16 or fp16. Default: bf16 on CUDA, else fp32.")
     ] = None,
@@ -61,17 +67,16 @@ def cache_sam(
     """Stage one: SAM over every train image, once, into the candidate store; only what is missing is done.
 
     On several GPUs: torchrun --nproc-per-node=8 --no-python semires cache-sam --split refcoco. Images that cannot be
-    decoded, or that SAM cannot take, are set aside and tried again by the next run; the exit code is then 1. SIGTERM
-    and Ctrl-C commit what is finished before they stop the run; a second one stops it at once.
+    decoded, or that SAM cannot take, are set aside and tried again by the next run; the exit code is then 1. SIGTERM,
+    Ctrl-C and a closed terminal commit what is finished before they stop the run; a second signal stops it at once.
     """
     import dataclasses
 
     from semires.pipeline.datasets import load_dataset, require_whole
     from semires.pipeline.progress import console, progress
-    from semires.pipeline.recipes import generator_settings
     from semires.pipeline.running.stage_runs import cache_sam as run_stage_one
     from semires.pipeline.running.stage_runs import choose_device
-    from semires.stages.cache_sam.generator.settings import precision_of
+    from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
     from semires.stages.cache_sam.models.sam import load_sam
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.workers import WorkerGroup
@@ -102,22 +107,21 @@ def cache_sam(
     is_of_photographs = images is not None or (split is not None and is_own_data(split))
     if is_of_photographs and sam == "tiny" and group.reports:
         console.print("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
-    settings = dataclasses.replace(
-        generator_settings(sam).on(chosen_device),
-        **given(
-            points_per_side=points_per_side,
-            points_per_batch=points_per_batch,
-            pred_iou_thresh=pred_iou_thresh,
-            stability_score_thresh=stability_score_thresh,
-            stability_score_offset=stability_score_offset,
-            box_nms_thresh=box_nms_thresh,
-            crop_n_layers=crop_n_layers,
-            crop_nms_thresh=crop_nms_thresh,
-            crop_overlap_ratio=crop_overlap_ratio,
-            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-            min_mask_region_area=min_mask_region_area,
-        ),
+    changes = given(
+        points_per_side=points_per_side,
+        points_per_batch=points_per_batch,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        stability_score_offset=stability_score_offset,
+        box_nms_thresh=box_nms_thresh,
+        crop_n_layers=crop_n_layers,
+        crop_nms_thresh=crop_nms_thresh,
+        crop_overlap_ratio=crop_overlap_ratio,
+        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+        min_mask_region_area=min_mask_region_area,
+        use_m2m=use_m2m or None,
     )
+    dataclasses.replace(GeneratorSettings(), **changes)  # what is out of range is said before anything is loaded
     with progress(shown=group.reports) as on_progress:
         if images is not None:
             name, sources = images.resolve().name, folder_images(images)
@@ -132,7 +136,10 @@ def cache_sam(
             if split != "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
             name, sources = plain_name(split), train_images(dataset)
+        if group.reports and loaded.note is not None:
+            console.print(loaded.note, soft_wrap=True)
         target = store or paths.store(name if split is None else split)
+        settings = dataclasses.replace(loaded.settings.on(chosen_device), **changes)
         try:
             report = run_stage_one(
                 sources,
@@ -159,6 +166,15 @@ def cache_sam(
             f"{report.num_present} were there",
             soft_wrap=True,
         )
+        if report.num_added and not report.num_masks:
+            print(
+                f"warning: none of the {report.num_added} images added has a mask: the weights of SAM {loaded.name} "
+                f"({sam_checkpoint or 'its own'}, sha256 {loaded.sha256[:12]}) do not fit these images, or the "
+                f"thresholds (predicted IoU {settings.pred_iou_thresh:g}, stability "
+                f"{settings.stability_score_thresh:g}) do not fit the weights: try lower --pred-iou-thresh and "
+                "--stability-score-thresh, or other weights",
+                file=sys.stderr,
+            )
         if report.failed:
             print(
                 f"error: {len(report.failed)} images are set aside, SAM cannot be run on their files (image ids "

@@ -12,7 +12,6 @@ from semires.cache.reader import CandidateStore
 from semires.pipeline.datasets import load_dataset, require_whole, say_unread
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console, counting
-from semires.pipeline.recipes import generator_settings
 from semires.pipeline.running.candidate_views import derive_view
 from semires.pipeline.running.loggers import run_loggers
 from semires.stages.cache_sam.filling import CacheReport
@@ -68,7 +67,7 @@ def cache_sam(
         store,
         split=split,
         loaded=loaded,
-        settings=settings or generator_settings(loaded.name),
+        settings=settings or loaded.settings,
         group=group,
         overwrite=overwrite,
         precision=precision,

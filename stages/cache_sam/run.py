@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything.modeling import Sam
-from segment_anything.utils.transforms import ResizeLongestSide
 
 from semires.cache.candidates import Candidates
 from semires.cache.schema import SCHEMA_VERSION, Manifest
 from semires.stages.cache_sam.filling import CacheReport, fill_store
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.prompts import crops_of
+from semires.stages.cache_sam.generator.proposer import Proposer
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup
@@ -45,22 +45,24 @@ def cache_images(
 ) -> CacheReport:
     """`fill_store` with SAM's candidates: bring the store at `location` up to holding all `images`.
 
-    Workers, signals, images that cannot be decoded, and what the functions given are told: see there. `precision` and
-    `compile` are `MaskGenerator`'s; the manifest records the precision that was used. `on_compiled(seconds)` is called
-    once, after the warm-up, which begins when the first image is there: a store that lacks none compiles nothing.
-    InputError where torch cannot compile here. The generator is given `images_at_once(...)` images.
+    Workers, signals, images that cannot be decoded, and what the functions given are told: see there. `precision` is
+    `proposer_of`'s, and `compile` its `compiled`; the manifest records the precision that was used.
+    `on_compiled(seconds)` is called once, after the warm-up, which begins when the first image is there: a store that
+    lacks none compiles nothing. InputError where torch cannot compile here. The generator is given
+    `images_at_once(...)` images.
 
     An image is set aside whose shorter side is nothing at SAM's size (with 1,024 pixels: 2,048 times shorter than the
     longer), or that the device has no memory for, one prompt at a time.
     """
-    generator = MaskGenerator(loaded.sam, settings, precision=precision, compile=compile)
+    proposer = proposer_of(loaded.sam, precision, compiled=compile)
+    generator = MaskGenerator(proposer, settings)
     is_warm = not compile
 
     def generate(image_ids: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Candidates]:
         nonlocal is_warm
         for image in images:
             height, width = image.shape[:2]
-            _check_fits(height, width, loaded, settings)
+            _check_fits(height, width, proposer, settings)
         try:
             if not is_warm:
                 height, width = images[0].shape[:2]
@@ -91,35 +93,39 @@ def cache_images(
         generate,
         group=group,
         overwrite=overwrite,
-        images_at_once=images_at_once(loaded.sam, compiled=compile),
+        images_at_once=images_at_once(proposer.side, proposer.device, compiled=compile),
         images_per_part=images_per_part,
         on_progress=on_progress,
         on_set_aside=on_set_aside,
     )
 
 
-def images_at_once(sam: Sam, *, compiled: bool) -> int:
-    """Images that the generator is given together: on CUDA so that the encoder has work enough, on CPU one for each of
-    torch's threads.
+def images_at_once(side: int, device: torch.device, *, compiled: bool) -> int:
+    """Images that a generator is given together whose model has `side` pixels a side: on CUDA so that the encoder has
+    work enough, on CPU one for each of torch's threads.
 
-    Of a large SAM on CPU one: a run that is stopped gives up those in hand, which may have taken minutes.
+    Of a large model on CPU one: a run that is stopped gives up those in hand, which may have taken minutes.
     """
-    is_large = sam.image_encoder.img_size >= _LARGE_SIDE
+    is_large = side >= _LARGE_SIDE
     if compiled:  # another number of images would be compiled anew
         return 1
-    if sam.device.type == "cuda":
+    if device.type == "cuda":
         return _AT_ONCE if is_large else _AT_ONCE_SMALL
-    return 1 if is_large or sam.device.type != "cpu" else torch.get_num_threads()
+    return 1 if is_large or device.type != "cpu" else torch.get_num_threads()
 
 
-def _check_fits(height: int, width: int, loaded: LoadedSam, settings: GeneratorSettings) -> None:
-    """UnfitImage where the image, or a crop that the settings ask for, has no pixel left at SAM's size."""
-    size = loaded.sam.image_encoder.img_size
+def _check_fits(height: int, width: int, proposer: Proposer, settings: GeneratorSettings) -> None:
+    """UnfitImage where the image, or a crop that the settings ask for, has no pixel left at the model's size."""
     for crop in crops_of(height, width, settings):
-        if min(crop.size) < 1 or min(ResizeLongestSide.get_preprocess_shape(*crop.size, size)) < 1:
+        if min(crop.size) < 1:
             raise UnfitImage(
-                f"expected sides of at least a pixel when the longer has {size}, found {height} x {width} pixels "
-                "(height, width); cut it"
+                f"expected pixels for each crop of crop_n_layers {settings.crop_n_layers}, found none for one of layer "
+                f"{crop.layer} in {height} x {width} pixels (height, width); give fewer layers"
+            )
+        if min(proposer.input_size(*crop.size)) < 1:
+            raise UnfitImage(
+                f"expected sides of at least a pixel when the longer has {proposer.side}, found {height} x {width} "
+                "pixels (height, width); cut it into parts that are less long"
             )
 
 

@@ -2,9 +2,7 @@ import dataclasses
 
 import pytest
 
-from semires.pipeline.recipes import REFSHAPES_CLIPSEG, generator_settings, train_recipe
-from semires.stages.cache_sam.generator.settings import GeneratorSettings
-from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS
+from semires.pipeline.recipes import REFSHAPES_CLIPSEG, train_recipe
 from semires.stages.data.errors import InputError
 from semires.stages.data.splits import SPLITS
 from semires.stages.train.config import UNSAID, TrainConfig
@@ -83,14 +81,6 @@ def test_train_recipe__clipseg_nano_has_settings_of_its_own_on_refshapes_alone()
 def test_train_recipe__unknown_split() -> None:
     with pytest.raises(InputError, match=r"--split: expected one of refcoco, .*found 'refcoco2'"):
         train_recipe("refcoco2")
-
-
-def test_generator_settings__sams_own_but_for_the_tiny_one() -> None:
-    assert generator_settings("vit_h") == generator_settings("vit_b") == GeneratorSettings()
-    assert generator_settings("tiny") == GENERATOR_SETTINGS
-    defaults = GeneratorSettings()
-    assert (defaults.points_per_side, defaults.pred_iou_thresh) == (32, 0.88)
-    assert (defaults.stability_score_thresh, defaults.box_nms_thresh) == (0.95, 0.7)
 
 
 def test_train_recipe__own_data_has_the_papers_settings_and_all_its_masks() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from segment_anything.modeling import Sam
 from semires.pipeline.bench.measures.memory import forget_peak, peak_memory
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.run import images_at_once
 
 SAMS_OWN = "segment-anything"
@@ -43,12 +44,16 @@ class Contestant:
     def build(self, sam: Sam, settings: GeneratorSettings) -> Any:
         """The `MaskGenerator`, or SAM's, ready but for compiling."""
         if self.precision is None:
-            return SamsGenerator(sam, **asdict(settings))
-        return MaskGenerator(sam, settings, precision=self.precision, compile=self.compiled)
+            return SamsGenerator(sam, **settings.recorded(), points_per_batch=settings.points_per_batch)
+        return MaskGenerator(proposer_of(sam, self.precision, compiled=self.compiled), settings)
 
     def at_once(self, sam: Sam) -> int:
         """Images that it is given together: as many as the run of stage one gives ours, one of SAM's own."""
-        return 1 if self.precision is None else images_at_once(sam, compiled=self.compiled)
+        return (
+            1
+            if self.precision is None
+            else images_at_once(sam.image_encoder.img_size, sam.device, compiled=self.compiled)
+        )
 
 
 def generate_all(generator: Any, images: Sequence[NDArray[np.uint8]], at_once: int) -> list[Any]:

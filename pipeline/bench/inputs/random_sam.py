@@ -13,6 +13,7 @@ from segment_anything.modeling import Sam
 
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 
 MIN_MASKS = 60
 """Masks of an image that must survive for its time to mean anything."""
@@ -74,7 +75,7 @@ def settings_for(sam: Sam, images: Sequence[NDArray[np.uint8]], settings: Genera
         crop_nms_thresh=1.0,
         crop_n_layers=0,
     )
-    generator = MaskGenerator(sam, sample, precision="fp32")
+    generator = MaskGenerator(proposer_of(sam, "fp32"), sample)
     found = [generator.generate(0, image) for image in images]
     wanted = min(1.0, NUM_MASKS / (3 * settings.points_per_side**2))
     ious = np.concatenate([each.predicted_iou for each in found])

@@ -1,6 +1,6 @@
-"""Candidate masks of images: SAM's automatic mask generator, batched, on the device of the SAM.
+"""Candidate masks of images: SAM's automatic mask generator, batched, for any model that proposes masks at points.
 
-    generator = MaskGenerator(sam, GeneratorSettings())
+    generator = MaskGenerator(proposer_of(sam), GeneratorSettings())
     candidates = generator.generate(image_id, image)
 
 An image goes through a funnel: whole image -> crops -> embedding -> batches of point prompts -> masks whose predicted
@@ -11,21 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything.modeling import Sam
 from segment_anything.utils.amg import remove_small_regions
-from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
-from semires.stages.cache_sam.generator.decoder import PromptDecoder, SharedTokens
-from semires.stages.cache_sam.generator.encoder import ImageEncoder
 from semires.stages.cache_sam.generator.prompts import Crop, PromptGrid, Prompts, crops_of
+from semires.stages.cache_sam.generator.proposer import Embedding, Proposer
 from semires.stages.cache_sam.generator.selection import (
     Frame,
     boxes_of,
@@ -35,7 +32,7 @@ from semires.stages.cache_sam.generator.selection import (
     suppress,
     upsample,
 )
-from semires.stages.cache_sam.generator.settings import PRECISIONS, GeneratorSettings, precision_of
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.generator.threads import BatchThreads
 from semires.stages.data.errors import InputError
 from semires.stages.processes.timing import PhaseTimer
@@ -72,50 +69,43 @@ class _Found:
 class MaskGenerator:
     """What `SamAutomaticMaskGenerator` makes of an image, as packed `Candidates`, faster.
 
-    In float32 the candidates are SAM's: the same set in the same order, scores within 1e-4, masks equal but for
-    pixels whose logit is within rounding of the threshold. `precision` is fp32, bf16 or fp16 (default: bf16 on CUDA,
-    else fp32). `compile` hands encoder and decoder to torch.compile; call `warm_up` before measuring. With `profile`,
+    In float32 the candidates of a SAM, or of a SAM 2, are those of its own generator: the same set in the same order,
+    scores within 1e-4, masks equal but for pixels whose logit is within rounding of the threshold. With a proposer that
+    is `compiled` call `warm_up` before measuring. With `profile`,
     `timings` holds the milliseconds spent so far by phase: encode (resizing and the image encoder), decode (the
     transformer and the low-resolution logits), select (upsampling, thresholds, boxes, NMS), pack (bits and the copy
     to the host).
 
-    The weights of `sam` are read and rearranged at construction and must not change afterwards.
     `settings.points_per_batch` bounds memory, on CPU that of each of torch's threads; out of memory on CUDA it is
     halved and stays so (`points_per_batch` tells). InputError where the settings need OpenCV and it is not installed,
-    and for an unknown precision.
+    or a step that the model does not have.
     """
 
-    def __init__(
-        self,
-        sam: Sam,
-        settings: GeneratorSettings,
-        *,
-        precision: str | None = None,
-        compile: bool = False,
-        profile: bool = False,
-    ) -> None:
+    def __init__(self, proposer: Proposer, settings: GeneratorSettings, *, profile: bool = False) -> None:
         if settings.min_mask_region_area > 0 and find_spec("cv2") is None:
             raise InputError(
                 f"min_mask_region_area: expected OpenCV for {settings.min_mask_region_area}, found no module cv2; "
                 "install opencv-python-headless or leave it at 0"
             )
-        self.precision = precision_of(precision, sam.device)
+        if settings.use_m2m and not proposer.can_refine:
+            raise InputError("use_m2m: expected a SAM 2, which refines a mask by a second prompt, found another model")
         self.points_per_batch = settings.points_per_batch
-        self._sam = sam
+        self._proposer = proposer
         self._settings = settings
-        self._compiled = compile
         self._profile = profile
-        self._timer = PhaseTimer(PHASES, sam.device, enabled=profile)
+        self._timer = PhaseTimer(PHASES, proposer.device, enabled=profile)
         # What torch.compile makes has threads of its own.
-        self._threads = BatchThreads(enabled=sam.device.type == "cpu" and not compile)
-        dtype = PRECISIONS[self.precision]
-        self._encoder = ImageEncoder(sam, dtype, compiled=compile)
-        self._decoder = PromptDecoder(sam, dtype)
-        self._prompts = PromptGrid(sam, settings, self._decoder)
-        self._encode: Callable[[Tensor], Tensor] = self._encoder.encode
-        self._decode = self._decoder.decode
-        if compile:
+        self._threads = BatchThreads(enabled=proposer.device.type == "cpu" and not proposer.compiled)
+        self._prompts = PromptGrid(proposer, settings)
+        self._encode: Callable[[Tensor], Embedding] = proposer.encode
+        self._decode = proposer.decode
+        if proposer.compiled:
             self._encode, self._decode = torch.compile(self._encode), torch.compile(self._decode)
+
+    @property
+    def precision(self) -> str:
+        """In which precision the model computes: fp32, bf16 or fp16."""
+        return self._proposer.precision
 
     @property
     def timings(self) -> dict[str, float]:
@@ -150,12 +140,12 @@ class MaskGenerator:
                 for image_id, image, embedding in zip(image_ids, images, embeddings, strict=True)
             ]
 
-    def _encode_all(self, images: list[NDArray[np.uint8]]) -> list[Tensor]:
-        """Embeddings [C, grid, grid]; out of memory, of half of the images at a time."""
+    def _encode_all(self, images: list[NDArray[np.uint8]]) -> list[Embedding]:
+        """Each image's embedding; out of memory, of half of the images at a time."""
 
-        def encode() -> list[Tensor]:
+        def encode() -> list[Embedding]:
             with self._timer.phase("encode"):
-                return list(self._encode(self._encoder.load(images)))
+                return list(zip(*self._encode(self._proposer.load(images)), strict=True))
 
         embeddings = _unless_out_of_memory(encode, may_fail=len(images) > 1)
         if embeddings is None:
@@ -163,7 +153,7 @@ class MaskGenerator:
             embeddings = self._encode_all(images[:half]) + self._encode_all(images[half:])
         return embeddings
 
-    def _candidates(self, image_id: int, image: NDArray[np.uint8], embedding: Tensor) -> Candidates:
+    def _candidates(self, image_id: int, image: NDArray[np.uint8], embedding: Embedding) -> Candidates:
         found = None
         while found is None:
             can_halve = self.points_per_batch > 1
@@ -194,7 +184,7 @@ class MaskGenerator:
                 candidates = _without_small_regions(candidates, self._settings)
         return candidates
 
-    def _search(self, image: NDArray[np.uint8], embedding: Tensor) -> _Found:
+    def _search(self, image: NDArray[np.uint8], embedding: Embedding) -> _Found:
         """All crops of an image; `embedding` is the whole image's, that of smaller crops is made here."""
         height, width = image.shape[:2]
         crops = crops_of(height, width, self._settings)
@@ -209,22 +199,23 @@ class MaskGenerator:
                 found = found[suppress(found.boxes_xyxy, 1 / found.crop_area, self._settings.crop_nms_thresh)]
         return found
 
-    def _search_crop(self, crop: Crop, image_size: tuple[int, int], embedding: Tensor) -> _Found:
-        padded_size = self._sam.image_encoder.img_size
+    def _search_crop(self, crop: Crop, image_size: tuple[int, int], embedding: Embedding) -> _Found:
+        proposer = self._proposer
         frame = Frame(
             crop=crop,
             image_size=image_size,
-            input_size=ResizeLongestSide.get_preprocess_shape(*crop.size, padded_size),
-            padded_size=padded_size,
-            low_side=self._decoder.low_side,
+            input_size=proposer.input_size(*crop.size),
+            padded_size=proposer.side,
+            low_side=proposer.low_side,
+            stretched=proposer.stretches,
         )
         with self._timer.phase("decode"):
             prompts = self._prompts.of_crop(crop.size, crop.layer)
-            shared = self._decoder.share(embedding)
-        at_once = self._prompts_at_once(shared)
+            shared = proposer.share(embedding)
+        at_once = self._prompts_at_once()
 
         def search(start: int) -> tuple[list[_Found], PhaseTimer]:
-            timer = PhaseTimer(PHASES, embedding.device, enabled=self._profile)
+            timer = PhaseTimer(PHASES, proposer.device, enabled=self._profile)
             return self._search_batch(shared, prompts[start : start + at_once], frame, at_once, timer), timer
 
         starts = range(0, len(prompts), at_once)
@@ -236,37 +227,40 @@ class MaskGenerator:
         with self._timer.phase("select"):
             found = _Found.joined(parts)
             found = found[suppress(found.boxes_xyxy, found.iou, self._settings.box_nms_thresh)]
-            corner = torch.tensor([crop.x0, crop.y0] * 2, device=embedding.device)
+            corner = torch.tensor([crop.x0, crop.y0] * 2, device=proposer.device)
             return replace(found, boxes_xyxy=found.boxes_xyxy + corner, points_xy=found.points_xy + corner[:2])
 
     def _search_batch(
-        self, shared: SharedTokens, prompts: Prompts, frame: Frame, at_once: int, timer: PhaseTimer
+        self, shared: Any, prompts: Prompts, frame: Frame, at_once: int, timer: PhaseTimer
     ) -> list[_Found]:
         """Masks of one batch of prompts on one crop that pass all thresholds, in parts, before NMS."""
         with timer.phase("decode"):
-            num_prompts = len(prompts)
-            rows: slice | Tensor = slice(None)
-            if self._compiled and num_prompts < at_once:  # another shape would be compiled anew: repeat the last one
-                rows = torch.arange(at_once, device=prompts.tokens.device).clamp(max=num_prompts - 1)
-            decoded = self._decode(shared, prompts.tokens[rows], prompts.attended[rows])
-            iou = decoded.iou[:num_prompts]
-            passes = torch.ones_like(iou, dtype=torch.bool)
-            if self._settings.pred_iou_thresh > 0:
-                passes = iou > self._settings.pred_iou_thresh
-            # Up to its logits the batch waits for the device here alone: sizes from here on depend on what passed.
+            asked = prompts
+            if (
+                self._proposer.compiled and len(prompts) < at_once
+            ):  # another shape would be compiled anew: repeat the last one
+                asked = prompts[torch.arange(at_once, device=self._proposer.device).clamp(max=len(prompts) - 1)]
+            decoded = self._decode(shared, *asked.tokens)
+            iou = decoded.iou[: len(prompts)]
+            passes = torch.ones_like(iou, dtype=torch.bool) if self._settings.use_m2m else self._passes(iou)
             which = passes.nonzero()
+            # Up to its logits the batch waits for the device here alone: sizes from here on depend on what passed.
             which_cpu = which.cpu()
             if len(which) == 0:
                 return []
             prompt, mask = which.unbind(1)
             iou = iou[prompt, mask]
-            logits = self._decoder.logits(decoded, which_cpu, frame.low_size)
+            logits = self._proposer.logits(shared, decoded, which_cpu, frame.low_size)
+            if self._settings.use_m2m:
+                iou, logits = self._refined(shared, logits, prompts[prompt])
+                kept = self._passes(iou)
+                iou, logits, prompt = iou[kept], logits[kept], prompt[kept]
         found = []
         num_masks = masks_at_once(frame, logits.device)
         for start in range(0, len(logits), num_masks):
             with timer.phase("select"):
                 upsampled = upsample(logits[start : start + num_masks], frame)
-                chosen = select(upsampled, frame, self._settings, self._sam.mask_threshold)
+                chosen = select(upsampled, frame, self._settings, self._proposer.mask_threshold)
                 kept = chosen.kept + start
             with timer.phase("pack"):
                 bits = pack(chosen.masks, frame)
@@ -283,16 +277,30 @@ class MaskGenerator:
             )
         return found
 
-    def _prompts_at_once(self, shared: SharedTokens) -> int:
-        if shared.tokens_NC.device.type != "cpu":
+    def _passes(self, iou: Tensor) -> Tensor:
+        """Whether predicted IoUs are high enough; NaN passes no threshold but 0, which is not compared with."""
+        threshold = self._settings.pred_iou_thresh
+        return iou > threshold if threshold > 0 else torch.ones_like(iou, dtype=torch.bool)
+
+    def _refined(self, shared: Any, logits: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """What the model makes of its own masks, in batches: predicted IoU [K], and logits like the K given."""
+        at_once = self._prompts_at_once()
+        parts = []
+        for start in range(0, len(logits), at_once):
+            some = slice(start, start + at_once)
+            parts.append(self._proposer.refine(shared, logits[some], *prompts[some].tokens))
+        ious, refined = zip(*parts, strict=True)
+        return torch.cat(ious), torch.cat(refined)
+
+    def _prompts_at_once(self) -> int:
+        if self._proposer.device.type != "cpu":
             return self.points_per_batch
-        bytes_a_prompt = shared.tokens_NC.numel() * shared.tokens_NC.element_size()
-        return min(self.points_per_batch, max(1, _CPU_BYTES_OF_TOKENS // bytes_a_prompt))
+        return min(self.points_per_batch, max(1, _CPU_BYTES_OF_TOKENS // self._proposer.bytes_a_prompt))
 
     def _nothing(self, image_size: tuple[int, int]) -> _Found:
         """No mask, in the shapes and types of some; every list of parts begins with it."""
         height, width = image_size
-        device = self._sam.device
+        device = self._proposer.device
         return _Found(
             bits=torch.empty((0, height, -(-width // 8)), dtype=torch.uint8, device=device),
             area=torch.empty(0, dtype=torch.int32, device=device),

@@ -1,19 +1,13 @@
-"""What SAM is asked about an image: its crops, and in each crop a grid of points.
-
-Every point is one prompt; it becomes T = 7 tokens of C channels (the decoder's IoU token, its four mask tokens, the
-point, and the padding that stands where a box would be).
-"""
+"""What a model is asked about an image: its crops, and in each crop a grid of points, each of them one prompt."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
-from segment_anything.modeling import Sam
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
-from segment_anything.utils.transforms import ResizeLongestSide
 
-from semires.stages.cache_sam.generator.decoder import PromptDecoder
+from semires.stages.cache_sam.generator.proposer import Proposer, Tokens
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 # Grids kept, one for each size of crop met lately: data sets repeat few sizes. A grid of 1,024 points is 15 MB for SAM.
@@ -50,30 +44,23 @@ def crops_of(height: int, width: int, settings: GeneratorSettings) -> list[Crop]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompts:
-    """The prompts of one crop.
-
-    `points_xy` float64 [P, 2] in the crop's pixels, `tokens` float32 [P, T, C], and what the decoder makes of these
-    before it looks at an image, `attended` float32 [P, T, C].
-    """
+    """The prompts of one crop: `points_xy` float64 [P, 2] in the crop's pixels, and what the model made of them."""
 
     points_xy: torch.Tensor
-    tokens: torch.Tensor
-    attended: torch.Tensor
+    tokens: Tokens
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.points_xy)
 
-    def __getitem__(self, some: slice) -> "Prompts":
-        return Prompts(points_xy=self.points_xy[some], tokens=self.tokens[some], attended=self.attended[some])
+    def __getitem__(self, some: slice | torch.Tensor) -> "Prompts":
+        return Prompts(points_xy=self.points_xy[some], tokens=tuple(part[some] for part in self.tokens))
 
 
 class PromptGrid:
     """Grids of point prompts as tokens. The weights are read when a size is first met and must not change later."""
 
-    def __init__(self, sam: Sam, settings: GeneratorSettings, decoder: PromptDecoder) -> None:
-        self._sam = sam
-        self._decoder = decoder
-        self._resize = ResizeLongestSide(sam.image_encoder.img_size)
+    def __init__(self, proposer: Proposer, settings: GeneratorSettings) -> None:
+        self._proposer = proposer
         self._unit_grids = build_all_layer_point_grids(
             settings.points_per_side, settings.crop_n_layers, settings.crop_n_points_downscale_factor
         )
@@ -85,16 +72,7 @@ class PromptGrid:
 
     def _embed(self, size: tuple[int, int], layer: int) -> Prompts:
         height, width = size
-        points_xy = self._unit_grids[layer] * np.array([[width, height]])
         # Float64 up to the positional encoding, as SAM's predictor has it.
-        in_input_frame = torch.as_tensor(self._resize.apply_coords(points_xy, size), device=self._sam.device)
-        labels = torch.ones((len(points_xy), 1), dtype=torch.int, device=self._sam.device)
-        embedded, _ = self._sam.prompt_encoder(points=(in_input_frame[:, None, :], labels), boxes=None, masks=None)
-        decoder = self._sam.mask_decoder
-        output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        tokens = torch.cat([output_tokens.expand(len(points_xy), -1, -1), embedded], dim=1)
-        return Prompts(
-            points_xy=torch.as_tensor(points_xy, device=self._sam.device),
-            tokens=tokens,
-            attended=self._decoder.attend_prompts(tokens),
-        )
+        points_xy = torch.from_numpy(self._unit_grids[layer] * np.array([[width, height]]))
+        points_xy = points_xy.to(self._proposer.device)
+        return Prompts(points_xy=points_xy, tokens=self._proposer.embed(points_xy, size))

@@ -26,23 +26,23 @@ _CUDA_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Where a crop's masks come from and go: `input_size` is the crop's in the SAM's input, without padding.
-
-    Sizes are (height, width).
-    """
+    """Where a crop's masks come from and go; sizes are (height, width)."""
 
     crop: Crop
     image_size: tuple[int, int]
     input_size: tuple[int, int]
+    """The crop's in the model's input, without padding."""
     padded_size: int
-    """Side of the SAM's square input in pixels."""
+    """Side of the model's square input in pixels."""
     low_side: int
     """Side of its square low-resolution logits."""
+    stretched: bool = False
+    """Whether the crop fills the input, out of shape: its logits then go to the crop's size in one step."""
 
     @property
     def low_size(self) -> tuple[int, int]:
         """Rows and columns of low-resolution logits that can be seen in a mask: others are only padding."""
-        if self.padded_size % self.low_side != 0:
+        if self.stretched or self.padded_size % self.low_side != 0:
             return self.low_side, self.low_side
         factor = self.padded_size // self.low_side
         rows, columns = (min(self.low_side, -(-side // factor) + 1) for side in self.input_size)
@@ -65,7 +65,7 @@ class Selected:
 def masks_at_once(frame: Frame, device: torch.device) -> int:
     """How many masks to upsample at once; bounds memory at any image size."""
     height, width = frame.crop.size
-    num_pixels = frame.padded_size**2 + height * width
+    num_pixels = height * width + (0 if frame.stretched else frame.padded_size**2)
     return max(1, (_CUDA_BYTES if device.type == "cuda" else _CPU_BYTES) // (4 * num_pixels))
 
 
@@ -73,10 +73,12 @@ def upsample(logits_KHW: Tensor, frame: Frame) -> Tensor:
     """Low-resolution logits, float32 [K, l, l], to those of the crop's pixels, [K, h, w]: Sam.postprocess_masks.
 
     Two bilinear steps, to the SAM's input and, without its padding, to the crop. Of the logits only `frame.low_size`
-    is read, and need be there; a step between equal sizes is none.
+    is read, and need be there; a step between equal sizes is none. Where the crop was stretched (SAM 2), one step.
     """
     rows, columns = frame.low_size
     logits = logits_KHW[None, :, :rows, :columns]
+    if frame.stretched:
+        return F.interpolate(logits, frame.crop.size, mode="bilinear", align_corners=False)[0]
     size = (frame.padded_size * rows // frame.low_side, frame.padded_size * columns // frame.low_side)
     height, width = frame.input_size
     logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[..., :height, :width]

@@ -1,18 +1,14 @@
-"""SAMs in transformers' format (`SamModel`), from a folder or the Hugging Face hub, as segment-anything's modules.
+"""SAMs in transformers' format (`SamModel`) as segment-anything's modules.
 
 The two packages hold the same network under different names: sizes come from the folder's config.json, every weight
-is renamed, none is left over. Only safetensors are read, never a pickle. The format is that of
-`SamModel.save_pretrained`, with the key names of transformers 5.
+is renamed, none is left over. The key names are those of transformers 5.
 """
 
-import json
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.mask_decoder import MLP
@@ -20,13 +16,16 @@ from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from transformers import SamConfig
 
+from semires.stages.cache_sam.models.transformers_folder import (
+    CONFIG,
+    class_of,
+    first_line,
+    read_json,
+    read_pixel_statistics,
+    weight_files,
+)
 from semires.stages.data.errors import InputError
 from semires.stages.data.files.tensor_files import load_tensors
-
-CONFIG = "config.json"
-PROCESSOR, PROCESSOR_BEFORE = "processor_config.json", "preprocessor_config.json"  # transformers 5, and before
-WEIGHTS = "model.safetensors"
-SHARDS = "model.safetensors.index.json"
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -59,54 +58,6 @@ RENAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-def download_sam(name: str) -> Path:
-    """The folder in the hub's cache that holds the SAM `name`, e.g. "facebook/sam-vit-huge"; fetched where missing.
-
-    Needs no network for what the cache holds. InputError where the hub is out of reach, knows no such model, or has
-    a model of another type there, found before its weights are fetched.
-    """
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=[CONFIG, PROCESSOR, PROCESSOR_BEFORE]))
-        read_config(folder)
-        # A snapshot's folder is named by its commit: the weights are of the same one, whatever is pushed meanwhile.
-        snapshot_download(name, revision=folder.name, allow_patterns=[WEIGHTS, SHARDS, "model-*-of-*.safetensors"])
-    except InputError as error:
-        raise InputError(f"{error} (the hub's {name})") from error
-    except Exception as error:  # no network, no such name, no access, no space: each raises something of its own
-        raise InputError(
-            f"--sam: expected a folder here or a model on the Hugging Face hub, found neither at {name} "
-            f"({_first_line(error)}): check the name and the network, or fetch the model elsewhere and give its folder"
-        ) from error
-    return folder
-
-
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a folder: `model.safetensors`, or the shards of its index, sorted by name.
-
-    InputError where there are none, or where a shard is missing; pickled weights (`pytorch_model.bin`) do not count.
-    """
-    if (folder / WEIGHTS).is_file():
-        return (folder / WEIGHTS,)
-    if not (folder / SHARDS).is_file():
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
-        found = f"only {pickles[0]}, a pickle, which can run code" if pickles else "none"
-        raise InputError(f"--sam: expected {WEIGHTS} in {folder}, found {found}: use SamModel's save_pretrained")
-    weight_map = _read_json(folder / SHARDS).get("weight_map")
-    # As text: a name that is none then has the wrong ending.
-    names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
-    # A shard lies in the folder itself; a path in an index could point anywhere.
-    if not names or not all(Path(name).name == name and name.endswith(".safetensors") for name in names):
-        raise InputError(
-            f"--sam: expected safetensors files in the weight_map of {folder / SHARDS}, found others or none: "
-            "write the folder anew with SamModel's save_pretrained"
-        )
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise InputError(
-            f"--sam: expected {len(names)} files of weights in {folder}, found {missing[0]} missing: fetch it again"
-        )
-    return tuple(folder / name for name in names)
-
-
 def load_transformers_sam(folder: Path) -> Sam:
     """The `SamModel` in `folder` as segment-anything's `Sam`: float32, on the CPU, in eval mode.
 
@@ -126,7 +77,7 @@ def load_transformers_sam(folder: Path) -> Sam:
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"--sam: expected safetensors, found a file that cannot be read as such: {path} "
-                f"({_first_line(error)}): fetch it again"
+                f"({first_line(error)}): fetch it again"
             ) from error
     sam.load_state_dict(convert_weights(weights, sam, folder))
     return sam.eval()
@@ -134,52 +85,15 @@ def load_transformers_sam(folder: Path) -> Sam:
 
 def read_config(folder: Path) -> SamConfig:
     """The `SamConfig` of a folder's config.json; InputError where it is missing, unreadable or of another model."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise InputError(
-            f"--sam: expected a folder in transformers' format ({CONFIG}, {WEIGHTS}), found no {CONFIG} in {folder}: "
-            "give the folder that SamModel's save_pretrained wrote"
-        )
-    content = _read_json(path)
-    if content.get("model_type") != "sam":
-        raise InputError(
-            f"--sam: expected model_type 'sam' in {path}, found {content.get('model_type')!r}: "
-            "give a SamModel (SAM 1, not SAM-HQ, SAM 2 or 3)"
-        )
+    if class_of(folder) != "SamModel":
+        raise InputError(f"--sam: expected model_type 'sam' in {folder / CONFIG}, found a {class_of(folder)}'s")
     try:
-        return SamConfig.from_dict(content)
+        return SamConfig.from_dict(read_json(folder / CONFIG))
     except Exception as error:  # the validation's exceptions differ between versions
         raise InputError(
-            f"--sam: expected a SamModel's config in {path}, found one that cannot be read ({_first_line(error)}): "
-            "fetch it again"
+            f"--sam: expected a SamModel's config in {folder / CONFIG}, found one that cannot be read "
+            f"({first_line(error)}): fetch it again"
         ) from error
-
-
-def read_pixel_statistics(folder: Path) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each colour, for pixels of 0 to 255, from a folder's processor, else SAM's.
-
-    A processor scales by `rescale_factor`, then normalizes: (s * x - mean) / std = (x - mean / s) / (std / s).
-    """
-    path = folder / PROCESSOR
-    # Beside a file of the format before, this one names the processor's class only.
-    is_nested = path.is_file() and "image_processor" in _read_json(path)
-    path = path if is_nested else folder / PROCESSOR_BEFORE
-    content = _read_json(path) if path.is_file() else {}
-    settings = content["image_processor"] if is_nested else content
-    try:
-        scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
-        mean, std = settings.get("image_mean", [0.485, 0.456, 0.406]), settings.get("image_std", [0.229, 0.224, 0.225])
-        if not settings.get("do_normalize", True):
-            mean, std = [0.0] * 3, [1.0] * 3
-        found = torch.tensor([mean, std], dtype=torch.float64) / scale
-        if found.shape != (2, 3) or not bool(found.isfinite().all()) or not bool((found[1] > 0).all()):
-            raise ValueError(f"mean {mean}, standard deviation {std}, rescale factor {scale}")
-    except (AttributeError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise InputError(
-            f"--sam: expected image_mean and image_std of three colours and a rescale_factor in {path}, found others "
-            f"({_first_line(error)}): write it with SamProcessor's save_pretrained"
-        ) from error
-    return found[0].tolist(), found[1].tolist()
 
 
 def build_sam(config: SamConfig, pixel_mean: list[float], pixel_std: list[float], source: Path) -> Sam:
@@ -238,7 +152,7 @@ def build_sam(config: SamConfig, pixel_mean: list[float], pixel_std: list[float]
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"--sam: expected the sizes of a SAM in {source / CONFIG}, found some that none can be built of "
-            f"({_first_line(error)}): fetch it again"
+            f"({first_line(error)}): fetch it again"
         ) from error
     for layer in transformer.layers:
         for norm in (layer.norm1, layer.norm2, layer.norm3, layer.norm4):
@@ -328,22 +242,5 @@ def _check_config(config: SamConfig, source: Path) -> None:
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__}")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--sam: expected a JSON object in {path}, found none ({_first_line(error)}): fetch it again"
-        ) from error
-    return content
-
-
 def _listed(names: list[str]) -> str:
     return f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:160]

@@ -10,7 +10,7 @@ from semires.pipeline.bench.generate import GenerateBenchConfig, bench_generate
 from semires.pipeline.bench.inputs import random_sam
 from semires.pipeline.bench.measures.report import Bench
 from semires.stages.cache_sam.models.sam import LoadedSam
-from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
+from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image
 
@@ -60,7 +60,9 @@ def test_bench_generate__random_weights_on_photographs(tmp_path: Path, monkeypat
 def test_bench_generate__lower_precision_compiled_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     sam = build_tiny_sam()
     sam.image_encoder.blocks = sam.image_encoder.blocks[:1]  # most CPUs compute bf16 slowly
-    monkeypatch.setattr(generate, "load_sam", lambda *args: LoadedSam(name="tiny", sha256="0", sam=sam))
+    monkeypatch.setattr(
+        generate, "load_sam", lambda *args: LoadedSam(name="tiny", sha256="0", sam=sam, settings=GENERATOR_SETTINGS)
+    )
     monkeypatch.setattr(torch, "compile", lambda function: function)
     config = GenerateBenchConfig(num_images=1, points_per_side=1, repeats=1, precision="bf16", compile=True)
     bench = bench_generate(config)

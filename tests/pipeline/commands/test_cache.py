@@ -194,7 +194,7 @@ def test_show__photographs_by_name_and_grey(semires: Semires, tmp_path: Path, wr
 def test_show__refusals(semires: Semires, assert_refused: Refused, tmp_path: Path, write_store: WriteStore) -> None:
     write_store(tmp_path / "x.zarr", "photos", [1])
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
-    line = assert_refused(semires("cache", "show", "x.zarr", 2), "expected image 2, found 1 other", "store of 'photos'")
+    line = assert_refused(semires("cache", "show", "x.zarr", 2), "expected image 2, found 1 other")
     assert "--split photos" not in line  # a folder's name is none of a data set
     assert_refused(semires("cache", "show", "x.zarr", "a.png"), "expected an image id, found 'a.png'")
     assert_refused(semires("cache", "show", "x.zarr", 1, "--image", "small.png"), "24 x 32 pixels", "8 x 8")

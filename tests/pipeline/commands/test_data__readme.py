@@ -112,7 +112,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """SAM, LAVT and the recipe under the names of the large ones."""
     monkeypatch.setitem(sam.sam_model_registry, "vit_h", build_tiny_sam)
     thresholds = {"pred_iou_thresh": 0.3, "stability_score_thresh": 0.3}
-    monkeypatch.setattr(recipes, "GeneratorSettings", lambda: GeneratorSettings(points_per_side=4, **thresholds))
+    monkeypatch.setattr(sam, "GeneratorSettings", lambda: GeneratorSettings(points_per_side=4, **thresholds))
     small = dataclasses.replace(
         LAVT_BASE,
         image_size=40,

@@ -125,7 +125,7 @@ def test_prepare_candidates__refshapes_makes_its_own(
     tmp_path: Path, sam_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("semires.stages.cache_sam.models.sam.weights_path", lambda: sam_file)
-    monkeypatch.setattr(stage_runs, "generator_settings", lambda sam: FEW_POINTS)
+    monkeypatch.setattr("semires.stages.cache_sam.models.sam.GENERATOR_SETTINGS", FEW_POINTS)
     paths = Paths(data=tmp_path)
     dataset = load_dataset(paths, "refshapes", ignore)
     seen: set[str] = set()

@@ -2,8 +2,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from semires.stages.cache_sam import run
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.run import cache_images, images_at_once
 from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
@@ -36,7 +35,7 @@ def test_cache_images__candidates_are_the_generators(
     report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
     store = CandidateStore(tmp_path / "s.zarr")
     assert store.image_ids.tolist() == [1, 2, 3]
-    generator = MaskGenerator(loaded.sam, open_settings)
+    generator = MaskGenerator(proposer_of(loaded.sam), open_settings)
     for source in sources:
         expected = generator.generate(source.image_id, load_image(source.path))
         assert np.array_equal(store[source.image_id].bits, expected.bits)
@@ -56,7 +55,7 @@ def test_cache_images__several_at_once(
     Image.new("RGB", (300, 1)).save(tmp_path / "thin.png")
     images = [*sources, ImageSource(image_id=4, path=tmp_path / "thin.png")]
     for number in (1, 4):
-        monkeypatch.setattr(run, "images_at_once", lambda sam, compiled, number=number: number)
+        monkeypatch.setattr(run, "images_at_once", lambda side, device, compiled, number=number: number)
         report = cache_images(
             images, tmp_path / f"{number}.zarr", split="refshapes", loaded=loaded, settings=open_settings
         )
@@ -69,15 +68,13 @@ def test_cache_images__several_at_once(
 
 
 def test_images_at_once__by_device() -> None:
-    def sam_on(device: str, side: int) -> Any:
-        return SimpleNamespace(device=torch.device(device), image_encoder=SimpleNamespace(img_size=side))
-
-    large, small = (images_at_once(sam_on("cuda", side), compiled=False) for side in (1024, 128))
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    large, small = (images_at_once(side, cuda, compiled=False) for side in (1024, 128))
     assert 1 < large < small
-    assert images_at_once(sam_on("cpu", 128), compiled=False) == torch.get_num_threads()
-    assert images_at_once(sam_on("cpu", 1024), compiled=False) == 1  # a stopped run gives up minutes of one
-    for device in ("cuda", "cpu"):
-        assert images_at_once(sam_on(device, 128), compiled=True) == 1
+    assert images_at_once(128, cpu, compiled=False) == torch.get_num_threads()
+    assert images_at_once(1024, cpu, compiled=False) == 1  # a stopped run gives up minutes of one
+    for device in (cpu, cuda):
+        assert images_at_once(128, device, compiled=True) == 1
 
 
 def test_cache_images__manifest(
@@ -274,11 +271,15 @@ def test_cache_images__too_thin_for_the_sam(
     assert report.num_added == 2
     (reason,) = report.failed.values()
     assert reason.startswith("b.png: expected sides of at least a pixel when the longer has 128, found ")
-    # Of a single row of pixels no 2 x 2 crops can be made.
+    # Of a single row of pixels, or of one pixel, no 2 x 2 crops can be made, and nothing be cut.
+    Image.new("RGB", (1, 1)).save(tmp_path / "photos" / "d.png")
+    images = folder_images(tmp_path / "photos")
     report = cache_images(
         images, tmp_path / "t.zarr", split="photos", loaded=loaded, settings=replace(open_settings, crop_n_layers=1)
     )
-    assert (report.num_added, len(report.failed)) == (1, 2)
+    assert (report.num_added, len(report.failed)) == (1, 3)
+    (reason,) = (reason for reason in report.failed.values() if reason.startswith("d.png"))
+    assert reason.endswith("found none for one of layer 1 in 1 x 1 pixels (height, width); give fewer layers")
 
 
 @pytest.mark.parametrize(("num_images", "batches"), [(1, [1, 1, 1]), (2, [2, 1, 1, 1])])
@@ -302,7 +303,7 @@ def test_cache_images__out_of_memory_at_one_prompt(
         return original(self, image_ids, images)
 
     monkeypatch.setattr(MaskGenerator, "generate_batch", generate)
-    monkeypatch.setattr(run, "images_at_once", lambda sam, compiled: num_images)
+    monkeypatch.setattr(run, "images_at_once", lambda side, device, compiled: num_images)
     report = cache_images(sources, tmp_path / "s.zarr", split="refshapes", loaded=loaded, settings=open_settings)
     assert (report.num_added, list(report.failed)) == (2, [2])
     assert "expected memory on the device" in report.failed[2]

@@ -8,6 +8,7 @@ from semires.pipeline.bench.inputs import random_sam as module
 from semires.pipeline.bench.inputs.random_sam import random_sam, settings_for, threshold_above
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.scene import make_scene
 
@@ -34,11 +35,13 @@ def test_settings_for__some_masks_survive(scenes: list[np.ndarray], monkeypatch:
     settings = settings_for(sam, scenes, GeneratorSettings(points_per_side=6))
     assert settings.points_per_side == 6
     assert 0.5 < settings.pred_iou_thresh < 0.9
-    counts = [MaskGenerator(sam, settings).generate(0, scene).num_masks for scene in scenes]
+    counts = [MaskGenerator(proposer_of(sam), settings).generate(0, scene).num_masks for scene in scenes]
     assert min(counts) >= 19
     assert max(counts) < 3 * 36
     passing = replace(settings, stability_score_thresh=0.0)
-    assert MaskGenerator(sam, passing).generate(0, scenes[0]).num_masks >= 40, "about half pass the predicted IoU"
+    assert MaskGenerator(proposer_of(sam), passing).generate(0, scenes[0]).num_masks >= 40, (
+        "about half pass the predicted IoU"
+    )
 
 
 def test_threshold_above__share_in_the_widest_gap() -> None:

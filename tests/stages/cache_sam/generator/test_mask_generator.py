@@ -1,6 +1,6 @@
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,7 @@ from segment_anything.modeling import Sam
 from semires.cache.candidates import Candidates
 from semires.stages.cache_sam.generator import mask_generator as generator_module
 from semires.stages.cache_sam.generator.mask_generator import GeneratorSettings, MaskGenerator
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam, weights_path
 from semires.stages.data.errors import InputError
 from semires.stages.data.refshapes.scene import make_scene
@@ -31,8 +32,8 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):
 
 def assert_same_as_sams(sam: Sam, settings: GeneratorSettings, image: np.ndarray) -> int:
     """Ours against the installed generator; returns how many masks there were."""
-    candidates = MaskGenerator(sam, settings, precision="fp32").generate(42, image)
-    records = ReferenceGenerator(sam, **asdict(settings)).generate(image)
+    candidates = MaskGenerator(proposer_of(sam, "fp32"), settings).generate(42, image)
+    records = ReferenceGenerator(sam, **settings.recorded(), points_per_batch=settings.points_per_batch).generate(image)
     assert (candidates.image_id, candidates.height, candidates.width) == (42, *image.shape[:2])
     assert candidates.num_masks == len(records)
     for name in ("predicted_iou", "stability_score"):
@@ -139,7 +140,7 @@ def test_generate__same_as_sams_on_enlarged_scene(shipped_sam: Sam, image: np.nd
 def test_generate__image_without_masks(random_sam: Sam, image: np.ndarray, crop_n_layers: int) -> None:
     settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=1.0, crop_n_layers=crop_n_layers)
     assert assert_same_as_sams(random_sam, settings, image) == 0
-    candidates = MaskGenerator(random_sam, settings).generate(7, image)
+    candidates = MaskGenerator(proposer_of(random_sam), settings).generate(7, image)
     assert candidates.bits.shape == (0, image.shape[0], image.shape[1] // 8)
     assert candidates.points_xy.shape == (0, 2)
 
@@ -149,7 +150,7 @@ def test_generate__any_image_size(random_sam: Sam, open_settings: GeneratorSetti
     rng = np.random.default_rng(0)
     for height, width in ((33, 70), (150, 61), (1, 1)):
         photograph = rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
-        candidates = MaskGenerator(random_sam, open_settings).generate(0, photograph)
+        candidates = MaskGenerator(proposer_of(random_sam), open_settings).generate(0, photograph)
         assert candidates.masks().shape == (candidates.num_masks, height, width)
         assert (candidates.points_xy <= [width, height]).all()
 
@@ -161,7 +162,7 @@ def assert_equal_candidates(one: Candidates, other: Candidates) -> None:
 
 
 def test_generate_batch__same_as_one_by_one(shipped_sam: Sam, image: np.ndarray) -> None:
-    generator = MaskGenerator(shipped_sam, replace(GENERATOR_SETTINGS, points_per_side=5))
+    generator = MaskGenerator(proposer_of(shipped_sam), replace(GENERATOR_SETTINGS, points_per_side=5))
     images = [image, image[:, :60], image[10:50]]
     together = generator.generate_batch([3, 1, 2], images)
     assert sum(candidates.num_masks for candidates in together) > 5
@@ -173,7 +174,7 @@ def test_generate_batch__same_as_one_by_one(shipped_sam: Sam, image: np.ndarray)
 def test_generate__same_twice_and_leaves_grad_mode(
     random_sam: Sam, open_settings: GeneratorSettings, image: np.ndarray
 ) -> None:
-    generator = MaskGenerator(random_sam, open_settings)
+    generator = MaskGenerator(proposer_of(random_sam), open_settings)
     one, other = generator.generate(0, image), generator.generate(0, image)
     assert np.array_equal(one.bits, other.bits)
     assert torch.is_grad_enabled()
@@ -182,7 +183,7 @@ def test_generate__same_twice_and_leaves_grad_mode(
 def test_generator__small_regions_without_opencv(random_sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator_module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"min_mask_region_area: expected OpenCV for 20, found no module cv2"):
-        MaskGenerator(random_sam, GeneratorSettings(min_mask_region_area=20))
+        MaskGenerator(proposer_of(random_sam), GeneratorSettings(min_mask_region_area=20))
 
 
 def connected_components(mask: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.ndarray, None]:
@@ -214,7 +215,7 @@ def test_generate__small_regions_same_as_sams(
     settings = replace(open_settings, min_mask_region_area=30, box_nms_thresh=0.95, crop_nms_thresh=0.9)
     num_masks = assert_same_as_sams(small_sam(0), settings, photograph)
     plain, cleaned = (
-        MaskGenerator(small_sam(0), replace(settings, min_mask_region_area=area)).generate(0, photograph)
+        MaskGenerator(proposer_of(small_sam(0)), replace(settings, min_mask_region_area=area)).generate(0, photograph)
         for area in (0, 30)
     )
     assert 0 < num_masks <= plain.num_masks
@@ -224,7 +225,7 @@ def test_generate__small_regions_same_as_sams(
 def test_generate__bf16_is_close(small_sam: Callable[[int], Sam], open_settings: GeneratorSettings) -> None:
     photograph = np.random.default_rng(0).integers(0, 256, size=(30, 40, 3), dtype=np.uint8)
     exact, half = (
-        MaskGenerator(small_sam(0), replace(open_settings, points_per_side=2), precision=precision)
+        MaskGenerator(proposer_of(small_sam(0), precision), replace(open_settings, points_per_side=2))
         for precision in (None, "bf16")
     )
     assert (exact.precision, half.precision) == ("fp32", "bf16")
@@ -256,8 +257,8 @@ def test_generate__same_as_sams_on_cuda(
 @pytest.mark.gpu
 @needs_cuda
 def test_generate__bf16_agrees_with_fp32_on_cuda(cuda_sam: Sam) -> None:
-    exact = MaskGenerator(cuda_sam, GENERATOR_SETTINGS, precision="fp32")
-    half = MaskGenerator(cuda_sam, GENERATOR_SETTINGS)
+    exact = MaskGenerator(proposer_of(cuda_sam, "fp32"), GENERATOR_SETTINGS)
+    half = MaskGenerator(proposer_of(cuda_sam), GENERATOR_SETTINGS)
     assert half.precision == "bf16"
     best_ious, counts = [], np.zeros(2)
     for index in range(16):
@@ -277,8 +278,8 @@ def test_generate__out_of_memory_halves_the_batch_on_cuda(
     cuda_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(GENERATOR_SETTINGS, points_per_batch=36)
-    expected = MaskGenerator(cuda_sam, settings, precision="fp32").generate(0, image)
-    generator = MaskGenerator(cuda_sam, settings, precision="fp32")
+    expected = MaskGenerator(proposer_of(cuda_sam, "fp32"), settings).generate(0, image)
+    generator = MaskGenerator(proposer_of(cuda_sam, "fp32"), settings)
     decode = generator._decode
 
     def decode_few(shared: Any, tokens: torch.Tensor, attended: torch.Tensor) -> Any:
@@ -293,7 +294,7 @@ def test_generate__out_of_memory_halves_the_batch_on_cuda(
 
 def test_generator__unknown_precision(random_sam: Sam) -> None:
     with pytest.raises(InputError, match="--precision: expected one of"):
-        MaskGenerator(random_sam, GeneratorSettings(), precision="fp8")
+        MaskGenerator(proposer_of(random_sam, "fp8"), GeneratorSettings())
 
 
 def test_generate__compiled_is_the_same(shipped_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,11 +312,13 @@ def test_generate__compiled_is_the_same(shipped_sam: Sam, image: np.ndarray, mon
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
     settings = replace(GENERATOR_SETTINGS, points_per_side=5, points_per_batch=10)
-    generator = MaskGenerator(shipped_sam, settings, compile=True)
+    generator = MaskGenerator(proposer_of(shipped_sam, compiled=True), settings)
     assert generator.warm_up(96, 128) > 0
     assert compiled == ["encode", "decode"]
     assert batch_sizes == [1, 10, 10, 10]
-    assert_equal_candidates(generator.generate(0, image), MaskGenerator(shipped_sam, settings).generate(0, image))
+    assert_equal_candidates(
+        generator.generate(0, image), MaskGenerator(proposer_of(shipped_sam), settings).generate(0, image)
+    )
 
 
 def test_generate__out_of_memory_halves_the_batch(
@@ -323,8 +326,8 @@ def test_generate__out_of_memory_halves_the_batch(
 ) -> None:
     set_num_threads(1)  # with more the next batch may have begun before the first one fails
     settings = replace(GENERATOR_SETTINGS, points_per_side=5, points_per_batch=12)
-    expected = MaskGenerator(shipped_sam, settings).generate(0, image)
-    generator = MaskGenerator(shipped_sam, settings)
+    expected = MaskGenerator(proposer_of(shipped_sam), settings).generate(0, image)
+    generator = MaskGenerator(proposer_of(shipped_sam), settings)
     decode, batch_sizes = generator._decode, []
 
     def decode_few(shared: Any, tokens: torch.Tensor, attended: torch.Tensor) -> Any:
@@ -344,14 +347,14 @@ def test_generate__same_bits_with_any_number_of_threads(
     shipped_sam: Sam, image: np.ndarray, set_num_threads: Callable[[int], None]
 ) -> None:
     settings = replace(GENERATOR_SETTINGS, points_per_side=6, points_per_batch=7)
-    generator = MaskGenerator(shipped_sam, settings, profile=True)
+    generator = MaskGenerator(proposer_of(shipped_sam), settings, profile=True)
     set_num_threads(1)
     expected = generator.generate(0, image)
     assert expected.num_masks > 3
     set_num_threads(2)
     assert_equal_candidates(generator.generate(0, image), expected)
     assert min(generator.timings.values()) > 0
-    plain = MaskGenerator(shipped_sam, settings)
+    plain = MaskGenerator(proposer_of(shipped_sam), settings)
     for candidates in [plain.generate(0, image), *plain.generate_batch([0, 0, 0], [image, image, image])]:
         assert_equal_candidates(candidates, expected)
     assert torch.get_num_threads() == 2
@@ -363,7 +366,7 @@ def test_generate__out_of_memory_with_one_prompt(
     def decode_nothing(*args: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    generator = MaskGenerator(shipped_sam, replace(GENERATOR_SETTINGS, points_per_side=2))
+    generator = MaskGenerator(proposer_of(shipped_sam), replace(GENERATOR_SETTINGS, points_per_side=2))
     monkeypatch.setattr(generator, "_decode", decode_nothing)
     with pytest.raises(torch.OutOfMemoryError):
         generator.generate(0, image)
@@ -373,7 +376,7 @@ def test_generate__out_of_memory_with_one_prompt(
 def test_generate_batch__out_of_memory_encodes_fewer_images(
     shipped_sam: Sam, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = MaskGenerator(shipped_sam, replace(GENERATOR_SETTINGS, points_per_side=3))
+    generator = MaskGenerator(proposer_of(shipped_sam), replace(GENERATOR_SETTINGS, points_per_side=3))
     expected = generator.generate(1, image)
     encode, batch_sizes = generator._encode, []
 
@@ -392,7 +395,7 @@ def test_generate_batch__out_of_memory_encodes_fewer_images(
 
 def test_timings__by_phase_when_asked(shipped_sam: Sam, image: np.ndarray) -> None:
     settings = replace(GENERATOR_SETTINGS, points_per_side=3)
-    timed, plain = (MaskGenerator(shipped_sam, settings, profile=profile) for profile in (True, False))
+    timed, plain = (MaskGenerator(proposer_of(shipped_sam), settings, profile=profile) for profile in (True, False))
     for generator in (timed, plain):
         generator.generate(0, image)
     assert list(timed.timings) == ["encode", "decode", "select", "pack"]

@@ -4,9 +4,9 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from semires.stages.cache_sam.generator import prompts as prompts_module
-from semires.stages.cache_sam.generator.decoder import PromptDecoder
 from semires.stages.cache_sam.generator.prompts import PromptGrid, crops_of
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 
 
 def test_crops_of__image_then_quarters_that_overlap() -> None:
@@ -25,22 +25,22 @@ def test_crops_of__image_then_quarters_that_overlap() -> None:
 def test_of_crop__points_of_a_grid_and_sams_embedding(random_sam: Sam) -> None:
     settings = GeneratorSettings(points_per_side=2, crop_n_layers=1, crop_n_points_downscale_factor=2)
     with torch.inference_mode():
-        grid = PromptGrid(random_sam, settings, PromptDecoder(random_sam, torch.float32))
+        grid = PromptGrid(proposer_of(random_sam), settings)
         prompts = grid.of_crop((40, 60), 0)
         assert prompts.points_xy.tolist() == [[15, 10], [45, 10], [15, 30], [45, 30]]
         assert grid.of_crop((40, 60), 1).points_xy.tolist() == [[30, 20]]
         in_input = ResizeLongestSide(128).apply_coords(prompts.points_xy.numpy(), (40, 60))
         points = torch.from_numpy(in_input)[2:3, None]
         expected, _ = random_sam.prompt_encoder((points, torch.ones(1, 1)), None, None)
-        assert torch.equal(prompts.tokens[2:3, 5:], expected)
-        assert torch.equal(prompts.tokens[3, 0], random_sam.mask_decoder.iou_token.weight[0])
+        assert torch.equal(prompts.tokens[0][2:3, 5:], expected)
+        assert torch.equal(prompts.tokens[0][3, 0], random_sam.mask_decoder.iou_token.weight[0])
         assert len(prompts[1:3]) == 2
-        assert torch.equal(prompts[1:3].attended, prompts.attended[1:3])
+        assert torch.equal(prompts[1:3].tokens[1], prompts.tokens[1][1:3])
 
 
 def test_of_crop__keeps_the_latest_sizes(random_sam: Sam) -> None:
     with torch.inference_mode():
-        grid = PromptGrid(random_sam, GeneratorSettings(points_per_side=1), PromptDecoder(random_sam, torch.float32))
+        grid = PromptGrid(proposer_of(random_sam), GeneratorSettings(points_per_side=1))
         first = grid.of_crop((40, 60), 0)
         for height in range(1, prompts_module._MAX_GRIDS):
             grid.of_crop((height, 60), 0)

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
+from huggingface_hub.utils import httpx
 from safetensors.torch import load_file, save_file
 from segment_anything import sam_model_registry
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from semires.stages.cache_sam.models import transformers_sam
+from semires.stages.cache_sam.models import transformers_folder
+from semires.stages.cache_sam.models.transformers_folder import download_model, read_pixel_statistics, weight_files
 from semires.stages.cache_sam.models.transformers_sam import (
     FREQUENCIES,
     FREQUENCIES_TWIN,
     build_sam,
     convert_weights,
-    download_sam,
     load_transformers_sam,
-    read_pixel_statistics,
     transformers_names,
-    weight_files,
 )
 from semires.stages.data.errors import InputError
 
@@ -340,12 +340,12 @@ def test_read_config__folder_without_one(tmp_path: Path) -> None:
     assert_one_line(caught, f"found no config.json in {tmp_path}")
 
 
-@pytest.mark.parametrize("model_type", ["sam2", "sam_hq", "sam_vision_model", "bert", None])
-def test_read_config__another_model(folder: Path, model_type: str | None) -> None:
+@pytest.mark.parametrize("model_type", ["sam_vision_model", "bert", "sam3", None, 3])
+def test_class_of__another_model(folder: Path, model_type: object) -> None:
     edit_config(folder, lambda content: content.update(model_type=model_type))
     with pytest.raises(InputError) as caught:
         load_transformers_sam(folder)
-    assert_one_line(caught, "model_type 'sam'", f"found {model_type!r}")
+    assert_one_line(caught, "a model_type of edgetam, ", "sam2", f"found {model_type!r}")
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"model_type": "sam", "vision_config": {"hidden_size": "x"}}'])
@@ -425,15 +425,15 @@ def test_read_pixel_statistics__nonsense(folder: Path, content: dict[str, Any]) 
     assert_one_line(caught, "processor_config.json")
 
 
-def test_download_sam__config_before_weights(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_model__config_before_weights(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[dict[str, Any]] = []
 
     def snapshot_download(name: str, **options: Any) -> str:
         calls.append({"name": name, **options})
         return str(saved)
 
-    monkeypatch.setattr(transformers_sam, "snapshot_download", snapshot_download)
-    assert download_sam("someone/sam-small") == saved
+    monkeypatch.setattr(transformers_folder, "snapshot_download", snapshot_download)
+    assert download_model("someone/sam-small") == saved
     first, second = calls
     assert first["name"] == second["name"] == "someone/sam-small"
     assert "config.json" in first["allow_patterns"]
@@ -442,23 +442,38 @@ def test_download_sam__config_before_weights(saved: Path, monkeypatch: pytest.Mo
     assert not any(".bin" in pattern for call in calls for pattern in call["allow_patterns"])
 
 
-def test_download_sam__another_model_before_its_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_model__another_model_before_its_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit_config(folder, lambda content: content.update(model_type="bert"))
-    monkeypatch.setattr(transformers_sam, "snapshot_download", lambda name, allow_patterns: str(folder))
+    monkeypatch.setattr(transformers_folder, "snapshot_download", lambda name, allow_patterns: str(folder))
     with pytest.raises(InputError) as caught:
-        download_sam("someone/bert")
-    assert_one_line(caught, "model_type 'sam'", "the hub's someone/bert")
+        download_model("someone/bert")
+    assert_one_line(caught, "a model_type of", "found 'bert'", "the hub's someone/bert")
 
 
-def test_download_sam__hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_model__gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the hub answers who has not asked for SAM 3's weights."""
+
+    def refuse(name: str, **options: Any) -> str:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co/facebook/sam3"))
+        raise GatedRepoError("403 Client Error", response=response)
+
+    monkeypatch.setattr(transformers_folder, "snapshot_download", refuse)
+    with pytest.raises(InputError) as caught:
+        download_model("facebook/sam3")
+    assert_one_line(
+        caught, "given on request only: ask for it at https://huggingface.co/facebook/sam3", "hf auth login"
+    )
+
+
+def test_download_model__hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """huggingface_hub itself, at an address where nothing listens, with an empty cache."""
-    real = transformers_sam.snapshot_download
+    real = transformers_folder.snapshot_download
     monkeypatch.setattr(
-        transformers_sam,
+        transformers_folder,
         "snapshot_download",
         lambda name, **options: real(name, **options, endpoint="http://127.0.0.1:9", cache_dir=tmp_path),
     )
     with pytest.raises(InputError) as caught:
-        download_sam("facebook/sam-vit-huge")
+        download_model("facebook/sam-vit-huge")
     assert_one_line(caught, "found neither at facebook/sam-vit-huge", "check the name and the network")
     assert re.search(r"\(.+\): check", str(caught.value))

@@ -8,8 +8,8 @@ from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import Attention
 from torch import Tensor
 
-from semires.stages.cache_sam.generator import encoder as encoder_module
-from semires.stages.cache_sam.generator.encoder import (
+from semires.stages.cache_sam.models import encoder as encoder_module
+from semires.stages.cache_sam.models.encoder import (
     ImageEncoder,
     attention_augmented,
     attention_in_rows,

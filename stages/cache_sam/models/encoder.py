@@ -11,6 +11,7 @@ a head. Here:
   carries its biases for all rows and all columns behind its channels, a key the one-hot codes of its row and column.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -55,7 +56,7 @@ class ImageEncoder:
                 for block, side in zip(sam.image_encoder.blocks, sides, strict=True)
             ]
 
-    def load(self, images: list[NDArray[np.uint8]]) -> Tensor:
+    def load(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """RGB images uint8 [H, W, 3] of any sizes, resized, normalized and padded: float32 [I, 3, S, S]."""
         return torch.stack([self._load(image) for image in images])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from semires.stages.cache_sam.generator.decoder import PromptDecoder
+from semires.stages.cache_sam.models.decoder import PromptDecoder
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 
 
@@ -18,6 +18,15 @@ def sams_answer(sam: Sam, embedding: torch.Tensor, points_xy: torch.Tensor) -> t
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=dense,
         multimask_output=True,
+    )
+
+
+def decoder_of(sam: Sam, dtype: torch.dtype = torch.float32) -> PromptDecoder:
+    return PromptDecoder(
+        sam.mask_decoder,
+        dtype,
+        position_CHW=sam.prompt_encoder.get_dense_pe()[0],
+        no_mask=sam.prompt_encoder.no_mask_embed.weight[0],
     )
 
 
@@ -37,15 +46,16 @@ def test_decode__same_as_sams(small_sam: Callable[[int], Sam], seed: int) -> Non
         embedding = torch.randn(channels, grid, grid)
         points_xy = sam.image_encoder.img_size * torch.rand(5, 1, 2)
         expected_logits, expected_iou = sams_answer(sam, embedding, points_xy)
-        decoder = PromptDecoder(sam, torch.float32)
+        decoder = decoder_of(sam)
         tokens = tokens_of(sam, points_xy)
-        decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
+        shared = decoder.share(embedding)
+        decoded = decoder.decode(shared, tokens, decoder.attend_prompts(tokens))
         torch.testing.assert_close(decoded.iou, expected_iou, atol=1e-5, rtol=1e-5)
         side = decoder.low_side
-        logits = decoder.logits(decoded, torch.cartesian_prod(torch.arange(5), torch.arange(3)), (side, side))
+        logits = decoder.logits(shared, decoded, torch.cartesian_prod(torch.arange(5), torch.arange(3)), (side, side))
         torch.testing.assert_close(logits, expected_logits.flatten(0, 1), atol=1e-4, rtol=1e-5)
         some = torch.tensor([[3, 2], [0, 1], [3, 0]])
-        logits = decoder.logits(decoded, some, (side - 5, 1))
+        logits = decoder.logits(shared, decoded, some, (side - 5, 1))
         expected = expected_logits[some[:, 0], some[:, 1], : side - 4, :4]
         torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
 
@@ -57,11 +67,12 @@ def test_decode__does_not_wait_for_cuda() -> None:
     with torch.inference_mode():
         embedding = torch.randn(sam.prompt_encoder.embed_dim, *sam.prompt_encoder.image_embedding_size, device="cuda")
         tokens = torch.randn(6, 7, sam.prompt_encoder.embed_dim, device="cuda")
-        decoder = PromptDecoder(sam, torch.bfloat16)
+        decoder = decoder_of(sam, torch.bfloat16)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
-            logits = decoder.logits(decoded, torch.tensor([[3, 2], [0, 1], [3, 0]]), (49, 64))
+            shared = decoder.share(embedding)
+            decoded = decoder.decode(shared, tokens, decoder.attend_prompts(tokens))
+            logits = decoder.logits(shared, decoded, torch.tensor([[3, 2], [0, 1], [3, 0]]), (49, 64))
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert logits.shape == (3, 52, 64)
@@ -75,11 +86,12 @@ def test_decode__half_precision_is_close(small_sam: Callable[[int], Sam], dtype:
         grid, channels = sam.prompt_encoder.image_embedding_size[0], sam.prompt_encoder.embed_dim
         embedding, points_xy = torch.randn(channels, grid, grid), sam.image_encoder.img_size * torch.rand(3, 1, 2)
         expected_logits, expected_iou = sams_answer(sam, embedding, points_xy)
-        decoder = PromptDecoder(sam, dtype)
+        decoder = decoder_of(sam, dtype)
         tokens = tokens_of(sam, points_xy)
-        decoded = decoder.decode(decoder.share(embedding), tokens, decoder.attend_prompts(tokens))
+        shared = decoder.share(embedding)
+        decoded = decoder.decode(shared, tokens, decoder.attend_prompts(tokens))
         side = decoder.low_side
-        logits = decoder.logits(decoded, torch.cartesian_prod(torch.arange(3), torch.arange(3)), (side, side))
+        logits = decoder.logits(shared, decoded, torch.cartesian_prod(torch.arange(3), torch.arange(3)), (side, side))
         assert decoded.image_tokens.dtype == dtype
         assert decoded.iou.dtype == logits.dtype == torch.float32
         assert (decoded.iou - expected_iou).abs().max() < 0.05 * expected_iou.abs().max()

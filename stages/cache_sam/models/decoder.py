@@ -1,0 +1,213 @@
+"""The mask decoder of SAM and its successors for many prompts on one image, computing once what the prompts share.
+
+The same function as segment_anything.modeling.MaskDecoder, to rounding, in fewer operations; SAM 2's is that one with a
+token for the object's presence, features of higher resolution, and predicted IoU through a sigmoid.
+
+The transformer is that of two_way.py. Masks are upscaled only for prompts with a predicted IoU worth it (`logits` is
+asked for some masks alone) and only where the image is, not its padding, with the 2 x 2 transposed convolutions as
+matrix products on channels-last tokens.
+
+Axes: B prompts, T tokens a prompt, M masks a prompt, N image tokens, C channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from segment_anything.modeling import MaskDecoder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from semires.stages.cache_sam.models.two_way import ImageTokens, TokenToImage, TwoWayBlock
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedTokens:
+    """What all prompts on one image share.
+
+    `embedding` float32 [N, C] is the image's own part of the tokens. `fine` [grid, grid, 4, C / 4] and `finest`
+    [grid, grid, 16, C / 8] are its features of twice and four times the resolution, below each token in the order in
+    which it is upscaled; a model without them has None.
+    """
+
+    image: ImageTokens
+    embedding: Tensor
+    fine: Tensor | None = None
+    finest: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """The transformer's output for B prompts.
+
+    `iou` float32 [B, M]: predicted IoU of each of a prompt's masks. `mask_tokens` float32 [B, M, C] and `image_tokens`
+    [B, N, C] are what `PromptDecoder.logits` makes masks of. M is 3, or 4 with the one mask for a whole object first.
+    """
+
+    iou: Tensor
+    mask_tokens: Tensor
+    image_tokens: Tensor
+
+
+class PromptDecoder:
+    """A mask decoder for batches of prompts; weights are rearranged here and must not change afterwards.
+
+    `decoder` is segment-anything's module, with another model's weights where it is another model's. `position_CHW` is
+    the positional encoding of its image tokens, `no_mask` [C] what stands where a prompt has no mask. `object_token`
+    [1, C] is the token before all others, and `sigmoid` what its predicted IoU goes through: SAM 2 has both.
+
+    Image tokens are kept in `dtype`, the few prompt tokens always in float32: they cost little, and predicted IoU
+    comes from them alone.
+    """
+
+    def __init__(
+        self,
+        decoder: MaskDecoder,
+        dtype: torch.dtype,
+        *,
+        position_CHW: Tensor,
+        no_mask: Tensor,
+        object_token: Tensor | None = None,
+        sigmoid: bool = False,
+    ) -> None:
+        self._decoder = decoder
+        self._dtype = dtype
+        self._sigmoid = sigmoid
+        channels, rows, columns = position_CHW.shape
+        self.grid = (rows, columns)
+        self.bytes_a_prompt = rows * columns * channels * dtype.itemsize
+        layers = list(decoder.transformer.layers)
+        self._blocks = [TwoWayBlock(layer, dtype) for layer in layers]
+        self._final = TokenToImage(decoder.transformer.final_attn_token_to_image, dtype)
+        with torch.no_grad():
+            self._no_mask = no_mask.detach()
+            self._position_NC = position_CHW.detach().flatten(1).T.contiguous()
+            self._position_half = self._position_NC.to(dtype)
+            first, norm, self._first_act, second, self._second_act = decoder.output_upscaling
+            self._first_up = [_as_matrix(first.weight).to(dtype), first.bias.repeat(4).to(dtype)]
+            self._second_up = [_as_matrix(second.weight).to(dtype), second.bias.repeat(4).to(dtype)]
+            self._up_norm = [norm.weight.to(dtype), norm.bias.to(dtype), norm.eps]
+            self._networks = _stacked([network.layers for network in decoder.output_hypernetworks_mlps])
+            leading = [] if object_token is None else [object_token.detach()]
+            self.output_tokens = torch.cat([*leading, decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
+        # Of the output only the IoU token and the mask tokens are read, of these with several masks a prompt not the
+        # first, which is for one.
+        device, start, num_masks = no_mask.device, len(leading), decoder.num_mask_tokens
+        self._read = torch.tensor([start, *range(start + 2, start + 1 + num_masks)], device=device)
+        self._read_every = torch.arange(start, start + 1 + num_masks, device=device)
+
+    def share(self, embedding_CHW: Tensor, fine: Tensor | None = None, finest: Tensor | None = None) -> SharedTokens:
+        """What all prompts on an image with this embedding share; in float32 until projected.
+
+        `fine` [C / 4, 2 grid, 2 grid] and `finest` [C / 8, 4 grid, 4 grid]: its features of higher resolution.
+        """
+        embedding = embedding_CHW.float().flatten(1).T
+        tokens_NC = (embedding + self._no_mask).contiguous()
+        return SharedTokens(
+            image=self._blocks[0].share(tokens_NC, self._position_NC),
+            embedding=embedding,
+            fine=None if fine is None else _below_tokens(fine, 1).to(self._dtype),
+            finest=None if finest is None else _below_tokens(finest, 2).to(self._dtype),
+        )
+
+    def attend_prompts(self, tokens_BTC: Tensor) -> Tensor:
+        """The part of `decode` that sees no image, float32 [B, T, C]: worth keeping for prompts that are repeated."""
+        return self._blocks[0].self_attended(tokens_BTC)
+
+    def decode(self, shared: SharedTokens, tokens_BTC: Tensor, attended_BTC: Tensor) -> Decoded:
+        """Run the two-way transformer and the IoU head for some prompts, three masks each.
+
+        `tokens_BTC` float32 [B, T, C] are their tokens, `attended_BTC` what `attend_prompts` made of them.
+        """
+        queries, keys = self._blocks[0].first(shared.image, attended_BTC, tokens_BTC)
+        return self._decode_on(queries, keys, tokens_BTC, self._read)
+
+    def decode_masked(
+        self, shared: SharedTokens, tokens_BTC: Tensor, attended_BTC: Tensor, masks_BNC: Tensor
+    ) -> Decoded:
+        """The same for prompts with a mask, `masks_BNC` what the prompt encoder made of it, and four masks each.
+
+        The one for the whole object comes first, then the three of `decode`.
+        """
+        keys = (shared.embedding + masks_BNC).to(self._dtype)
+        queries, keys = self._blocks[0].seen(attended_BTC, keys, tokens_BTC, self._position_half)
+        return self._decode_on(queries, keys, tokens_BTC, self._read_every)
+
+    def _decode_on(self, queries: Tensor, keys: Tensor, tokens_BTC: Tensor, read: Tensor) -> Decoded:
+        """From the first layer's output to the end, for the tokens `read`: the IoU token, then those of masks."""
+        transformer = self._decoder.transformer
+        for block in self._blocks[1:]:
+            queries, keys = block.later(queries, keys, tokens_BTC, self._position_half)
+        placed_queries = (queries + tokens_BTC).index_select(1, read)
+        queries = queries.index_select(1, read)
+        attended = self._final(placed_queries, keys + self._position_half, keys)
+        queries = transformer.norm_final_attn(queries + attended)
+        num_masks = len(read) - 1
+        iou = self._decoder.iou_prediction_head(queries[:, 0])[:, -num_masks:]
+        return Decoded(iou=iou.sigmoid() if self._sigmoid else iou, mask_tokens=queries[:, 1:], image_tokens=keys)
+
+    @property
+    def low_side(self) -> int:
+        """Rows, and columns, of low-resolution logits when nothing is left out: 4 grid."""
+        return 4 * self.grid[0]
+
+    def logits(self, shared: SharedTokens, decoded: Decoded, masks_K2: Tensor, size: tuple[int, int]) -> Tensor:
+        """Low-resolution logits of K masks, float32 [K, rows, columns] with at least `size` from the top left.
+
+        `masks_K2` int64 [K, 2], on CPU: the prompt (into B) and which of its masks.
+        """
+        device = decoded.image_tokens.device
+        rows, columns = (min(side, -(-some // 4)) for side, some in zip(self.grid, size, strict=True))
+        needed, row = masks_K2[:, 0].unique(return_inverse=True)
+        keys, mask_tokens = decoded.image_tokens.unflatten(1, self.grid), decoded.mask_tokens
+        if len(needed) < len(keys):
+            needed = needed.to(device, non_blocking=True)
+            keys, mask_tokens = keys[needed, :rows, :columns], mask_tokens[needed]
+        else:
+            keys = keys[:, :rows, :columns]
+        count = len(keys)
+        weight, bias, eps = self._up_norm
+        # [S, N, 2 x 2 children, C / 4], then [S, N x 4, 2 x 2 children, C / 8]
+        fine = _affine(keys, *self._first_up).view(count, -1, len(weight))
+        if shared.fine is not None:
+            fine = fine + shared.fine[:rows, :columns].reshape(-1, len(weight))
+        fine = self._first_act(F.layer_norm(fine, (len(weight),), weight, bias, eps))
+        finest = _affine(fine, *self._second_up).view(count, rows * columns * 16, -1)
+        if shared.finest is not None:
+            finest = finest + shared.finest[:rows, :columns].reshape(rows * columns * 16, -1)
+        finest = self._second_act(finest)
+        hidden_MSC = mask_tokens.transpose(0, 1)
+        for index, (matrix, offset) in enumerate(self._networks):
+            matrix, offset = matrix[-len(hidden_MSC) :], offset[-len(hidden_MSC) :]
+            hidden_MSC = torch.baddbmm(offset, hidden_MSC.relu() if index else hidden_MSC, matrix)
+        masks = torch.bmm(hidden_MSC.transpose(0, 1).to(self._dtype), finest.transpose(1, 2))
+        which = torch.stack([row, masks_K2[:, 1]]).to(device, non_blocking=True)
+        masks = masks[which[0], which[1]].float()
+        # Children of children are not in image order yet; masks are few, so this is where they are put there.
+        masks = masks.view(-1, rows, columns, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+        return masks.reshape(-1, 4 * rows, 4 * columns)
+
+
+def _stacked(networks: list[nn.ModuleList]) -> list[tuple[Tensor, Tensor]]:
+    """Several MLPs of one shape as one, layer by layer: matrices [n, in, out] and offsets [n, 1, out]."""
+    return [
+        (torch.stack([layer.weight.T for layer in layers]), torch.stack([layer.bias[None] for layer in layers]))
+        for layers in zip(*networks, strict=True)
+    ]
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """A 2 x 2, stride 2 transposed convolution's weight [in, out, 2, 2] as a matrix [in, 4 out]."""
+    return weight.detach().permute(0, 2, 3, 1).reshape(len(weight), -1)
+
+
+def _below_tokens(features_CHW: Tensor, doublings: int) -> Tensor:
+    """Features [C, 2^n rows, 2^n columns] as [rows, columns, 4^n, C]: below each token its children, theirs within."""
+    channels, rows, columns = features_CHW.shape
+    splits = [[side >> doublings, *[2] * doublings] for side in (rows, columns)]
+    features = features_CHW.reshape(channels, *splits[0], *splits[1])
+    axes = [axis for level in range(doublings + 1) for axis in (1 + level, 2 + doublings + level)]
+    return features.permute(*axes, 0).flatten(2, -2).contiguous()
+
+
+def _affine(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.addmm(bias, tokens.reshape(-1, tokens.shape[-1]), weight)

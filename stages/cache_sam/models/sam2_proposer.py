@@ -1,0 +1,198 @@
+"""SAM 2 and its kin as the generator asks it: transformers' `Sam2Model`, `EdgeTamModel` and `Sam3TrackerModel`.
+
+The three differ in how an image is encoded. Their prompts and their mask decoder are one: SAM's, with a token for the
+object's presence, features of twice and four times the resolution, and predicted IoU through a sigmoid. An image is
+stretched to the model's square, in floats, as SAM 2's own `SAM2Transforms` does; transformers' processor rounds the
+resized pixels to whole numbers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+from segment_anything.modeling.transformer import Attention
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as pixels_of
+
+from semires.stages.cache_sam.generator.proposer import Embedding, Proposer, Tokens
+from semires.stages.cache_sam.generator.settings import PRECISIONS, GeneratorSettings
+from semires.stages.cache_sam.models.decoder import Decoded, PromptDecoder, SharedTokens
+
+# SAM2AutomaticMaskGenerator's defaults where they are not SAM's.
+GENERATOR_SETTINGS = GeneratorSettings(pred_iou_thresh=0.8)
+
+# Mean and standard deviation of each colour, of pixels from 0 to 1: ImageNet's, and SAM 3's.
+_PIXELS = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+_PIXELS_OF_SAM3 = ([0.5] * 3, [0.5] * 3)
+
+# A mask that is asked about again: SAM2ImagePredictor clamps its logits to what prompts were in training.
+_LARGEST_LOGIT = 32.0
+
+# Names in transformers' mask decoder and in segment-anything's, part by part; see `sams_decoder`.
+_RENAMES = (
+    ("upscale_conv1.", "output_upscaling.0."),
+    ("upscale_layer_norm.", "output_upscaling.1."),
+    ("upscale_conv2.", "output_upscaling.3."),
+    (".layer_norm_final_attn.", ".norm_final_attn."),
+    (".layer_norm", ".norm"),
+    (".o_proj.", ".out_proj."),
+    (".mlp.proj_in.", ".mlp.lin1."),
+    (".mlp.proj_out.", ".mlp.lin2."),
+)
+
+
+class Sam2Proposer(Proposer):
+    """One of transformers' three models; weights are read and rearranged at construction and must not change.
+
+    `model` is in eval mode on its device. Its pixels from 0 to 1 are normalized by `model.pixel_mean` and
+    `model.pixel_std`, three numbers each, which loading sets; where it has none, by those of its kind.
+
+    A point becomes T = 8 tokens of C channels: the decoder's object token, IoU token and four mask tokens, the point,
+    and one that is none.
+    """
+
+    stretches = True
+    can_refine = True
+
+    def __init__(self, model: Any, precision: str, *, compiled: bool = False) -> None:
+        self._model = model
+        usual = _PIXELS_OF_SAM3 if type(model).__name__ == "Sam3TrackerModel" else _PIXELS
+        self._mean, self._std = getattr(model, "pixel_mean", usual[0]), getattr(model, "pixel_std", usual[1])
+        self.device = model.device
+        self.precision = precision
+        self.compiled = compiled
+        self._dtype = PRECISIONS[precision]
+        self.side = model.prompt_encoder.input_image_size
+        decoder = model.mask_decoder
+        self._by_stability = decoder.dynamic_multimask_via_stability
+        self._delta, self._least = decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh
+        with torch.no_grad():
+            self._decoder = PromptDecoder(
+                sams_decoder(decoder),
+                self._dtype,
+                position_CHW=model.get_image_wide_positional_embeddings()[0],
+                no_mask=model.prompt_encoder.no_mask_embed.weight[0],
+                object_token=decoder.obj_score_token.weight,
+                sigmoid=True,
+            )
+        self.low_side = self._decoder.low_side
+        self.bytes_a_prompt = self._decoder.bytes_a_prompt
+
+    def load(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """RGB images uint8 [H, W, 3], stretched to the square and normalized: float32 [I, 3, S, S]."""
+        size = [self.side, self.side]
+        square = [
+            pixels_of.resize(torch.from_numpy(image).to(self.device).permute(2, 0, 1).contiguous().float() / 255, size)
+            for image in images
+        ]
+        return pixels_of.normalize(torch.stack(square), self._mean, self._std)
+
+    def encode(self, pixels: Tensor) -> Embedding:
+        """Embeddings [I, C, g, g], and features [I, C / 4, 2 g, 2 g] and [I, C / 8, 4 g, 4 g]."""
+        model, decoder = self._model, self._model.mask_decoder
+        with torch.autocast(pixels.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
+            maps = list(model.vision_encoder(pixels).fpn_hidden_states)
+            # A video's frame without a memory has this added, and a photograph is one. SAM 3 has a fourth map, which
+            # nobody reads: transformers adds it to that one.
+            maps[-1] = maps[-1] + model.no_memory_embedding.view(1, -1, 1, 1)
+            finest, fine, embedding = maps[:3]
+            return embedding, decoder.conv_s1(fine), decoder.conv_s0(finest)
+
+    def share(self, embedding: Embedding) -> SharedTokens:
+        """Image tokens, the first layer's projections of them, and the features of higher resolution."""
+        return self._decoder.share(*embedding)
+
+    def embed(self, points_xy: Tensor, size: tuple[int, int]) -> Tokens:
+        """Prompts' tokens, and what the first layer makes of them alone: each float32 [P, T, C]."""
+        height, width = size
+        # Float32 from here on, as in SAM 2's generator.
+        in_square = points_xy.float() / torch.tensor([width, height], device=self.device) * self.side
+        labels = torch.ones((1, len(points_xy), 1), dtype=torch.int, device=self.device)
+        embedded, _ = self._model.prompt_encoder(in_square[None, :, None], labels, None, None)
+        tokens = torch.cat([self._decoder.output_tokens.expand(len(points_xy), -1, -1), embedded[0]], dim=1)
+        return tokens, self._decoder.attend_prompts(tokens)
+
+    def decode(self, shared: SharedTokens, *tokens: Tensor) -> Decoded:
+        """Three masks a prompt."""
+        return self._decoder.decode(shared, *tokens)
+
+    def logits(self, shared: SharedTokens, decoded: Decoded, masks_K2: Tensor, size: tuple[int, int]) -> Tensor:
+        """Low-resolution logits; see `PromptDecoder.logits`."""
+        return self._decoder.logits(shared, decoded, masks_K2, size)
+
+    def refine(self, shared: SharedTokens, logits: Tensor, *tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`refine_with_m2m` of SAM2AutomaticMaskGenerator: one mask for each prompt and the mask it got before.
+
+        Where the mask of the first token is not stable, the best of the other three (dynamic multimask by stability).
+        """
+        masks = self._model.prompt_encoder.mask_embed(logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)[:, None])
+        tokens_BTC, attended_BTC = tokens
+        decoded = self._decoder.decode_masked(shared, tokens_BTC, attended_BTC, masks.flatten(2).transpose(1, 2))
+        num_prompts, num_masks = decoded.iou.shape
+        every = torch.cartesian_prod(torch.arange(num_prompts), torch.arange(num_masks))
+        size = (self.low_side, self.low_side)
+        refined = self._decoder.logits(shared, decoded, every, size).unflatten(0, (num_prompts, num_masks))
+        if not self._by_stability:
+            return decoded.iou[:, 0], refined[:, 0]
+        inner, outer = ((refined[:, 0] > delta).sum((1, 2)) for delta in (self._delta, -self._delta))
+        is_stable = torch.where(outer > 0, inner / outer, 1.0) >= self._least
+        best = torch.where(is_stable, 0, 1 + decoded.iou[:, 1:].argmax(dim=1))
+        prompt = torch.arange(num_prompts, device=self.device)
+        return decoded.iou[prompt, best], refined[prompt, best]
+
+
+def sams_decoder(module: Any) -> MaskDecoder:
+    """transformers' mask decoder of SAM 2's kind as segment-anything's module; the two share their weights.
+
+    What segment-anything's does not have stays behind: the object token and its head, the features' projections.
+    ValueError where the sizes are some that segment-anything's cannot have.
+    """
+    config = module.config
+    if config.num_hidden_layers != len(module.transformer.layers) or module.transformer.layers[0].mlp.layers:
+        raise ValueError("expected two layers in each MLP of the mask decoder's transformer")
+    transformer = TwoWayTransformer(
+        depth=config.num_hidden_layers,
+        embedding_dim=config.hidden_size,
+        mlp_dim=config.mlp_dim,
+        num_heads=config.num_attention_heads,
+        attention_downsample_rate=config.attention_downsample_rate,
+    )
+    # transformers' layers have the configured rate, and so has the last attention.
+    transformer.final_attn_token_to_image = Attention(
+        config.hidden_size, config.num_attention_heads, downsample_rate=config.attention_downsample_rate
+    )
+    decoder = MaskDecoder(
+        transformer_dim=config.hidden_size,
+        transformer=transformer,
+        num_multimask_outputs=config.num_multimask_outputs,
+        iou_head_depth=max(2, config.iou_head_depth),
+        iou_head_hidden_dim=config.iou_head_hidden_dim,
+    )
+    weights = module.state_dict()
+    names = {name: _sams_name(name, module) for name in weights}
+    wanted = decoder.state_dict()
+    decoder.load_state_dict({name: weights[key] for key, name in names.items() if name in wanted}, assign=True)
+    epsilons = {name: part.eps for name, part in module.named_modules() if isinstance(part, nn.LayerNorm)}
+    for name, eps in epsilons.items():
+        decoder.get_submodule(_sams_name(f"{name}.", module).removesuffix(".")).eps = eps
+    return decoder.eval()
+
+
+def _sams_name(name: str, module: Any) -> str:
+    for found, wanted in _RENAMES:
+        name = name.replace(found, wanted)
+    # transformers names the first and the last layer of a small MLP apart, and counts the ones between from 0.
+    parent, _, rest = name.partition(".proj_in.")
+    if rest:
+        return f"{parent}.layers.0.{rest}"
+    parent, _, rest = name.partition(".proj_out.")
+    if rest:
+        return f"{parent}.layers.{module.get_submodule(parent).num_layers - 1}.{rest}"
+    if name.startswith(("output_hypernetworks_mlps.", "iou_prediction_head.")):
+        parent, _, rest = name.partition(".layers.")
+        layer, _, parameter = rest.partition(".")
+        return f"{parent}.layers.{int(layer) + 1}.{parameter}"
+    return name
