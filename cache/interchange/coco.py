@@ -1,226 +1,330 @@
-"""COCO: candidates as SA-1B's JSON files with COCO run lengths, out of a store and into one.
+"""COCO's JSON: SA-1B, lists of results, and files of many images, told apart by what they hold.
 
-    {"info": {...},                                        the store's manifest; SA-1B has no such key
-     "image": {"image_id", "width", "height", "file_name"},
-     "annotations": [{"id",                                from 1, in the order of the candidates
-                      "segmentation": {"size": [height, width], "counts": "..."},
-                      "area", "bbox": [x, y, width, height],
-                      "predicted_iou", "stability_score",  null where not known
-                      "point_coords": [[x, y]],
-                      "crop_box": [x, y, width, height]}, ...]}
+    {"image": {"image_id", "height", "width", "file_name"},    SA-1B: one image a file; also what export.py writes,
+     "annotations": [...]}                                      with the store's manifest as "info"
+    [...]                                                       segment-anything's amg.py --convert-to-rle: one image a
+                                                                file, which the file is named after
+    [{"image_id", "score", ...}, ...]                           COCO's results: many images; the score is the predicted
+                                                                IoU, the size that of the run lengths
+    {"images": [{"id", "height", "width", "file_name"}, ...],   COCO's and LVIS' data sets: many images, those without
+     "annotations": [{"image_id", ...}, ...]}                   annotations included; LVIS names files by "coco_url"
 
-One file an image, as segment-anything's README describes SA-1B. Its own `scripts/amg.py --convert-to-rle` writes just
-the list of annotations, with the id only in the image's file name; that is read as well. float32 numbers are written
-with the digits of the double that equals them, so that they come back to the bit.
+Annotations are those of annotations.py. Which image they are of is told by the records, by a file's name only where
+they say nothing. Files of many images have them in no order, and as objects they take many times the file's size: they
+are read record by record, checked, and kept as runs in a temporary file, from which an image's are read together.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import secrets
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
+import numpy as np
+
+from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
-from semires.cache.interchange.coco_document import CocoDocument, parse_document, to_candidates, to_document
-from semires.cache.interchange.run_lengths import (
-    ImportReport,
+from semires.cache.interchange.annotations import ParsedMask, parse_annotation, stated_size
+from semires.cache.interchange.files import (
     bad_file,
-    imported_manifest,
-    list_json,
+    check_packed_bytes,
+    list_files,
+    name_below,
+    no_json,
+    parse_image_id,
+    parse_size,
     read_json,
+    shown,
 )
-from semires.cache.reader import CandidateStore
+from semires.cache.interchange.found import Found, FoundImage, Request
+from semires.cache.interchange.known_images import KnownImages, number_in
+from semires.cache.interchange.packing import candidates_of, pack_runs
 from semires.cache.schema import Manifest
-from semires.cache.storage.codec import DEFAULT_CODEC
-from semires.cache.writer import StoreWriter
 
-__all__ = ["ImportReport", "export_coco", "import_coco", "imported_manifest"]
+_LAYOUTS = 'SA-1B\'s {"image": {...}, "annotations": [...]}, COCO\'s {"images": [...], "annotations": [...]}, or a list'
 
-# Files parsed before the store is asked which of their images it lacks: one listing of its parts for all of them.
-_FILES_PER_BATCH = 64
+# Bytes of masks of files of many images that stay in memory.
+_SPOOLED = 2**26
 
-
-def export_coco(
-    location: str | Path,
-    folder: str | Path,
-    *,
-    file_names: Mapping[int, str] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Write each image of the store at `location` (a path or fsspec URL) to `folder` as one JSON file, see above.
-
-    `file_names` gives images' file names by id: `<stem>.json` is then the file, or `<stem>-<image_id>.json` where
-    several names have that stem; an image without one becomes `<image_id>.json` with an empty `file_name`. `bbox` is
-    [x, y, width, height] in whole pixels, so that x + width is the first column right of the mask (pycocotools' toBbox;
-    SamAutomaticMaskGenerator, which stops at the last column of the mask, says one less). `crop_box` is the whole
-    image: a store does not keep crops. Images without candidates have an empty list.
-
-    A file appears whole or not at all, and those of this store that are there already are skipped, so an interrupted
-    export resumes. Returns the number of files written. `on_progress(done, total)` is told the number of images at the
-    start and after each. StoreError where there is no store, an image is damaged, two images would share a file, or
-    a file in the way is of another store or image, or cannot be written.
-    """
-    store = CandidateStore(location)
-    folder = Path(folder)
-    names = _plan_names(store.image_ids.tolist(), file_names or {})
-    info = store.manifest.to_attributes()
-    num_written = 0
-    if on_progress is not None:
-        on_progress(0, len(names))
-    for done, (image_id, (stem, file_name)) in enumerate(names.items(), start=1):
-        path = folder / f"{stem}.json"
-        if not _is_finished(path, image_id, info):
-            _write_whole(path, json.dumps(to_document(store[image_id], file_name, info), allow_nan=False))
-            num_written += 1
-        if on_progress is not None:
-            on_progress(done, len(names))
-    return num_written
+_NUM_SCORES = 4
 
 
-def import_coco(
-    folder: str | Path,
-    location: str | Path,
-    manifest: Manifest,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-    images_per_part: int = 256,
-    codec: str = str(DEFAULT_CODEC),
-) -> ImportReport:
-    """Add the masks in the `*.json` files of `folder` to the store at `location` (a path or fsspec URL).
-
-    Each file holds one image, in SA-1B's layout or as the list that segment-anything's `scripts/amg.py` writes; of a
-    list, the last number in the file's name is the image id (COCO_train2014_000000581857.json: 581857). Counts may be
-    compressed (a text) or not (a list). Candidates keep the files' order, scores and points; areas and boxes are
-    computed from the masks, and an `area` that differs from its mask's is refused as damage.
-
-    Images that the store holds already are skipped, so an interrupted import resumes. `on_progress(done, total)` is
-    told the number of files at the start and after each. `images_per_part` and `codec` are the StoreWriter's.
-
-    Where every file carries the same intact manifest of the split of `manifest`, as `export_coco` writes it, that is
-    the store's, so that `cache-sam` can go on with it; else it is `manifest`.
-
-    StoreError where the folder holds no JSON file, two files are of one image, or a file is malformed; images of the
-    files before it are kept.
-    """
-    paths = list_json(folder)
-    num_present = num_added = num_masks = 0
-    path_of: dict[int, Path] = {}
-    if on_progress is not None:
-        on_progress(0, len(paths))
-    manifest = _common_manifest(paths, manifest)
-    with StoreWriter(location, manifest, images_per_part=images_per_part, codec=codec) as writer:
-        for start in range(0, len(paths), _FILES_PER_BATCH):
-            batch: list[CocoDocument] = []
-            failure: StoreError | None = None
-            for path in paths[start : start + _FILES_PER_BATCH]:
-                try:
-                    document = parse_document(path)
-                    _check_distinct(document, path_of)
-                except StoreError as error:
-                    failure = error  # raised below: the files before it are imported first
-                    break
-                batch.append(document)
-            missing = set(writer.missing([document.image_id for document in batch]))
-            for row, document in enumerate(batch, start=1):
-                if document.image_id in missing:
-                    candidates = to_candidates(document)
-                    writer.add(candidates)
-                    num_added += 1
-                    num_masks += candidates.num_masks
-                else:
-                    num_present += 1
-                if on_progress is not None:
-                    on_progress(start + row, len(paths))
-            if failure is not None:
-                raise failure
-    return ImportReport(num_present=num_present, num_added=num_added, num_masks=num_masks)
+def look_through(request: Request) -> Found:
+    """The images of all JSON files of the source; see `importing.import_masks`."""
+    images: list[FoundImage] = []
+    left_out: list[str] = []
+    manifests = _Manifests()
+    masks = _Masks()
+    request.resources.callback(masks.close)
+    for path in list_files(request.source, ".json"):
+        contents = _Contents(path, request.images, masks)
+        content = _read(request, contents)
+        if isinstance(content, dict) and not {"image", "images", "annotations"} & content.keys():
+            left_out.append(f"{path}: no masks, it has no key image, images or annotations")
+            continue
+        manifests.see(content)
+        found = contents.found(content, name_below(path, request.source))
+        images += found.images
+        left_out += found.left_out
+    return Found(images=images, left_out=left_out, manifest=manifests.common())
 
 
-def _common_manifest(paths: Sequence[Path], asked: Manifest) -> Manifest:
-    """The manifest that all files carry, with the count of `asked` where it has none; `asked` where there is none."""
-    common: dict[str, Any] | None = None
-    for path in paths:
+def _read(request: Request, contents: _Contents) -> Any:
+    """What is in a file but for the records, which `contents` has seen."""
+    visits = {"images": contents.see_image, "annotations": contents.see_annotation}
+    try:
+        content = request.load_records(contents.path, visits, contents.see_result)
+        if contents.is_behind:
+            contents.begin_again()
+            request.load_records(contents.path, {"annotations": contents.see_annotation})
+    except StoreError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise no_json(contents.path, error) from error
+    return content
+
+
+class _Manifests:
+    """The manifest that all files carry as "info"."""
+
+    def __init__(self) -> None:
+        self._common: object = None
+        self._is_common = True
+
+    def see(self, content: object) -> None:
+        info = content.get("info") if isinstance(content, dict) and "image" in content else None
+        self._is_common &= self._common in (None, info) and isinstance(info, dict)
+        self._common = info
+
+    def common(self) -> Manifest | None:
+        if not self._is_common or not isinstance(self._common, dict):
+            return None
         try:
-            document = read_json(path)
+            return Manifest.from_attributes(self._common)
         except StoreError:
-            continue  # the import says what is wrong with it; mended, it must not change the manifest
-        info = document.get("info") if isinstance(document, dict) else None
-        # A foreign file ends the look at once: nobody waits for a second reading of what has no manifest.
-        if not isinstance(info, dict) or common not in (None, info):
-            return asked
-        if common is None:
-            try:
-                carried = Manifest.from_attributes(info)
-            except StoreError:
-                return asked
-            if carried.split != asked.split:
-                return asked
-            common = info
-    if common is None:
-        return asked
-    return carried if carried.num_images is not None else replace(carried, num_images=asked.num_images)
+            return None  # another program's info, or one that somebody changed
 
 
-def _check_distinct(document: CocoDocument, path_of: dict[int, Path]) -> None:
-    """Add the document to the files by image id; StoreError where another file is of the same image."""
-    other = path_of.setdefault(document.image_id, document.path)
-    if other != document.path:
-        raise bad_file(document.path, "", "one file an image", f"image {document.image_id} also in {other}")
+class _Masks:
+    """Masks by file and image, in a temporary file where they are many: each its scores and point, then its runs."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=_SPOOLED)  # noqa: SIM115  (closed by whoever made it)
+        self._places: dict[tuple[Path, int], array[int]] = {}
+
+    def add(self, path: Path, image_id: int, mask: ParsedMask) -> None:
+        scores = np.array([mask.predicted_iou, mask.stability_score, *mask.point_xy])
+        places = self._places.setdefault((path, image_id), array("q"))
+        places.extend((self._file.seek(0, 2), len(mask.runs)))
+        self._file.write(scores.tobytes() + mask.runs.astype(np.int32).tobytes())
+
+    def count(self, path: Path, image_id: int) -> int:
+        return len(self._places.get((path, image_id), ())) // 2
+
+    def read(self, path: Path, image_id: int) -> list[ParsedMask]:
+        """Those of an image, in the file's order."""
+        places = self._places.get((path, image_id), array("q"))
+        found = []
+        for start, num_runs in zip(places[0::2], places[1::2], strict=True):
+            self._file.seek(start)
+            iou, stability, x, y = np.frombuffer(self._file.read(8 * _NUM_SCORES)).tolist()
+            runs = np.frombuffer(self._file.read(4 * num_runs), np.int32).astype(np.int64)
+            found.append(ParsedMask(runs=runs, predicted_iou=iou, stability_score=stability, point_xy=(x, y)))
+        return found
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _plan_names(image_ids: Sequence[int], file_names: Mapping[int, str]) -> dict[int, tuple[str, str]]:
-    """(stem of the JSON file, file name of the image or "") of each image."""
-    planned: dict[int, tuple[str, str]] = {}
-    image_of: dict[str, int] = {}
-    # Of all file names, not only those that are stored yet: a store that grows is exported under the same names.
-    num_named = Counter(Path(file_name).stem for file_name in file_names.values())
-    for image_id in image_ids:
-        file_name = file_names.get(image_id, "")
-        stem = Path(file_name).stem or str(image_id)
-        if num_named[stem] > 1:
-            stem = f"{stem}-{image_id}"
-        if image_of.setdefault(stem, image_id) != image_id:
-            raise StoreError(
-                f"{stem}.json: expected one image a file, found images {image_of[stem]} and {image_id}; "
-                "give them file names that differ before the extension"
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image of a file of many."""
+
+    where: str
+    """Where the file speaks of it first."""
+    ours: int | None
+    """Its id among the known images; None where it is none of them."""
+    size: tuple[int, int]
+    file_name: str | None = None
+
+
+class _Contents:
+    """What is seen of one file as it is read."""
+
+    def __init__(self, path: Path, known: KnownImages, masks: _Masks) -> None:
+        self.path = path
+        self.is_behind = False
+        """Whether annotations were seen before the images that they are of."""
+        self._known, self._masks = known, masks
+        self._images: dict[int, _Image] = {}
+        self._first: dict[int, int] = {}  # image id -> index of its first annotation
+        self._num_without_id = 0
+
+    def begin_again(self) -> None:
+        """The annotations are read a second time, now that the images are known."""
+        self._num_without_id = 0
+
+    def see_image(self, index: int, record: object) -> None:
+        """An element of "images"."""
+        where = f"image {index}"
+        if not isinstance(record, dict):
+            raise bad_file(self.path, where, "an object with id, height and width", shown(record))
+        image_id = parse_image_id(self.path, where, record.get("id"), "id")
+        if image_id in self._images:
+            raise bad_file(
+                self.path, where, "an id of its own", f"{image_id}, which {self._images[image_id].where} has"
             )
-        planned[image_id] = stem, file_name
-    return planned
+        size = parse_size(self.path, where, record.get("height"), record.get("width"))
+        file_name = _file_name(self.path, where, record)
+        ours = self._known.of_record(self.path, where, image_id, file_name)
+        self._images[image_id] = _Image(where=where, ours=ours, size=size, file_name=file_name)
+
+    def see_annotation(self, index: int, record: object) -> None:
+        """An element of "annotations"."""
+        image_id = self._image_id(index, record)
+        if image_id is None:
+            return
+        if not self._images:
+            self.is_behind = True
+        elif image_id in self._images:
+            self._keep(index, image_id, record)
+
+    def see_result(self, index: int, record: object) -> None:
+        """An element of the list that the file is."""
+        image_id = self._image_id(index, record)
+        if image_id is None:
+            return
+        if image_id not in self._images:
+            where = f"annotation {index}"
+            size = parse_size(self.path, where, *stated_size(self.path, where, record))
+            ours = self._known.of_record(self.path, where, image_id, None)
+            self._images[image_id] = _Image(where=where, ours=ours, size=size)
+        self._keep(index, image_id, record)
+
+    def _image_id(self, index: int, record: object) -> int | None:
+        """The annotation's image id; None where it has none."""
+        where = f"annotation {index}"
+        if not isinstance(record, dict):
+            raise bad_file(self.path, where, "an annotation with a segmentation", shown(record))
+        if "image_id" not in record:
+            self._num_without_id += 1
+            return None
+        image_id = parse_image_id(self.path, where, record["image_id"])
+        self._first.setdefault(image_id, index)
+        return image_id
+
+    def _keep(self, index: int, image_id: int, record: object) -> None:
+        image = self._images[image_id]
+        if image.ours is not None:
+            mask = parse_annotation(self.path, f"annotation {index}", record, image.size, is_made_of_mask=False)
+            self._masks.add(self.path, image_id, mask)
+
+    def found(self, content: object, name: str) -> Found:
+        """The images of the file, by all that was seen and what else is in it; `name` is the file's."""
+        if isinstance(content, list):
+            return self._of_many() if self._images else self._of_amg(name)
+        if not isinstance(content, dict) or isinstance(content.get("image"), dict) == ("images" in content):
+            raise bad_file(self.path, "", _LAYOUTS, shown(content))
+        if not isinstance(content.get("annotations"), list):
+            raise bad_file(self.path, "annotations", "a list", shown(content.get("annotations")))
+        return self._of_many() if "images" in content else self._of_sa1b(content["image"])
+
+    def _of_sa1b(self, image: dict[str, Any]) -> Found:
+        path = self.path
+        image_id = parse_image_id(path, "image", image.get("image_id"))
+        size = parse_size(path, "image", image.get("height"), image.get("width"))
+        file_name = _file_name(path, "image", image)
+        for other, index in self._first.items():
+            if other != image_id:
+                expected = f"the image_id of the file's image, {image_id}"
+                raise bad_file(path, f"annotation {index}", expected, f"{other}")
+        # The file's own name: our exports have the image's, SA-1B's files its id.
+        number = number_in(path.name)
+        if number not in (None, image_id) and PurePosixPath(file_name or "").stem != path.stem:
+            raise bad_file(path, "image", f"the image_id that the file's name says, {number}", f"{image_id}")
+        ours = self._known.of_record(path, "image", image_id, file_name)
+        if ours is None:
+            return Found(images=[], left_out=[_not_known(path, f"image {image_id}", file_name, self._known)])
+
+        def load() -> Candidates:
+            return _to_candidates(ours, size, _parse(path, read_json(path)["annotations"], size))
+
+        return Found(images=[FoundImage(image_id=ours, path=path, load=load, size=size)])
+
+    def _of_amg(self, name: str) -> Found:
+        path = self.path
+        if not self._num_without_id:
+            expected = "an annotation to take the image's size from"
+            raise bad_file(path, "", expected, "none", "remove it, or write the image's size in SA-1B's layout")
+        ours = self._known.of_name(path, name)
+        if ours is None:
+            return Found(images=[], left_out=[_not_known(path, "image", name, self._known)])
+
+        def load() -> Candidates:
+            annotations = read_json(path)
+            size = parse_size(path, "annotation 0", *stated_size(path, "annotation 0", annotations[0]))
+            return _to_candidates(ours, size, _parse(path, annotations, size))
+
+        return Found(images=[FoundImage(image_id=ours, path=path, load=load)])
+
+    def _of_many(self) -> Found:
+        if self._num_without_id:
+            raise bad_file(self.path, "", "annotations with an image_id each", f"{self._num_without_id} without")
+        found, left_out = [], []
+        for image_id, index in self._first.items():
+            if image_id not in self._images:
+                expected = "an image_id of the file's images"
+                raise bad_file(self.path, f"annotation {index}", expected, f"{image_id}")
+        for image_id, image in self._images.items():
+            if image.ours is None:
+                left_out.append(_not_known(self.path, f"image {image_id}", image.file_name, self._known))
+            else:
+                check_packed_bytes(self.path, self._masks.count(self.path, image_id), *image.size)
+                found.append(self._found(image_id, image.ours, image.size))
+        return Found(images=found, left_out=left_out)
+
+    def _found(self, image_id: int, ours: int, size: tuple[int, int]) -> FoundImage:
+        path, masks = self.path, self._masks
+
+        def load() -> Candidates:
+            return _to_candidates(ours, size, masks.read(path, image_id))
+
+        return FoundImage(image_id=ours, path=path, load=load, size=size)
 
 
-def _is_finished(path: Path, image_id: int, info: dict[str, Any]) -> bool:
-    """Whether `path` was exported before; StoreError where it is anything but this store's file of this image."""
-    if not path.exists():
-        return False
-    try:
-        document = json.loads(path.read_bytes())
-        if document["info"] == info and document["image"]["image_id"] == image_id:
-            return True
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        pass  # no export at all
-    raise StoreError(
-        f"{path}: expected nothing, or this store's earlier export of image {image_id}, found another file; "
-        "choose an empty folder"
+def _file_name(path: Path, where: str, image: dict[str, Any]) -> str | None:
+    """The image's file name, "/" between folders; LVIS has the end of an address. None where there is none."""
+    for key in ("file_name", "coco_url"):
+        name = image.get(key)
+        if name is not None and not isinstance(name, str):
+            raise bad_file(path, where, f"a text as {key}", shown(name))
+        if name:
+            return name.replace("\\", "/") if key == "file_name" else name.rpartition("/")[2]
+    return None
+
+
+def _not_known(path: Path, what: str, name: str | None, known: KnownImages) -> str:
+    return f"{path}: {what}{f' {name!r}' if name else ''} is none of {known.where}"
+
+
+def _parse(path: Path, annotations: Sequence[object], size: tuple[int, int]) -> list[ParsedMask]:
+    """The masks of a file of one image; StoreError where one is malformed, or all are too many."""
+    check_packed_bytes(path, len(annotations), *size)
+    return [
+        parse_annotation(path, f"annotation {index}", annotation, size, is_made_of_mask=True)
+        for index, annotation in enumerate(annotations)
+    ]
+
+
+def _to_candidates(image_id: int, size: tuple[int, int], masks: Sequence[ParsedMask]) -> Candidates:
+    return candidates_of(
+        image_id,
+        size[1],
+        pack_runs([mask.runs for mask in masks], *size),
+        [mask.predicted_iou for mask in masks],
+        [mask.stability_score for mask in masks],
+        np.array([mask.point_xy for mask in masks], np.float32),
     )
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write the file under another name and rename it: a kill leaves it whole or not there."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="ascii")
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StoreError(f"{path}: expected a file that can be written, found: {reason}; free or change it") from error

@@ -1,20 +1,24 @@
 """`semires cache …`: what a user does with a candidate store. Work is imported when a command runs, as in cli.py."""
 
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semires.pipeline.commands.cache_interchange import cache_export, cache_import
 from semires.pipeline.commands.options import (
+    NUM_NAMED,
     CocoImages,
+    Codec,
     Data,
     Device,
+    Images,
     Split,
-    Store,
+    StoreArgument,
     check_picture,
     given,
+    images_of,
     make_paths,
     prepare_file,
     unused,
@@ -24,18 +28,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from semires.cache.reader import StoreInfo
-    from semires.pipeline.store_images import StoreImages
 
 app = typer.Typer(help="Look at a candidate store, check it, move it.", no_args_is_help=True)
 
-StoreArgument = Annotated[str, typer.Argument(help="A candidate store: a path or a URL such as s3://bucket/x.zarr.")]
-Images = Annotated[Path | None, typer.Option(help="The folder of photographs that was cached, in place of --split.")]
-Codec = Annotated[
-    str | None, typer.Option(help="How what is written is compressed, e.g. zstd-3. Default: blosc-zstd-5-shuffle.")
-]
 NUM_BARS = 12
-# Missing or duplicate images named on the screen.
-NUM_NAMED = 20
 
 
 @app.command("info")
@@ -106,7 +102,7 @@ def cache_verify(
     from semires.cache.verification import verify_store
     from semires.pipeline.progress import console, counting, progress
 
-    known = _images_of(split, images, data, coco_images)
+    known = images_of(split, images, data, coco_images)
     with progress() as on_progress:
         found = verify_store(
             store,
@@ -192,7 +188,7 @@ def cache_show(
     named_below = own_path(split).parent if split is not None and is_own_data(split) else images
     number = parse_image_id(image_id, named_below)
     candidates = CandidateStore(store)[number]
-    known = _images_of(split, images, data, coco_images)
+    known = images_of(split, images, data, coco_images)
     path = image if known is None else known.path(number)
     if html is not None:
         from semires.pipeline.audit.pictures.candidates_page import write_page
@@ -245,87 +241,8 @@ def cache_view(
         derive_view(store, size, on_progress, **given(codec=codec))
 
 
-@app.command("export")
-def cache_export(
-    store: StoreArgument,
-    folder: Annotated[Path, typer.Argument(help="Where to write, a JSON file an image.")],
-    format: Annotated[Literal["coco"], typer.Option(help="coco: as SA-1B, COCO run lengths.")] = "coco",
-    split: Split = None,
-    images: Images = None,
-    data: Data = None,
-    coco_images: CocoImages = None,
-) -> None:
-    """Write the candidates in a common format; with --split or --images, files are named after the images."""
-    from semires.cache.interchange.coco import export_coco
-    from semires.pipeline.progress import console, counting, progress
-
-    known = _images_of(split, images, data, coco_images)
-    with progress() as on_progress:
-        num_written = export_coco(
-            store,
-            folder,
-            file_names=None if known is None else known.file_names(),
-            on_progress=counting(on_progress, "exporting"),
-        )
-    console.print(f"{num_written} files written to {folder}", soft_wrap=True)
-
-
-@app.command("import")
-def cache_import(
-    folder: Annotated[Path, typer.Argument(help="Folder of JSON files.")],
-    split: Annotated[str, typer.Option(help="Whose candidates they are; of --format semires a data set that is here.")],
-    format: Annotated[
-        Literal["coco", "semires"],
-        typer.Option(help="coco: SA-1B's files, or amg.py's; semires: the public code's sam_rle_mask."),
-    ] = "coco",
-    store: Store = None,
-    codec: Codec = None,
-    data: Data = None,
-    coco_images: CocoImages = None,
-) -> None:
-    """Make a store of masks that somebody has already, so that nobody has to run SAM again.
-
-    What `semires cache export` wrote keeps its settings, so that cache-sam can go on with the store.
-    """
-    from semires.cache.interchange.coco import import_coco, imported_manifest
-    from semires.cache.interchange.run_lengths import import_run_lengths
-    from semires.pipeline.progress import console, counting, progress
-    from semires.pipeline.store_images import StoreImages
-    from semires.stages.data.splits import plain_name
-
-    paths = make_paths(data, coco_images)
-    target = store or paths.store(split)
-    needs_data = format == "semires"
-    known = StoreImages.of_split(split, paths) if needs_data else StoreImages.of_split_if_here(split, paths)
-    manifest = imported_manifest(plain_name(split), None if known is None else len(known.train_ids))
-    with progress() as on_progress:
-        on_file = counting(on_progress, "importing")
-        if format == "semires":
-            assert known is not None
-            report = import_run_lengths(
-                folder, target, manifest, images=known.refs, on_progress=on_file, **given(codec=codec)
-            )
-        else:
-            report = import_coco(folder, target, manifest, on_progress=on_file, **given(codec=codec))
-    hint = f"semires train --split {shlex.quote(split)}" + ("" if store is None else f" --store {store}")
-    console.print(
-        f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, {report.num_present} "
-        f"were there; next: {hint}",
-        soft_wrap=True,
-    )
-
-
-def _images_of(
-    split: str | None, images: Path | None, data: Path | None, coco_images: Path | None
-) -> "StoreImages | None":
-    from semires.pipeline.store_images import StoreImages
-    from semires.stages.data.errors import InputError
-
-    if split is not None and images is not None:
-        raise InputError("expected --split NAME or --images FOLDER, found both; give one")
-    if images is not None:
-        return StoreImages.of_folder(images)
-    return None if split is None else StoreImages.of_split(split, make_paths(data, coco_images))
+app.command("export")(cache_export)
+app.command("import")(cache_import)
 
 
 def _some(image_ids: tuple[int, ...], limit: int) -> str:

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from semires.pipeline.paths import Paths
+    from semires.pipeline.store_images import StoreImages
 
 Data = Annotated[
     Path | None, typer.Option(help="Data root: REFER folders, stores in cache/. Default: $SEMIRES_DATA, else data.")
@@ -42,6 +43,15 @@ Store = Annotated[
         "x.zarr beside x.jsonl."
     ),
 ]
+
+StoreArgument = Annotated[str, typer.Argument(help="A candidate store: a path or a URL such as s3://bucket/x.zarr.")]
+Images = Annotated[Path | None, typer.Option(help="The folder of photographs that was cached, in place of --split.")]
+Codec = Annotated[
+    str | None, typer.Option(help="How what is written is compressed, e.g. zstd-3. Default: blosc-zstd-5-shuffle.")
+]
+
+NUM_NAMED = 20
+"""Images or files of one kind that a command names on the screen."""
 
 LogTo = Annotated[
     list[str] | None,
@@ -101,6 +111,20 @@ def make_paths(
     from semires.pipeline.paths import Paths
 
     return Paths(**given(data=data, images=images, runs=runs), allow_missing=allow_missing)
+
+
+def images_of(
+    split: str | None, images: Path | None, data: Path | None, coco_images: Path | None
+) -> "StoreImages | None":
+    """The images that `--split` or `--images` names; None where neither is given, InputError where both are."""
+    from semires.pipeline.store_images import StoreImages
+    from semires.stages.data.errors import InputError
+
+    if split is not None and images is not None:
+        raise InputError("expected --split NAME or --images FOLDER, found both; give one")
+    if images is not None:
+        return StoreImages.of_folder(images)
+    return None if split is None else StoreImages.of_split(split, make_paths(data, coco_images))
 
 
 def check_folder(option: str, path: Path) -> None:

@@ -277,7 +277,8 @@ def check_candidates(store: str | Path | None, unlabeled: list[Ref], config: Tra
     if missing:
         raise InputError(
             f"expected candidates of every unlabeled image in {store}, found none of {len(missing)} images (first: "
-            f"{missing[0]}): run `semires cache-sam --split {quote(config.split)}`, it does only what is missing"
+            f"{missing[0]}): run `{candidates.manifest.made_by} --split {quote(config.split)}`, it does only what is "
+            "missing"
         )
 
 

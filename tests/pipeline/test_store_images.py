@@ -21,6 +21,7 @@ def test_of_split__train_images_files_and_refs(write_refer: Callable[..., Any]) 
     assert set(known.paths) == set(dataset.image_ids)
     assert known.path(fake.train_ids[1]) == dataset.image_path(fake.train_ids[1])
     assert known.file_names()[fake.train_ids[0]] == f"COCO_train2014_{fake.train_ids[0]:012d}.jpg"
+    assert known.sizes == dict.fromkeys(dataset.image_ids, (24, 32))
     assert known.refs == {str(ref.ref_id): (ref.image_id, 24, 32) for ref in dataset.refs}
     with pytest.raises(InputError, match="expected an image of refcoco, found id 5"):
         known.path(5)
@@ -46,7 +47,25 @@ def test_of_folder__as_cache_sam_numbers_them(tmp_path: Path) -> None:
     ids = {image_id_of(Path(name)) for name in ("a.png", "sub/b.png")}
     assert known.train_ids == set(known.paths) == ids
     assert known.path(image_id_of(Path("sub/b.png"))) == tmp_path / "sub" / "b.png"
+    assert known.file_names() == {image_id_of(name): name for name in ("a.png", "sub/b.png")}
+    assert known.sizes == {}
     assert known.refs == {}
+
+
+def test_parse_image_id__however_the_path_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a way around, absolute, or from where the user types; of own data also out of its file's folder."""
+    for path in ("photos/sub/ok.png", "photos/12", "sets/12"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    photos = tmp_path / "photos"
+    for text in ("sub/ok.png", "sub/../sub/ok.png", "../photos/sub/ok.png", str(photos / "sub" / "ok.png")):
+        assert parse_image_id(text, photos) == image_id_of("sub/ok.png")
+    assert parse_image_id("../photos/sub/ok.png", tmp_path / "sets") == image_id_of("../photos/sub/ok.png")
+    monkeypatch.chdir(tmp_path)
+    assert parse_image_id("photos/sub/ok.png", Path("photos")) == image_id_of("sub/ok.png")
+    assert parse_image_id("photos/sub/ok.png", Path("sets")) == image_id_of("../photos/sub/ok.png")
+    monkeypatch.chdir(tmp_path / "sets")
+    assert parse_image_id("12", tmp_path) == 12  # a number, though there is such a file here
 
 
 def test_parse_image_id__number_or_path(tmp_path: Path) -> None:

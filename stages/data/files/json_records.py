@@ -16,9 +16,10 @@ _BLANKS = re.compile(r"[ \t\n\r]*")
 Visit = Callable[[int, Any], None]
 
 
-def load_records(path: Path, visits: Mapping[str, Visit]) -> Any:
+def load_records(path: Path, visits: Mapping[str, Visit], top: Visit | None = None) -> Any:
     """What the JSON in a file is; where its top is an object with an array under a name of `visits`, that array is
-    empty in it, and `visits[name](index, record)` is called with each of its records.
+    empty in it, and `visits[name](index, record)` is called with each of its records. Where the top itself is an array
+    and `top` is given, that is called with each, and the array is returned empty.
 
     Raises ValueError where the file is no JSON, OSError, and what a visit raises.
     """
@@ -27,8 +28,12 @@ def load_records(path: Path, visits: Mapping[str, Visit]) -> Any:
     with path.open(encoding=encoding, errors="surrogatepass", newline="") as text:
         reader = _Reader(text)
         reader.skip("\ufeff")
-        if not reader.skip("{"):
-            content: Any = reader.value()
+        content: Any
+        if top is not None and reader.skip("["):
+            content = []
+            _visit(reader, top)
+        elif not reader.skip("{"):
+            content = reader.value()
         else:
             content = {}
             more = not reader.skip("}")

@@ -338,6 +338,11 @@ def test_check_candidates__every_unlabeled_image_must_be_there(
             writer.add(Candidates.from_masks(image_id, none, np.zeros(0), np.zeros(0), np.zeros((0, 2))))
     with pytest.raises(InputError, match=rf"found none of 2 images \(first: {image_ids[0]}\).*--split refshapes"):
         check_candidates(store, train, nano_config())
+    # cache-sam refuses a store of masks that were made elsewhere.
+    with StoreWriter(tmp_path / "imported.zarr", Manifest(split="refshapes", sam="imported", sam_sha256="unknown")):
+        pass
+    with pytest.raises(InputError, match="run `semires cache import FOLDER --split refshapes`"):
+        check_candidates(tmp_path / "imported.zarr", train, nano_config())
     with StoreWriter(store, Manifest(split="refshapes", sam="tiny", sam_sha256="0" * 64)) as writer:
         writer.set_aside(image_ids[1], "b.png: cut off")
     with pytest.raises(

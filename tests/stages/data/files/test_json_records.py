@@ -77,3 +77,16 @@ def test_load_records__every_cut_is_an_error(tmp_path: Path, monkeypatch: pytest
 def test_load_records__says_where(tmp_path: Path, data: bytes, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         read(tmp_path / "x.json", data)
+
+
+@pytest.mark.parametrize("window", [1, 64])
+def test_load_records__a_top_that_is_an_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    monkeypatch.setattr(json_records, "WINDOW", window)
+    (tmp_path / "x.json").write_text(json.dumps(CONTENT["annotations"], indent=1))
+    seen: list[Any] = []
+    assert load_records(tmp_path / "x.json", {}, lambda index, record: seen.append((index, record))) == []
+    assert seen == list(enumerate(CONTENT["annotations"]))
+    assert load_records(tmp_path / "x.json", {}) == CONTENT["annotations"]
+    (tmp_path / "x.json").write_text("[1, 2")
+    with pytest.raises(ValueError, match="expected ']'"):
+        load_records(tmp_path / "x.json", {}, lambda index, record: None)

@@ -9,24 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
-from semires.cache.interchange.run_lengths import (
-    ImportReport,
-    check_packed_bytes,
-    decode_runs,
-    decompress_counts,
-    import_run_lengths,
-    imported_manifest,
-    list_json,
-    parse_size,
-)
+from semires.cache.interchange.importing import ImportReport, import_masks, imported_manifest
+from semires.cache.interchange.known_images import KnownImages
 from semires.cache.reader import CandidateStore
+from semires.stages.data.files.json_records import load_records
 
 SMALL_MASKS = st.tuples(st.integers(1, 9), st.integers(1, 18)).flatmap(lambda shape: arrays(np.bool_, shape))
-PATH = Path("7.json")
 
 
 def literal_encode(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -61,9 +51,9 @@ def import_files(tmp_path: Path) -> Callable[..., tuple[ImportReport, CandidateS
         for name, document in files.items():
             text = document if isinstance(document, str) else json.dumps(document)
             (folder / f"{name}.json").write_text(text)
-        images = images or dict.fromkeys(files, (9, 3, 4))
-        manifest = imported_manifest("refcoco")
-        return import_run_lengths(folder, location, manifest, images=images, **options), CandidateStore(location)
+        known = KnownImages(where="refcoco", refs=images or dict.fromkeys(files, (9, 3, 4)))
+        how = {"format": "semires", "load_records": load_records, "images": known}
+        return import_masks(folder, location, imported_manifest("refcoco"), **how, **options), CandidateStore(location)
 
     return run
 
@@ -126,7 +116,8 @@ def test_import__equals_the_literal_decoder(
                 distinct.append(decoded)
 
     images = {str(image_id): (image_id, *mask.shape) for image_id, mask in enumerate(masks)}
-    import_run_lengths(root / "rle", root / "store", imported_manifest("refcoco"), images=images)
+    how = {"format": "semires", "load_records": load_records, "images": KnownImages(refs=images)}
+    import_masks(root / "rle", root / "store", imported_manifest("refcoco"), **how)
     store = CandidateStore(root / "store")
     for image_id, distinct in expected.items():
         np.testing.assert_array_equal(store[image_id].masks(), distinct)
@@ -171,7 +162,7 @@ def test_import__malformed(
         import_files({"2": document})
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < len(str(tmp_path)) + 300
-    assert len(CandidateStore(tmp_path / "store.zarr")) == 0
+    assert not (tmp_path / "store.zarr").exists()
 
 
 def test_import__ref_of_another_data_set(
@@ -180,56 +171,3 @@ def test_import__ref_of_another_data_set(
     with pytest.raises(StoreError, match=r"5\.json: expected a ref id of the data set as file name, found '5'; import"):
         import_files({"5": []}, {"4": (1, 3, 4)})
     assert not (tmp_path / "store.zarr").exists()
-
-
-@pytest.mark.parametrize(("name", "found"), [("nowhere", "No such file"), ("empty", "expected JSON files, found none")])
-def test_list_json__nothing_there(tmp_path: Path, name: str, found: str) -> None:
-    (tmp_path / "empty" / "folder.json").mkdir(parents=True)
-    (tmp_path / "empty" / "._1.json").touch()
-    with pytest.raises(StoreError, match=found):
-        list_json(tmp_path / name)
-
-
-def test_check_packed_bytes__many_masks() -> None:
-    check_packed_bytes(PATH, 500, 1500, 2250)
-    with pytest.raises(
-        StoreError, match="at most 536870912 bytes packed, found 17 of 16384 x 16384 that take 570425344"
-    ):
-        check_packed_bytes(PATH, 17, 16384, 16384)
-
-
-@pytest.mark.parametrize("size", [(0, 4), (3, 40000), (3.0, 4), (True, 4), ("3", 4), (None, 4), (32768, 32768)])
-def test_parse_size__refused(size: tuple[object, object]) -> None:
-    with pytest.raises(StoreError, match=r"7\.json: image: expected a"):
-        parse_size(PATH, "image", *size)
-
-
-@given(mask=SMALL_MASKS)
-@settings(max_examples=60, deadline=None)
-def test_decompress_counts__decodes_what_pycocotools_encodes(mask: NDArray[np.bool_]) -> None:
-    counts = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-    runs = decompress_counts(PATH, "mask 0", counts)
-    candidates = decode_runs(5, *mask.shape, [runs], [0.5], [0.25], [[1, 2]])
-    np.testing.assert_array_equal(candidates.masks()[0], mask)
-    assert candidates.area[0] == mask.sum()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_decompress_counts__large_counts(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, 10 ** rng.integers(0, 7, 40)).tolist()
-    uncompressed = {"counts": lengths, "size": [sum(lengths), 1]}
-    counts = coco_mask.frPyObjects(uncompressed, sum(lengths), 1)["counts"].decode()
-    assert decompress_counts(PATH, "mask 0", counts).tolist() == lengths
-
-
-def test_decode_runs__blocks_equal_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    masks = rng.random((5, 4, 9)) < 0.5
-    counts = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode() for mask in masks]
-    runs = [decompress_counts(PATH, "", text) for text in counts]
-    columns = rng.random(5), rng.random(5), rng.random((5, 2))
-    monkeypatch.setattr("semires.cache.interchange.run_lengths._PIXELS_PER_BLOCK", 2 * 4 * 9)
-    found, expected = decode_runs(3, 4, 9, runs, *columns), Candidates.from_masks(3, masks, *columns)
-    for name in ("bits", "area", "boxes_xyxy", "predicted_iou", "stability_score", "points_xy"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
