@@ -4,6 +4,7 @@ from segment_anything.modeling import Sam
 
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, IMAGE_SIZE, build_tiny_sam, weights_path
 from semires.stages.data.refshapes.scene import HEIGHT, WIDTH, make_scene
 
@@ -46,7 +47,7 @@ def test_generator_settings__are_settings() -> None:
 
 
 def test_weights__find_objects_and_parts_of_unseen_scenes() -> None:
-    generator = MaskGenerator(build_tiny_sam(weights_path()), GENERATOR_SETTINGS)
+    generator = MaskGenerator(proposer_of(build_tiny_sam(weights_path())), GENERATOR_SETTINGS)
     whole_ious, part_ious = [], []
     for index in range(20):
         scene = make_scene("sam_check", 0, index)
