@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semires.stages.data.errors import InputError
+from semires.stages.data.errors import InputError, printable
 from semires.stages.data.images import Header, image_id_of, load_mask, read_header
 from semires.stages.data.instances import MAX_SIDE, ImageRecord
 from semires.stages.data.json_lines.rows import Row, parse_row
@@ -32,9 +32,7 @@ class BadLine:
     reason: str
 
     def __str__(self) -> str:
-        # Names in the reason may hold anything, line breaks too.
-        shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in self.reason)
-        return f"line {self.number}: {shown}"
+        return f"line {self.number}: {printable(self.reason)}"
 
 
 @dataclass(frozen=True, kw_only=True)
