@@ -26,6 +26,8 @@ class ImageSource:
     """(height, width) in pixels that the data set records; training refuses a file of another size. None: not known."""
     upright: bool = False
     """Whether it is turned by its EXIF orientation, as `load_image` does where it is asked to."""
+    is_turned: bool = False
+    """Whether that makes another picture of it, where it is known: of own data."""
 
 
 def train_images(dataset: ReferDataset) -> list[ImageSource]:
@@ -37,6 +39,7 @@ def train_images(dataset: ReferDataset) -> list[ImageSource]:
             path=dataset.image_path(image_id),
             size=dataset.image_size(image_id),
             upright=dataset.is_upright,
+            is_turned=image_id in dataset.turned_ids,
         )
         for image_id in ids
     ]
