@@ -16,8 +16,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from semires.cache.candidates import Candidates
 from semires.cache.errors import DamageError, StoreError
 from semires.cache.failures import merge_failures
@@ -58,19 +56,18 @@ def drop_images(location: str | Path, image_ids: Iterable[int], *, codec: str = 
     with its views. StoreError where there is no store, where a part is damaged, or where it cannot be written.
     """
     storage = _open(location)
-    wanted = np.array(sorted(set(image_ids)), np.int64)
+    unwanted = frozenset(image_ids)
     dropped: set[int] = set()
     for _ in range(_TRIES):
         indices = read_indices(storage)
-        stays = {name: np.flatnonzero(~np.isin(index.image_id, wanted)) for name, index in indices.items()}
-        holders = [name for name, index in indices.items() if len(stays[name]) < len(index.image_id)]
-        if not holders:
+        held = {name: unwanted.intersection(index.image_id.tolist()) for name, index in indices.items()}
+        if not any(held.values()):
             return frozenset(dropped)
-        for name in holders:
-            index = indices[name]
-            kept = [ImageLocation.of(name, index, row) for row in stays[name].tolist()]
-            if _replace(storage, {name: index}, kept, Codec.parse(codec)):
-                dropped.update(np.intersect1d(index.image_id, wanted).tolist())
+        for group in _sharing(indices):
+            found = frozenset[int]().union(*(held[name] for name in group))
+            sources = {name: indices[name] for name in group}
+            if found and _replace(storage, sources, _counting(sources, unwanted), Codec.parse(codec)):
+                dropped |= found
     raise _busy(storage)
 
 
@@ -103,10 +100,7 @@ def compact_store(
             if on_progress is not None:
                 on_progress(done, total)
             sources = {name: indices[name] for name in group}
-            held = ImageIndex(sources)
-            kept = [found for image_id in held.image_ids.tolist() if (found := held.locate(image_id)) is not None]
-            # As they lie: neighbours are read as one slice.
-            kept.sort(key=lambda found: (sources[found.part].origin, found.part, found.byte_start, found.mask_start))
+            kept = _counting(sources)
             num_images = sum(len(index.image_id) for index in sources.values())
             if _replace(storage, sources, kept, parsed, images_per_part, bytes_per_part):
                 num_copies += num_images - len(kept)
@@ -140,8 +134,8 @@ def _busy(storage: Storage) -> StoreError:
     )
 
 
-def _groups(indices: Mapping[str, PartIndex], images_per_part: int, bytes_per_part: int) -> list[list[str]]:
-    """Names of the parts that are rewritten together: those that hold an image in common, and small ones."""
+def _sharing(indices: Mapping[str, PartIndex]) -> list[list[str]]:
+    """Names of all parts, those that hold an image in common together."""
     together: dict[str, list[str]] = {name: [name] for name in indices}
     holder: dict[int, str] = {}
     for name, index in indices.items():
@@ -151,10 +145,15 @@ def _groups(indices: Mapping[str, PartIndex], images_per_part: int, bytes_per_pa
                 first += together[name]
                 for member in together[name]:
                     together[member] = first
-    shared = list({id(group): group for group in together.values() if len(group) > 1}.values())
-    groups = [sorted(group) for group in shared]
+    return [sorted(group) for group in {id(group): group for group in together.values()}.values()]
+
+
+def _groups(indices: Mapping[str, PartIndex], images_per_part: int, bytes_per_part: int) -> list[list[str]]:
+    """Names of the parts that are rewritten together: those that hold an image in common, and small ones."""
+    sharing = _sharing(indices)
+    groups = [group for group in sharing if len(group) > 1]
     merged: dict[str, tuple[list[str], int, int]] = {}  # the group begun, its images and bytes, by origin
-    for name in sorted(name for name, group in together.items() if len(group) == 1):
+    for name in sorted(group[0] for group in sharing if len(group) == 1):
         index = indices[name]
         num_images, num_bytes = len(index.image_id), int(index.byte_offset[-1])
         if num_images > _SMALL * images_per_part or num_bytes > _SMALL * bytes_per_part:
@@ -166,6 +165,17 @@ def _groups(indices: Mapping[str, PartIndex], images_per_part: int, bytes_per_pa
         group.append(name)
         merged[index.origin] = group, images + num_images, size + num_bytes
     return [group for group in groups if len(group) > 1]
+
+
+def _counting(sources: Mapping[str, PartIndex], unwanted: Collection[int] = ()) -> list[ImageLocation]:
+    """Where the images of these parts lie that are not unwanted, of several copies the one that counts."""
+    index = ImageIndex(sources)
+    found = [index.locate(image_id) for image_id in index.image_ids.tolist() if image_id not in unwanted]
+    # As they lie: neighbours are read as one slice. One origin after the other, as parts have one.
+    return sorted(
+        (location for location in found if location is not None),
+        key=lambda location: (sources[location.part].origin, location.part, location.byte_start, location.mask_start),
+    )
 
 
 def _replace(
@@ -247,10 +257,11 @@ def _view_sizes(storage: Storage, names: Collection[str]) -> list[int]:
 
 
 def _delete_parts(storage: Storage, names: Iterable[str]) -> None:
-    """Delete parts, the views of each before it: none is ever without its part."""
+    """Delete parts, the views of each before it: none is ever without its part. The last name goes first: of several
+    copies of an image the one that counts stays to the end."""
     roots = [f"{VIEWS}/{size}/{PARTS}" for size in storage.child_names(VIEWS)]
     viewed = {root: set(storage.child_names(root)) for root in roots}
-    for name in names:
+    for name in sorted(names, reverse=True):
         for root in roots:
             if name in viewed[root]:
                 storage.delete_group(f"{root}/{name}")

@@ -127,9 +127,11 @@ def _check_fits(height: int, width: int, proposer: Proposer, settings: Generator
     """UnfitImage where the image, or a crop that the settings ask for, has no pixel left at the model's size."""
     for crop in crops_of(height, width, settings):
         if min(crop.size) < 1 or min(proposer.input_size(*crop.size)) < 1:
+            found = f"found {height} x {width} pixels (height, width)"
+            if crop.layer > 0:
+                raise UnfitImage(f"expected an image that crops can be made of, {found}; give fewer --crop-n-layers")
             raise UnfitImage(
-                f"expected sides of at least a pixel when the longer has {proposer.side}, found {height} x {width} "
-                "pixels (height, width); cut it"
+                f"expected sides of at least a pixel when the longer has {proposer.side}, {found}; cut the longer"
             )
 
 
