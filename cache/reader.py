@@ -97,6 +97,11 @@ class CandidateStore:
         """What is known of the image's file; StoreError where the image is missing."""
         return self._locate(image_id)[1].file
 
+    def size(self, image_id: int) -> tuple[int, int]:
+        """(height, width) of the image in pixels; StoreError where it is missing."""
+        found = self._locate(image_id)[1]
+        return found.height, found.width
+
     def num_masks(self, image_id: int) -> int:
         """Number of candidates of the image, without reading them; StoreError where the image is missing."""
         return self._locate(image_id)[1].num_masks

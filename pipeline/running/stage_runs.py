@@ -16,7 +16,7 @@ from semires.pipeline.running.candidate_views import derive_view
 from semires.pipeline.running.loggers import run_loggers
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
-from semires.stages.cache_sam.held import SPLIT, Held, look_at_store
+from semires.stages.cache_sam.held import SPLIT, Held, check_upright, look_at_store
 from semires.stages.cache_sam.models.sam import LoadedSam, load_sam
 from semires.stages.cache_sam.run import cache_images
 from semires.stages.cache_sam.sources import ImageSource, train_images
@@ -91,6 +91,7 @@ def prepare_candidates(
     """Make sure that the store has its view at the training size; RefShapes' candidates are made if missing.
 
     A store that holds every train image is taken as it is, also where it was made with other settings than ours.
+    InputError where one of own data is not of the upright images.
     """
     if lacks_candidates(paths, dataset, store):
         images = train_images(dataset)
@@ -108,6 +109,8 @@ def prepare_candidates(
             overwrite=False,
             on_progress=on_progress,
         )
+    if dataset.is_upright:
+        check_upright(train_images(dataset), store)
     derive_view(store, size, on_progress)
 
 

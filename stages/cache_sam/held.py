@@ -137,6 +137,28 @@ def look_at_store(
     )
 
 
+def check_upright(sources: Sequence[ImageSource], location: str | Path) -> None:
+    """InputError where the store at `location` has candidates of another picture of an image than training sees: of the
+    pixels as stored, which EXIF turns, as releases before upright own data made them, or of another size."""
+    store = CandidateStore(location)
+    is_imported = store.manifest.sam == IMPORTED
+    wrong = [
+        source.path.name
+        for source in sources
+        if source.image_id in store
+        and (
+            source.size not in (None, store.size(source.image_id))
+            or (source.is_turned and not is_imported and store.file(source.image_id) is None)
+        )
+    ]
+    if wrong:
+        remedy = "import masks of the upright images" if is_imported else "run `semires cache-sam` to make them anew"
+        raise InputError(
+            f"{printable(str(location))}: expected candidates of the upright images, found others of {len(wrong)} "
+            f"({_some([printable(name) for name in wrong])}); {remedy}"
+        )
+
+
 def _differing(
     sources: Sequence[ImageSource],
     records: Mapping[int, FileRecord],

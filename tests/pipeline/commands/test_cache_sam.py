@@ -18,7 +18,7 @@ Refused = Callable[..., str]
 Run = Callable[..., Any]
 
 # Every mask is kept, however bad.
-SETTINGS = ("--points-per-side", 2, "--pred-iou-thresh", -10, "--stability-score-thresh", -1, "--box-nms-thresh", 1)
+SETTINGS = ("--points-per-side", 2, "--pred-iou-thresh", 0, "--stability-score-thresh", 0)
 STORE = Path("data/cache/photos.zarr")
 
 
