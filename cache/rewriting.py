@@ -66,7 +66,7 @@ def drop_images(location: str | Path, image_ids: Iterable[int], *, codec: str = 
         for group in _sharing(indices):
             found = frozenset[int]().union(*(held[name] for name in group))
             sources = {name: indices[name] for name in group}
-            if found and _replace(storage, sources, _counting(sources, unwanted), Codec.parse(codec)):
+            if found and _replace(storage, sources, _counting(sources, unwanted), Codec.parse(codec)) is not None:
                 dropped |= found
     raise _busy(storage)
 
@@ -81,17 +81,18 @@ def compact_store(
 ) -> Compaction:
     """Drop second copies of images, merge small parts and delete leftovers in the store at `location` (a path or URL).
 
-    The copy that counted stays, its bits unchanged. Parts are merged up to the limits, which are StoreWriter's; of
-    images of different origins none. On the way, both the old and the new of a group of parts take room.
-    `on_progress(done, total)` counts the images to be rewritten. StoreError as `drop_images`.
+    The copy that counted stays, its bits unchanged. Parts are merged up to the limits, which are StoreWriter's, none with
+    one of another origin; what others write meanwhile stays as it is. On the way, both the old and the new of a group of
+    parts take room. `on_progress(done, total)` counts the images to be rewritten. StoreError as `drop_images`.
     """
     storage = _open(location)
     parsed = Codec.parse(codec)
-    num_before, num_copies, tries = None, 0, 0
+    indices = read_indices(storage)
+    # Those that were there, and what came in their place: a writer at work would otherwise keep this at it for ever.
+    ours = set(indices)
+    num_before, num_copies, tries = len(indices), 0, 0
     while True:
-        indices = read_indices(storage)
-        num_before = len(indices) if num_before is None else num_before
-        groups = _groups(indices, images_per_part, bytes_per_part)
+        groups = _groups({name: indices[name] for name in indices if name in ours}, images_per_part, bytes_per_part)
         if not groups:
             break
         total = sum(len(indices[name].image_id) for group in groups for name in group)
@@ -102,13 +103,18 @@ def compact_store(
             sources = {name: indices[name] for name in group}
             kept = _counting(sources)
             num_images = sum(len(index.image_id) for index in sources.values())
-            if _replace(storage, sources, kept, parsed, images_per_part, bytes_per_part):
-                num_copies += num_images - len(kept)
-            elif (tries := tries + 1) > _TRIES:
-                raise _busy(storage)
+            written = _replace(storage, sources, kept, parsed, images_per_part, bytes_per_part)
+            if written is None:
+                tries += 1
+                break
+            ours.update(written)
+            num_copies += num_images - len(kept)
             done += num_images
         if on_progress is not None:
             on_progress(total, total)
+        if tries > _TRIES:
+            raise _busy(storage)
+        indices = read_indices(storage)
     merge_failures(storage, {image_id for index in indices.values() for image_id in index.image_id.tolist()})
     return Compaction(
         num_parts_before=num_before,
@@ -185,9 +191,9 @@ def _replace(
     codec: Codec,
     images_per_part: int = IMAGES_PER_PART,
     bytes_per_part: int = BYTES_PER_PART,
-) -> bool:
-    """Write the images `kept` of the parts `sources` as new parts and delete those; False, and nothing has changed,
-    where one of them is gone."""
+) -> list[str] | None:
+    """Write the images `kept` of the parts `sources` as new parts, whose names it returns, and delete those; None, and
+    nothing has changed, where one of them is gone."""
     sizes = _view_sizes(storage, sources)
     written: list[str] = []
     try:
@@ -213,10 +219,10 @@ def _replace(
         with contextlib.suppress(StoreError):
             _delete_parts(storage, written)
         if isinstance(error, DamageError) and not _all_there(storage, sources):
-            return False
+            return None
         raise
     _delete_parts(storage, sources if is_done else written)
-    return is_done
+    return written if is_done else None
 
 
 def _batches(
