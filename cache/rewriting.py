@@ -81,9 +81,9 @@ def compact_store(
 ) -> Compaction:
     """Drop second copies of images, merge small parts and delete leftovers in the store at `location` (a path or URL).
 
-    The copy that counted stays, its bits unchanged. Parts are merged up to the limits, which are StoreWriter's, none with
-    one of another origin; what others write meanwhile stays as it is. On the way, both the old and the new of a group of
-    parts take room. `on_progress(done, total)` counts the images to be rewritten. StoreError as `drop_images`.
+    The copy that counted stays, its bits unchanged. Parts are merged up to the limits, which are StoreWriter's, none
+    with one of another origin; what others write meanwhile stays as it is. On the way, both the old and the new of a
+    group of parts take room. `on_progress(done, total)` counts the images to be rewritten. StoreError as `drop_images`.
     """
     storage = _open(location)
     parsed = Codec.parse(codec)
