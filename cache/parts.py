@@ -12,7 +12,7 @@ The first four columns describe the part to any Zarr reader, under checksum. The
 that a store opens with one small read a part, where the columns would take twelve; `check_columns` holds both equal.
 The attributes also hold a checksum of themselves and of each column's metadata, which zarr reads unchecked: a flipped
 digit is an error, never another mask. Two keys are there only where they are known: `origin`, whose images these are,
-and `files`, a record of each image's file (files.py) or null. Releases that do not know them read the part as well.
+and `files`, records of the images' files (files.py). Releases that do not know them read the part as well.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
 from semires.cache.errors import RESTORE, DamageError
-from semires.cache.files import FileRecord
+from semires.cache.files import FileRecord, FileRecords
 from semires.cache.schema import CHECKSUM, PARTS, checksum, sealed
 from semires.cache.storage.codec import DEFAULT_CODEC, Codec
 from semires.cache.storage.hierarchy import Storage
@@ -61,8 +61,8 @@ class PartIndex:
     """CRC-32 of each column's metadata document by the column's name; none before the columns are written."""
     origin: str = ""
     """Whose images these are, in the writer's words: two origins may have the same ids. "" where that is not known."""
-    files: tuple[FileRecord | None, ...] = ()
-    """What is known of each image's file; of an imported image nothing is. () where nothing is known of any."""
+    files: FileRecords | None = None
+    """What is known of the images' files; of imported ones nothing is."""
 
     @classmethod
     def of(cls, images: Sequence[Candidates], files: Sequence[FileRecord | None] = (), origin: str = "") -> PartIndex:
@@ -75,7 +75,7 @@ class PartIndex:
             width=columns[2],
             masks_per_image=columns[3],
             origin=origin,
-            files=tuple(files) if any(files) else (),
+            files=FileRecords.of(files) if any(files) else None,
         )
 
     @classmethod
@@ -92,7 +92,7 @@ class PartIndex:
         origin = attributes.get("origin", "")
         if not isinstance(origin, str) or len(origin) > _MAX_ORIGIN_LENGTH:
             raise _bad_index(name, "origin", f"a text of at most {_MAX_ORIGIN_LENGTH} characters", repr(origin)[:80])
-        files = _parse_files(name, attributes.get("files", []), len(lists["image_id"]))
+        files = _parse_files(name, attributes.get("files"), len(lists["image_id"]))
         index = cls(**lists, columns=columns, origin=origin, files=files)
         for key, count in (("num_images", len(index.image_id)), ("num_masks", index.num_masks)):
             if attributes.get(key) != count:
@@ -105,15 +105,15 @@ class PartIndex:
     def to_attributes(self) -> dict[str, Any]:
         """The index as JSON-compatible group attributes: counts, lists, the columns' checksums and its own."""
         known: dict[str, Any] = {"origin": self.origin} if self.origin else {}
-        if self.files:
-            known["files"] = [None if record is None else record.to_json() for record in self.files]
+        if self.files is not None:
+            known["files"] = self.files.to_json()
         counts = {"num_images": len(self.image_id), "num_masks": self.num_masks}
         lists = {key: getattr(self, key).tolist() for key in _LISTS}
         return sealed(counts | lists | {"columns": dict(self.columns)} | known)
 
     def file_of(self, row: int) -> FileRecord | None:
         """What is known of the file of the image at `row`."""
-        return self.files[row] if self.files else None
+        return None if self.files is None else self.files[row]
 
     @property
     def num_masks(self) -> int:
@@ -259,11 +259,11 @@ def _parse_integers(name: str, key: str, value: object, *, minimum: int) -> NDAr
     return array
 
 
-def _parse_files(name: str, value: object, num_images: int) -> tuple[FileRecord | None, ...]:
-    if not isinstance(value, list) or len(value) not in (0, num_images):
-        raise _bad_index(name, "files", f"a list of {num_images} records", repr(value)[:80])
+def _parse_files(name: str, value: object, num_images: int) -> FileRecords | None:
+    if value is None:
+        return None
     try:
-        return tuple(None if record is None else FileRecord.from_json(record) for record in value)
+        return FileRecords.from_json(value, num_images)
     except ValueError as error:
         raise _bad_index(name, "files", "records of image files", str(error)) from None
 

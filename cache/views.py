@@ -153,7 +153,7 @@ def derive_part(storage: Storage, name: str, index: PartIndex, size: int, codec:
     if filled:
         bits[written : written + filled] = shard[:filled]
     checksums = storage.column_checksums(path, ("image_id", "mask_offset", "bits"))
-    storage.write_group(path, replace(index, columns=checksums, origin="", files=()).to_attributes())
+    storage.write_group(path, replace(index, columns=checksums, origin="", files=None).to_attributes())
 
 
 def _resize_image(native: Column, index: PartIndex, row: int, size: int) -> NDArray[np.uint8]:

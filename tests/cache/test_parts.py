@@ -10,7 +10,7 @@ import zarr
 
 from semires.cache.candidates import Candidates
 from semires.cache.errors import DamageError, StoreError
-from semires.cache.files import FileRecord
+from semires.cache.files import FileRecord, FileRecords
 from semires.cache.parts import (
     PartIndex,
     check_columns,
@@ -125,6 +125,7 @@ def test_open_column__other_metadata_than_was_written(tmp_path: Path, images: li
 
 
 RECORD = FileRecord(num_bytes=12, mtime_ns=-5, sha256="ab" * 32)
+FILES = FileRecords.of([RECORD] * 3).to_json()
 
 
 def test_write_part__origin_and_files(tmp_path: Path, images: list[Candidates]) -> None:
@@ -132,9 +133,9 @@ def test_write_part__origin_and_files(tmp_path: Path, images: list[Candidates]) 
     write_part(storage, "p", images, origin="folder-1", files=[RECORD, None, RECORD])
     write_part(storage, "q", images, files=[None, None, None])
     indices = read_indices(storage)
-    assert (indices["p"].origin, indices["p"].files) == ("folder-1", (RECORD, None, RECORD))
+    assert indices["p"].origin == "folder-1"
     assert [indices["p"].file_of(row) for row in range(3)] == [RECORD, None, RECORD]
-    assert (indices["q"].origin, indices["q"].files, indices["q"].file_of(1)) == ("", (), None)
+    assert (indices["q"].origin, indices["q"].files, indices["q"].file_of(1)) == ("", None, None)
     # What earlier releases wrote, to the byte: they know these keys only, and are read without others.
     known = {"num_images", "num_masks", "image_id", "height", "width", "masks_per_image", "columns", "crc32"}
     assert indices["q"].to_attributes().keys() == known
@@ -145,11 +146,14 @@ def test_write_part__origin_and_files(tmp_path: Path, images: list[Candidates]) 
     [
         ({"origin": 1}, "attribute origin: expected a text of at most 64 characters, found 1"),
         ({"origin": "x" * 65}, "attribute origin: expected a text"),
-        ({"files": {}}, "attribute files: expected a list of 3 records"),
-        ({"files": [None]}, "attribute files: expected a list of 3 records"),
-        ({"files": [None, None, [1, 2, "3"]]}, "attribute files: expected records of image files"),
-        ({"files": [None, None, [-1, 2, "ab" * 32]]}, "attribute files: expected records"),
-        ({"files": [None, None, [1, 2.5, "ab" * 32]]}, "attribute files: expected records"),
+        ({"files": []}, "attribute files: expected records of image files, found expected num_bytes, mtime_ns"),
+        ({"files": FILES | {"sha256": "ab" * 95 + "AB"}}, "attribute files: expected records"),
+        ({"files": FILES | {"sha256": "ab" * 64}}, "attribute files: expected records"),
+        ({"files": FILES | {"num_bytes": [1, 2, -2]}}, "attribute files: expected records"),
+        ({"files": FILES | {"num_bytes": [1, 2]}}, "attribute files: expected records"),
+        ({"files": FILES | {"mtime_ns": [1, 2, 2.5]}}, "attribute files: expected records"),
+        ({"files": FILES | {"mtime_ns": [1, 2, 2**70]}}, "attribute files: expected records"),
+        ({"files": FILES | {"mtime_ns": None}}, "attribute files: expected records"),
     ],
 )
 def test_from_attributes__wrong_origin_or_files(images: list[Candidates], change: dict[str, Any], message: str) -> None:

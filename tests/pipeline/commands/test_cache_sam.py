@@ -150,7 +150,7 @@ def forgetful() -> Callable[[Any], dict[str, Any]]:
     from semires.cache.parts import PartIndex
 
     original = PartIndex.to_attributes
-    return lambda index: original(replace(index, files=(), origin=""))
+    return lambda index: original(replace(index, files=None, origin=""))
 
 
 @pytest.fixture
