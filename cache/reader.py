@@ -34,8 +34,8 @@ class StoreInfo:
     """Distinct images, those without candidates included."""
     num_masks: int
     """Candidates of these images."""
-    num_bytes: int
-    """Bytes that the store takes, views and unfinished parts included."""
+    num_bytes: int | None
+    """Bytes that the store takes, views and unfinished parts included; None where a server does not tell."""
     min_masks: int
     """Fewest candidates of an image; 0 for an empty store."""
     median_masks: float
@@ -140,7 +140,9 @@ class CandidateStore:
         """Counts and sizes of the whole store; reads no masks."""
         opened = self._open()
         counts = opened.index.masks_per_image
-        sizes = [name for name in opened.storage.child_names(VIEWS) if name.isdecimal()]
+        names = [name for name in opened.storage.child_names(VIEWS) if name.isdecimal()]
+        found = opened.storage.group_attributes([f"{VIEWS}/{name}" for name in names])
+        sizes = [int(name) for name, attributes in zip(names, found, strict=True) if attributes is not None]
         return StoreInfo(
             manifest=opened.manifest,
             num_parts=opened.num_parts,
@@ -151,7 +153,7 @@ class CandidateStore:
             median_masks=float(np.median(counts)) if len(counts) else 0.0,
             max_masks=int(counts.max()) if len(counts) else 0,
             masks_per_image=counts,
-            view_sizes=tuple(sorted(int(size) for size in sizes)),
+            view_sizes=tuple(sorted(sizes)),
             failed=self.failed,
         )
 
@@ -161,7 +163,7 @@ class CandidateStore:
         if found is None:
             raise StoreError(
                 f"{self.location}: expected image {image_id}, found {len(opened.index)} other images; "
-                f"run `{opened.manifest.made_by} --split {opened.manifest.split}` to complete the store"
+                f"run the `{opened.manifest.made_by}` that made the store again, with the same options, to complete it"
             )
         return opened, found
 

@@ -95,16 +95,19 @@ class Manifest:
         """Whether the candidates are of images turned by their EXIF orientation."""
         return self.generator.get(ORIENTATION) == UPRIGHT
 
-    def to_attributes(self) -> dict[str, Any]:
-        """The manifest as JSON-compatible group attributes: one key per field, and their checksum."""
+    def to_attributes(self, beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The manifest as JSON-compatible group attributes: one key per field, and their checksum.
+
+        Of the attributes `beside`, which were there, a user's own are kept.
+        """
         attributes = {item.name: getattr(self, item.name) for item in fields(self)}
-        return sealed(attributes | {"generator": dict(self.generator)})
+        return dict(beside or {}) | sealed(attributes | {"generator": dict(self.generator)})
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Manifest:
-        """Parse group attributes; StoreError names the first key that is missing, unknown or of another type.
+        """Parse group attributes; StoreError names the first key that is missing or of another type.
 
-        A value that changed since it was written is a DamageError.
+        A value that changed since it was written is a DamageError. Other keys are a user's own, and none of ours.
         """
         if "schema_version" not in attributes:
             raise StoreError(
@@ -121,15 +124,18 @@ class Manifest:
         for key in sorted(expected - attributes.keys()):
             wanted = _FIELDS[key][1] if key in _FIELDS else "a checksum"
             raise StoreError(f"manifest key {key}: expected {wanted}, found no such key; {_REWRITE}")
-        for key in sorted(attributes.keys() - expected):
-            raise StoreError(f"manifest key {key}: expected only {', '.join(sorted(expected))}, found it; {_REWRITE}")
+        own = {key: attributes[key] for key in expected}
+        others = sorted(attributes.keys() - expected)
+        if others and attributes[CHECKSUM] == checksum(attributes):  # sealed with them: another release's, no user's
+            found = f"expected only {', '.join(sorted(expected))}, found it"
+            raise StoreError(f"manifest key {others[0]}: {found}; {_REWRITE}")
         try:
-            manifest = cls(**{key: value for key, value in attributes.items() if key != CHECKSUM})
+            manifest = cls(**{key: value for key, value in own.items() if key != CHECKSUM})
         except StoreError as error:
             raise StoreError(f"{error}; {_REWRITE}") from None
-        if attributes[CHECKSUM] != checksum(attributes):
+        if own[CHECKSUM] != checksum(own):
             raise DamageError(
-                f"manifest key {CHECKSUM}: expected {checksum(attributes)} for these values, found "
+                f"manifest key {CHECKSUM}: expected {checksum(own)} for these values, found "
                 f"{attributes[CHECKSUM]!r}; {RESTORE}"
             )
         return manifest
@@ -145,7 +151,7 @@ class Manifest:
             _check_equal(f"generator.{key}", self.generator.get(key), asked.generator.get(key))
 
 
-_REWRITE = "this store was not written by this release, write it anew with `semires cache-sam`"
+_REWRITE = "another release wrote this store: use that one, or write it anew with `semires cache-sam`"
 
 
 def _check_equal(name: str, stored: object, asked: object) -> None:

@@ -50,11 +50,17 @@ def verify_store(
     without metadata stay, deriving the view goes on with them.
 
     Raises StoreError where there is no store of this schema version, where both copies of the manifest are damaged, and
-    where the store cannot be read at all (network, permissions): only what is there and wrong counts as damage.
+    where the store cannot be read or listed at all (network, permissions, a web server that lists no folders): only
+    what is there and wrong counts as damage. `repair` refuses what cannot be written, and views without any part.
     """
     storage = Storage.salvage(normalize_location(location), writable=repair)
     verifier = _Verifier(storage, on_progress)
     verifier.look_at_everything()
+    if repair and verifier.num_views and not verifier.num_parts:
+        raise StoreError(
+            f"{storage.location}/{PARTS}: expected the parts that the views were derived from, found none; a repair "
+            "would delete the views too: bring the parts back, or write the store anew"
+        )
     repaired = verifier.findings.repair() if repair else []
     stored = verifier.intact_images
     if expected_ids is not None:
@@ -88,9 +94,11 @@ class _Verifier:
         self.storage = storage
         self.on_progress = on_progress or (lambda done, total: None)
         self.findings = Findings(storage)
+        self.not_there: set[str] = set()  # paths of parts and view parts without metadata
         self.holders: dict[int, list[str]] = {}
         self.intact_images: dict[int, int] = {}  # number of masks by image id
         self.num_parts = 0
+        self.num_views = 0  # parts of views, of all sizes
         self.manifest = self._verify_manifest()
 
     def look_at_everything(self) -> None:
@@ -98,8 +106,9 @@ class _Verifier:
         view_names = self._list_views()
         names = self.storage.child_names(PARTS)
         indices = {name: self._read_index(f"{PARTS}/{name}") for name in names}
-        self.num_parts = len(names) - sum(f"{PARTS}/{name}" in self.findings.unfinished for name in names)
+        self.num_parts = len(names) - sum(f"{PARTS}/{name}" in self.not_there for name in names)
         views = {size: self._verify_view(size, viewed, names) for size, viewed in view_names.items()}
+        self.num_views = sum(map(len, view_names.values()))
         total = sum(len(index.image_id) for index in indices.values() if index is not None)
         done = 0
         self.on_progress(done, total)
@@ -109,7 +118,7 @@ class _Verifier:
             if index is not None and bits is not None:
                 for size, view_index in view_parts.items():
                     self._verify_view_part(size, name, index, view_index, bits)
-            elif f"{PARTS}/{name}" not in self.findings.unfinished:
+            elif f"{PARTS}/{name}" not in self.not_there:
                 # The views of a damaged part cannot be proved, and go with it, they first: no view without its part.
                 self.findings.to_delete += [f"{VIEWS}/{size}/{PARTS}/{name}" for size in view_parts]
                 self.findings.to_delete.append(f"{PARTS}/{name}")
@@ -121,6 +130,7 @@ class _Verifier:
     def _verify_manifest(self) -> Manifest:
         """The manifest from the root or, where that is damaged, from the copy; the other is written anew."""
         found: dict[str, Manifest] = {}
+        beside: dict[str, dict[str, Any]] = {}
         errors: dict[str, StoreError] = {}
         for path in ("", PARTS):
             try:
@@ -130,6 +140,7 @@ class _Verifier:
                 continue
             try:
                 if attributes is not None:
+                    beside[path] = attributes
                     found[path] = Manifest.from_attributes(attributes)
             except StoreError as error:
                 errors[path] = error
@@ -147,7 +158,7 @@ class _Verifier:
                 continue  # a writer was interrupted before its first part; the next one writes the copy
             unread = errors.get(path)
             reason = f"expected {manifest}, found {found.get(path)}" if unread is None else self.findings.short(unread)
-            self.findings.report_group(path, reason, manifest.to_attributes())
+            self.findings.report_group(path, reason, manifest.to_attributes(beside.get(path)))
         return manifest
 
     def _list_views(self) -> dict[int, list[str]]:
@@ -169,7 +180,7 @@ class _Verifier:
             path = f"{root}/{PARTS}/{name}"
             if name in parts:
                 indices[name] = self._read_index(path)
-                if indices[name] is None and path not in self.findings.unfinished:
+                if indices[name] is None and path not in self.not_there:
                     self.findings.to_delete.append(path)
             else:
                 self.findings.report(path, "expected the part that it was derived from, found that part gone")
@@ -193,13 +204,13 @@ class _Verifier:
             self.findings.to_delete.append(path)
 
     def _verify_group(self, path: str, expected: dict[str, Any]) -> None:
-        """Compare the attributes of a group that is not a part, if it is there."""
+        """Compare the attributes of a group that is not a part, if it is there; a user's own beside them stay."""
         if any(damage.path == f"{path}/{METADATA}" for damage in self.findings.damaged):
             return
         try:
             found = self.storage.group_attributes([path])[0]
-            if found is not None and found != expected:
-                self.findings.report_group(path, f"expected attributes {expected}, found {found}", expected)
+            if found is not None and not expected.items() <= found.items():
+                self.findings.report_group(path, f"expected attributes {expected}, found {found}", found | expected)
         except DamageError as error:
             self.findings.report_group(path, self.findings.short(error, path), expected)
 
@@ -209,7 +220,10 @@ class _Verifier:
             attributes = self.storage.group_attributes([path])[0]
             if attributes is not None:
                 return PartIndex.from_attributes(f"{self.storage.location}/{path}", attributes)
-            self.findings.unfinished.append(path)
+            self.not_there.add(path)
+            # An empty folder is nobody's work: object stores keep one as an object of its own, a "folder marker".
+            if self.storage.num_bytes(path) != 0:
+                self.findings.unfinished.append(path)
         except DamageError as error:
             image_ids = self._column_ids(path) if path.startswith(f"{PARTS}/") else ()
             self.findings.report(path, self.findings.short(error, path), image_ids)

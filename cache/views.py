@@ -111,7 +111,7 @@ def build_view(
 def _check_attributes(storage: Storage, size: int, attributes: dict[str, Any]) -> None:
     """StoreError unless the attributes are those of the view of `size`; what its parts hold is then not known."""
     expected = view_attributes(size)
-    if attributes != expected:
+    if not expected.items() <= attributes.items():
         raise StoreError(
             f"{storage.location}/{VIEWS}/{size}: expected attributes {expected}, found {attributes}; "
             f"repair it with `semires cache verify {storage.location} --repair`"
@@ -137,21 +137,10 @@ def derive_part(storage: Storage, name: str, index: PartIndex, size: int, codec:
         codec=codec,
         period=size // math.gcd(size, 8),  # whole bytes that hold whole rows
     )
-    # Small images grow in a view, so a part is not held whole: a shard is written as soon as it is full.
-    shard = np.empty((min(masks_per_shard, index.num_masks), mask_bytes), np.uint8)
-    written = filled = 0
+    # Small images grow in a view, so a part is not held whole: image by image it becomes compressed chunks.
     for row in range(len(index.image_id)):
-        resized = _resize_image(native, index, row, size)
-        while len(resized):
-            taken = resized[: len(shard) - filled]
-            shard[filled : filled + len(taken)] = taken
-            filled += len(taken)
-            resized = resized[len(taken) :]
-            if filled == len(shard):
-                bits[written : written + filled] = shard
-                written, filled = written + filled, 0
-    if filled:
-        bits[written : written + filled] = shard[:filled]
+        bits.append(_resize_image(native, index, row, size))
+    bits.close()
     checksums = storage.column_checksums(path, ("image_id", "mask_offset", "bits"))
     storage.write_group(path, replace(index, columns=checksums, origin="", files=None).to_attributes())
 

@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.failures import read_failures, write_failures
@@ -73,7 +71,6 @@ class StoreWriter:
         self._buffer: list[Candidates] = []
         self._files: list[FileRecord | None] = []
         self._buffered_bytes = 0
-        self._scratch = np.empty(0, np.uint8)
         self._set_aside: dict[int, str] = {}
         self._closed = False
 
@@ -150,18 +147,8 @@ class StoreWriter:
         if not self._buffer:
             return
         name = new_part_name()
-        if len(self._scratch) < self._buffered_bytes:
-            self._scratch = np.empty(self._buffered_bytes, np.uint8)
         try:
-            write_part(
-                self._storage,
-                name,
-                self._buffer,
-                files=self._files,
-                origin=self._origin,
-                codec=self._codec,
-                scratch=self._scratch,
-            )
+            write_part(self._storage, name, self._buffer, files=self._files, origin=self._origin, codec=self._codec)
         except BaseException:  # Ctrl-C too
             # What was written takes the room that the next try needs, and if it is whole it would be there twice.
             with contextlib.suppress(StoreError):
@@ -199,4 +186,4 @@ class StoreWriter:
                 self._storage.delete_group(f"{path}/{name}")
         # With it the copy of the manifest, so that root and copy never disagree.
         self._storage.delete_group(PARTS)
-        self._storage.replace_attributes(manifest.to_attributes())
+        self._storage.rewrite_group("", manifest.to_attributes(self._storage.attributes))

@@ -4,7 +4,6 @@ A command parses, calls, prints; the work is in the modules that it imports when
 `StoreError`), and what the operating system refuses, is one line on standard error and exit code 2.
 """
 
-import io
 import sys
 from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
@@ -22,6 +21,7 @@ from semires.pipeline.commands.report import report
 from semires.pipeline.commands.run import evaluate, figure, predict
 from semires.pipeline.commands.table1 import table1
 from semires.pipeline.commands.train import train
+from semires.pipeline.output import LastingOutput
 
 
 class _Commands(TyperGroup):
@@ -72,13 +72,14 @@ expanding_homes(app)
 
 def main() -> None:
     """Run the command line."""
+    with LastingOutput():
+        _run()
+
+
+def _run() -> None:
     from semires.cache.errors import StoreError
     from semires.stages.data.errors import InputError
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name, or a dash of ours, that the terminal's encoding lacks is shown escaped: nothing fails for it.
-            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (InputError, StoreError) as error:

@@ -134,12 +134,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def heard_interrupts() -> Iterator[None]:
-    """SIGINT as at a terminal: a suite started in a shell's background inherits it ignored, and its children too."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """SIGINT and SIGHUP as at a terminal: a suite started in a shell's background, or by nohup, inherits them ignored,
+    and its children too."""
+    heard = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {signum: signal.getsignal(signum) for signum in heard}
+    for signum, handler in heard.items():
+        if before[signum] is signal.SIG_IGN:
+            signal.signal(signum, handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for signum, was in before.items():
+        signal.signal(signum, was)
 
 
 @dataclass

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
+from semires.cache.verification import verify_store
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 
@@ -36,6 +38,7 @@ import sys
 import numpy as np
 from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
+from semires.cache.verification import verify_store
 from semires.cache.writer import StoreWriter
 
 def candidates_of(image_id):
@@ -101,6 +104,13 @@ def forget_s3() -> None:
         if files._s3 is not None:
             s3fs.S3FileSystem.close_session(zarr.core.sync._get_loop(), files._s3)
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def put(bucket: str, key: str) -> None:
+    """An empty object, as it is, through S3's own protocol."""
+    url = f"{os.environ['AWS_ENDPOINT_URL']}/{bucket.removeprefix('s3://')}/{key}"
+    with urllib.request.urlopen(urllib.request.Request(url, data=b"", method="PUT")):
+        pass
 
 
 def candidates_of(image_id: int) -> Candidates:
@@ -237,6 +247,28 @@ def test_s3__written_and_read(s3_store: str) -> None:
     assert info.num_bytes == files.du(s3_store) > 1000
     assert_viewed(s3_store)
     files.close_session(files.loop, files._s3)
+
+
+def test_s3__folder_markers_are_nothing(bucket: str) -> None:
+    """What the consoles of object stores make where a user adds a folder: an empty object of the folder's name."""
+    location = f"{bucket}/marked.zarr"
+    for folder in (
+        "",
+        "parts/",
+        "failed/",
+        "views/",
+        "views/pil-nearest/",
+        "views/pil-nearest/8/",
+        "parts/20200101T0-a/",
+    ):
+        put(bucket, f"marked.zarr/{folder}")
+    write(location, IMAGE_IDS)
+    build_view(location, 16)
+    assert_complete(location)
+    assert CandidateStore(location).info().view_sizes == (16,)
+    found = verify_store(location, repair=True)
+    assert (found.is_intact, found.unfinished, found.repaired) == (True, (), ())
+    assert (found.num_parts, found.num_images) == (1, 6)
 
 
 def test_s3__a_killed_writer_loses_no_finished_part(bucket: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr.storage
 
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
@@ -217,21 +216,19 @@ def test_two_writers_and_a_reader__complete_and_deterministic(
 
 
 class FullDisk:
-    """Lets `room` writes of zarr through and fails the next with ENOSPC, as often as it is tried."""
+    """Lets `room` files be written and fails the next with ENOSPC, as often as it is tried."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.room: int | None = None
-        put = zarr.storage._local._put
 
-        def limited(path: Path, value: Any, exclusive: bool = False) -> int:
+        def limited(path: Path, mode: str) -> Any:
             if self.room is not None:
                 if self.room == 0:
-                    path.parent.mkdir(parents=True, exist_ok=True)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                 self.room -= 1
-            return put(path, value, exclusive)
+            return open(path, mode)
 
-        monkeypatch.setattr(zarr.storage._local, "_put", limited)
+        monkeypatch.setattr("semires.cache.storage.local.open", limited, raising=False)
 
 
 def test_full_disk__every_write(tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from zarr.storage import LocalStore, StorePath
 from semires.cache.errors import StoreError
 from semires.cache.storage.access import damaged, listing
 from semires.cache.storage.documents import METADATA
-from semires.cache.storage.shards import LocalShards
+from semires.cache.storage.shards import LocalShards, shard_key
 
 
 class Column:
@@ -93,11 +93,6 @@ class Column:
                 key = shard_key(self._array, index)
                 if not sync(self._array.store.exists(key)):
                     raise FileNotFoundError(f"{key} is missing")
-
-
-def shard_key(array: zarr.Array[Any], index: int) -> str:
-    """Key in the array's store of its shard `index` along axis 0; other axes are never divided."""
-    return f"{array.path}/c/{index}{'/0' * (array.ndim - 1)}"
 
 
 async def _exist(store: Store, keys: list[str]) -> list[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ CONCURRENT_READS = 64
 """Enough for an object store's latency; a local store is read without any of this."""
 
 _GROUP = {"zarr_format": 3, "node_type": "group"}
-# Some releases of zarr write out that there is no consolidated metadata.
-_GROUPS = (_GROUP, _GROUP | {"consolidated_metadata": None})
+# A copy of all metadata below, which zarr.consolidate_metadata adds; some releases write out that there is none.
+_CONSOLIDATED = "consolidated_metadata"
 
 
 def read_documents(store: Store, paths: list[str], names: list[str]) -> list[bytes | None]:
@@ -43,17 +44,38 @@ def present(path: str, document: bytes | None) -> bytes:
     return document
 
 
+def group_document(attributes: Mapping[str, Any]) -> bytes:
+    """The document of a group with these attributes."""
+    return json.dumps({"attributes": dict(attributes), **_GROUP}, indent=2).encode()
+
+
 def parse_group(path: str, document: bytes) -> dict[str, Any]:
     """The attributes in a group's document; DamageError, naming `path`, where it is anything else."""
+    return _parse_group(path, document)[0]
+
+
+def consolidated_paths(path: str, document: bytes) -> frozenset[str] | None:
+    """Paths of all groups and arrays below a group, from the copy of their metadata in its document; None without one.
+
+    DamageError as `parse_group`.
+    """
+    copy = _parse_group(path, document)[1]
+    return None if copy is None else frozenset(copy["metadata"])
+
+
+def _parse_group(path: str, document: bytes) -> tuple[dict[str, Any], dict[str, Any] | None]:
     try:
         parsed = json.loads(document)
     except ValueError as error:
         raise damaged(path, error) from error
-    attributes = parsed.pop("attributes", None) if isinstance(parsed, dict) else None
+    attributes, copy = (
+        parsed.pop(key, None) if isinstance(parsed, dict) else None for key in ("attributes", _CONSOLIDATED)
+    )
+    is_copy = copy is None or (isinstance(copy, dict) and isinstance(copy.get("metadata"), dict))
     # No more and no less than zarr writes: a key that changed into an unknown one is damage too.
-    if not isinstance(attributes, dict) or parsed not in _GROUPS:
+    if not isinstance(attributes, dict) or not is_copy or parsed != _GROUP:
         raise damaged(path, ValueError("not the metadata of a group"))
-    return attributes
+    return attributes, copy
 
 
 def _read_file(name: str, file_path: Path) -> bytes | None:

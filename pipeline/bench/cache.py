@@ -113,7 +113,7 @@ def _bench_in(folder: Path, config: CacheBenchConfig) -> Bench:
         for name, form in files.items()
     ]
     storage = Storage(str(location))
-    native_bytes, view_bytes = (storage.num_bytes(path) / len(images) for path in (PARTS, VIEWS))
+    native_bytes, view_bytes = ((storage.num_bytes(path) or 0) / len(images) for path in (PARTS, VIEWS))
     rows.append(_row(NATIVE, native_bytes, write_ms[NATIVE], None, None, native_ms[NATIVE]))
     rows.append(_row(f"semires, {size} view", view_bytes, view_ms, tensor_ms["view"], packed_ms, None))
     rows.append(_row("semires, both", native_bytes + view_bytes, write_ms[NATIVE] + view_ms, None, None, None))

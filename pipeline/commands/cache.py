@@ -49,10 +49,11 @@ def cache_info(store: StoreArgument) -> None:
     # A folder of photographs that grew holds more than the manifest knows of.
     is_known = manifest.num_images is not None and manifest.num_images >= info.num_images
     expected = f" of {manifest.num_images}" if is_known else ""
+    size = "size not known" if info.num_bytes is None else f"{info.num_bytes / 1e6:.1f} MB"
     lines = [
         f"{store}: split {manifest.split}, SAM {manifest.sam} (sha256 {manifest.sam_sha256[:12]})",
         f"{info.num_images}{expected} images in {info.num_parts} parts, {info.num_masks} masks",
-        f"{info.num_bytes / 1e6:.1f} MB; views at {', '.join(map(str, info.view_sizes)) or 'no size yet'}",
+        f"{size}; views at {', '.join(map(str, info.view_sizes)) or 'no size yet'}",
         "generator: "
         + (", ".join(map(_setting, manifest.generator, manifest.generator.values())) or "settings not known"),
         f"masks an image: {info.min_masks} to {info.max_masks}, median {info.median_masks:g}",

@@ -21,7 +21,7 @@ def cache_sam(
         ),
     ] = None,
     sam_checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b, e.g. sam_vit_h_4b8939.pth.")
+        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b: Meta's or fine-tuned (docs/proposers.md).")
     ] = None,
     store: Store = None,
     data: Data = None,
@@ -72,8 +72,8 @@ def cache_sam(
     """Stage one: SAM over every train image, once, into the candidate store; only what is missing or changed is done.
 
     On several GPUs: torchrun --nproc-per-node=8 --no-python semires cache-sam --split refcoco. Images that cannot be
-    decoded, or that SAM cannot take, are set aside and tried again by the next run; the exit code is then 1. SIGTERM
-    and Ctrl-C commit what is finished before they stop the run; a second one stops it at once.
+    decoded, or that SAM cannot take, are set aside and tried again by the next run; the exit code is then 1. SIGTERM,
+    Ctrl-C and a closed terminal commit what is finished before they stop the run; a second signal stops it at once.
     """
     import dataclasses
 
@@ -173,13 +173,16 @@ def cache_sam(
             upright = dataset.is_upright and stored_orientation(target) is not False
             if split != "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
+        if loaded.note is not None:
+            say(loaded.note)
+        settings = dataclasses.replace(loaded.settings.on(chosen_device), **changes)
         try:
             report = run_stage_one(
                 sources,
                 target,
                 split=name,
                 loaded=loaded,
-                settings=dataclasses.replace(loaded.settings.on(chosen_device), **changes),
+                settings=settings,
                 overwrite=overwrite,
                 upright=upright,
                 origin=origin,
@@ -204,6 +207,15 @@ def cache_sam(
             f"{report.num_present} were there",
             soft_wrap=True,
         )
+        if report.num_added and not report.num_masks:
+            print(
+                f"warning: none of the {report.num_added} images added has a mask: the weights of SAM {loaded.name} "
+                f"({sam_checkpoint or 'its own'}, sha256 {loaded.sha256[:12]}) do not fit these images, or the "
+                f"thresholds (predicted IoU {settings.pred_iou_thresh:g}, stability "
+                f"{settings.stability_score_thresh:g}) do not fit the weights: try lower --pred-iou-thresh and "
+                "--stability-score-thresh, or other weights",
+                file=sys.stderr,
+            )
         if report.failed:
             print(
                 f"error: {len(report.failed)} images are set aside, SAM cannot be run on their files (image ids "

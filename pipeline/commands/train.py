@@ -180,8 +180,8 @@ def train(
 ) -> None:
     """Stage two: burn-in, then mutual learning on refined pseudo-labels; the same command goes on with a run.
 
-    On several GPUs: torchrun --nproc-per-node 4 --no-python semires train --split refcoco. SIGTERM and Ctrl-C save a
-    state after the current step; a second one stops at once.
+    On several GPUs: torchrun --nproc-per-node 4 --no-python semires train --split refcoco. SIGTERM, Ctrl-C and
+    a closed terminal save a state after the current step; a second signal stops at once.
     """
     import dataclasses
 

@@ -22,7 +22,7 @@ from semires.pipeline.progress import GONE, OnProgress, console
 from semires.pipeline.running.jobs import Job, attempt
 from semires.pipeline.running.lines import lines_to
 from semires.stages.processes.parent import end_with_parent
-from semires.stages.processes.stopping import StopRequested
+from semires.stages.processes.stopping import TERMINAL_SIGNALS, StopRequested
 
 CONTEXT = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads
 
@@ -94,7 +94,7 @@ class LocalLauncher:
         process: BaseProcess = CONTEXT.Process(
             target=_work, args=(job, self._paths, self._devices[slot], self._num_threads, writer), daemon=False
         )
-        with interrupts_ignored():
+        with terminal_ignored():
             process.start()
         writer.close()  # the process has its own: the pipe ends with it
         self._running[reader] = _Running(job=job, slot=slot, process=process)
@@ -156,13 +156,15 @@ class LocalLauncher:
 
 
 @contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C, which goes to every process of a terminal: its parent ends it."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def terminal_ignored() -> Iterator[None]:
+    """What is started meanwhile never hears Ctrl-C, nor that its terminal is closed, which reach every process of the
+    terminal: its parent ends it."""
+    previous = {signum: signal.signal(signum, signal.SIG_IGN) for signum in TERMINAL_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 def _work(job: Job, paths: Paths, device: torch.device, num_threads: int, writer: Connection) -> None:

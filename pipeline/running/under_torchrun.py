@@ -72,6 +72,7 @@ def train_under_torchrun(
             stdout=subprocess.PIPE,
             stderr=output,
             env=_environment(device, num_processes),
+            start_new_session=True,  # what reaches every process of a terminal is this one's to hear, and to pass on
         )
         assert process.stdout is not None
         with process:

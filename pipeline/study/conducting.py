@@ -43,8 +43,8 @@ def conduct(
 ) -> StudyResult:
     """Train what is not trained of `runs`, those of `study`, and measure all of them.
 
-    A run that fails, or cannot be begun, costs the others nothing: it is said, and noted in the result. SIGTERM and
-    SIGINT end those under way, their states saved, and are raised as StopRequested.
+    A run that fails, or cannot be begun, costs the others nothing: it is said, and noted in the result. SIGTERM,
+    SIGINT and SIGHUP end those under way, their states saved, and are raised as StopRequested.
     """
     launch = launch or LaunchOptions()
     check_launch(launch, device)

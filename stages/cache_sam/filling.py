@@ -80,8 +80,8 @@ def fill_store(
     `generate` is given up to `images_at_once` images; fewer where they are large, and where the workers come to share
     the last ones. Where it fails, it is given each of them alone, so that those before the one at fault are stored.
 
-    A part is committed every `images_per_part` images, and on the way out of any error. SIGTERM and SIGINT commit what
-    is finished and raise `StopRequested`. StoreError and InputError as their modules say.
+    A part is committed every `images_per_part` images, and on the way out of any error. SIGTERM, SIGINT and SIGHUP
+    commit what is finished and raise `StopRequested`. StoreError and InputError as their modules say.
     """
     sources = list({image.image_id: image for image in images}.values())
     group = group or WorkerGroup.alone()

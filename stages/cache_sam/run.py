@@ -126,12 +126,15 @@ def images_at_once(side: int, device: torch.device, *, compiled: bool) -> int:
 def _check_fits(height: int, width: int, proposer: Proposer, settings: GeneratorSettings) -> None:
     """UnfitImage where the image, or a crop that the settings ask for, has no pixel left at the model's size."""
     for crop in crops_of(height, width, settings):
-        if min(crop.size) < 1 or min(proposer.input_size(*crop.size)) < 1:
-            found = f"found {height} x {width} pixels (height, width)"
-            if crop.layer > 0:
-                raise UnfitImage(f"expected an image that crops can be made of, {found}; give fewer --crop-n-layers")
+        if min(crop.size) < 1:
             raise UnfitImage(
-                f"expected sides of at least a pixel when the longer has {proposer.side}, {found}; cut the longer"
+                f"expected pixels for each crop of crop_n_layers {settings.crop_n_layers}, found none for one of layer "
+                f"{crop.layer} in {height} x {width} pixels (height, width); give fewer layers"
+            )
+        if min(proposer.input_size(*crop.size)) < 1:
+            raise UnfitImage(
+                f"expected sides of at least a pixel when the longer has {proposer.side}, found {height} x {width} "
+                "pixels (height, width); cut it into parts that are less long"
             )
 
 

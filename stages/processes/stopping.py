@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish what must be finished, then stop; a second signal stops at once."""
+"""SIGTERM, SIGINT and SIGHUP: finish what must be finished, then stop; a second SIGTERM or SIGINT stops at once."""
 
 import os
 import signal
@@ -8,32 +8,38 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
+TERMINAL_SIGNALS: tuple[int, ...] = (signal.SIGINT,) if HANGUP is None else (signal.SIGINT, HANGUP)
+"""Of Ctrl-C and of a terminal that is closed: every process of the terminal gets them."""
+SIGNALS = (*TERMINAL_SIGNALS, signal.SIGTERM)
 
 
 class StopRequested(KeyboardInterrupt):
     """The run was asked to stop; everything finished is committed by the time a caller of `cache_images` sees this.
 
-    A KeyboardInterrupt, so that code which handles Ctrl-C handles SIGTERM the same way.
+    A KeyboardInterrupt, so that code which handles Ctrl-C handles the others the same way.
     """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.exit_code = 128 + signum
-        """What a shell expects of a program that a signal ended: 130 for SIGINT, 143 for SIGTERM."""
+        """What a shell expects of a program that a signal ended: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
 
 
 class StopSignals:
-    """While entered, turns the first SIGTERM or SIGINT into StopRequested, at points where nothing is half done.
+    """While entered, turns the first of `SIGNALS` into StopRequested, at points where nothing is half done.
 
-    The exception is raised in `interruptible` blocks at once, elsewhere by the next `check`. A second signal has its
-    default action: the process ends there and then. A signal that is ignored (nohup, a shell's background job) stays
-    ignored. Outside of the main thread, where Python allows no handlers, it does nothing.
+    The exception is raised in `interruptible` blocks at once, elsewhere by the next `check`. A second SIGTERM or SIGINT
+    has its default action: the process ends there and then. SIGHUP is never counted so, for nobody sends it who waits:
+    of one closed terminal the shell passes it on, the kernel sends it again, and a session's end adds SIGTERM. A signal
+    that is ignored (nohup, a shell's background job) stays ignored. Outside of the main thread, where Python allows no
+    handlers, it does nothing.
     """
 
     def __init__(self) -> None:
         self.requested: int | None = None
         """The number of the first signal that has come."""
+        self._is_insisted = False
         self._may_raise = False
         self._previous: dict[int, Any] = {}
 
@@ -67,9 +73,12 @@ class StopSignals:
             self._may_raise = False
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self.requested is not None:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-        self.requested = signum
-        if self._may_raise:
-            raise StopRequested(signum)
+        if signum != HANGUP:
+            if self._is_insisted:
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
+            self._is_insisted = True
+        if self.requested is None:
+            self.requested = signum
+            if self._may_raise:
+                raise StopRequested(signum)

@@ -121,8 +121,9 @@ class Trainer:
     def train(self) -> dict[str, Any]:
         """Train to the end, or until patience ends, evaluating and saving on the way.
 
-        Returns what `result.json` holds: `steps` of `num_steps` were taken, fewer where it `stopped_early`. SIGTERM and
-        SIGINT save a state after the current step and raise StopRequested. InputError for a loss that is not finite.
+        Returns what `result.json` holds: `steps` of `num_steps` were taken, fewer where it `stopped_early`. SIGTERM,
+        SIGINT and SIGHUP save a state after the current step and raise StopRequested. InputError for a loss that is not
+        finite.
         """
         self._resume()
         evaluate_at = evenly_spaced(self.num_steps, self.config.num_evaluations)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from semires.cache.errors import StoreError
-from semires.cache.schema import SCHEMA_VERSION, Manifest
+from semires.cache.schema import SCHEMA_VERSION, Manifest, sealed
 
 
 def test_attributes__round_trip_through_json(manifest: Manifest) -> None:
@@ -42,7 +42,6 @@ def test_to_attributes__keys(manifest: Manifest) -> None:
         ("schema_version", 2, "schema_version: expected 1, found 2; use the semires release"),
         ("sam_sha256", "ba" * 32, r"crc32: expected \d+ for these values, found \d+; drop what is damaged"),
         ("num_images", 7, r"crc32: expected \d+ for these values"),
-        ("colour", "red", "key colour: expected only crc32, generator, num_images"),
     ],
 )
 def test_from_attributes__wrong(manifest: Manifest, key: str, value: object, message: str) -> None:
@@ -55,6 +54,18 @@ def test_from_attributes__missing(manifest: Manifest, key: str) -> None:
     attributes = manifest.to_attributes()
     del attributes[key]
     with pytest.raises(StoreError, match=f"key {key}: expected .*, found no such key"):
+        Manifest.from_attributes(attributes)
+
+
+def test_from_attributes__a_users_own_beside_them(manifest: Manifest) -> None:
+    attributes = manifest.to_attributes({"title": "our photographs", "split": "old"})
+    assert attributes["title"] == "our photographs"
+    assert Manifest.from_attributes(attributes) == manifest
+
+
+def test_from_attributes__another_releases(manifest: Manifest) -> None:
+    attributes = sealed(manifest.to_attributes() | {"colour": "red"})
+    with pytest.raises(StoreError, match=r"key colour: expected only crc32, generator, num_images.*another release"):
         Manifest.from_attributes(attributes)
 
 

@@ -360,7 +360,7 @@ def test_verify_store__unreadable_is_not_damaged(location: Path, monkeypatch: py
         raise PermissionError(13, "Permission denied")
 
     before = files(location)
-    for name in ("documents.open", "hierarchy.os.listdir"):
+    for name in ("documents.open", "local.os.listdir"):
         with monkeypatch.context() as patch:
             patch.setattr(f"semires.cache.storage.{name}", refuse, raising=False)
             with pytest.raises(StoreError, match="Permission denied; make it readable") as raised:

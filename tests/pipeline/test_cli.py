@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from PIL import Image
 
 from semires.cache.reader import CandidateStore
 from semires.pipeline import cli, datasets
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.labels.group_labels import GroupConfig
@@ -232,6 +234,22 @@ def test_cache_sam__a_folder_of_photographs(semires: Semires, tmp_path: Path, sa
     assert "2 of 2 images in 2 parts" in finished.out
     assert "points_per_side 2" in finished.out
     assert "two.jpg" not in finished.out
+
+
+def test_cache_sam__no_mask_in_any_image(semires: Semires, tmp_path: Path, sam_file: Path) -> None:
+    """Weights that are not for these images, or fine-tuned ones whose predicted IoU was not trained, find nothing."""
+    (tmp_path / "photos [red]").mkdir()
+    for number in range(2):
+        Image.new("RGB", (20, 10), "red").save(tmp_path / "photos [red]" / f"{number}.png")
+    torch.save({"model": build_tiny_sam().state_dict(), "epoch": 2}, tmp_path / "tuned [b].pth")
+    arguments = ("cache-sam", "--images", "photos [red]", "--sam", "tiny", "--sam-checkpoint", "tuned [b].pth")
+    finished = semires(*arguments, "--points-per-side", 2, "--pred-iou-thresh", 1)
+    assert finished.code == 0
+    assert "tuned [b].pth: stripped off its names: 'model.'; left out: epoch" in finished.out.splitlines()
+    assert len(finished.err.splitlines()) == 1
+    assert finished.err.startswith("warning: none of the 2 images added has a mask: the weights of SAM tiny (tuned")
+    assert "(predicted IoU 1, stability 0.7) do not fit the weights: try lower --pred-iou-thresh" in finished.err
+    assert semires(*arguments, "--points-per-side", 2, "--pred-iou-thresh", 1).err == ""  # nothing was added
 
 
 def test_cache_sam__names_refs_it_leaves_out(

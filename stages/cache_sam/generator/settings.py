@@ -9,6 +9,7 @@ from semires.stages.data.errors import InputError
 
 # Prompts that fill a CUDA chip; SAM's 64 do not. Memory that this does not fit is met with half as many.
 POINTS_ON_CUDA = 256
+MOST_PROMPTS = 10_000_000  # of an image: more is a slip of the hand, and has no end
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -54,6 +55,25 @@ class GeneratorSettings:
             raise InputError(
                 f"stability_score_offset: expected a finite number from 0, found {self.stability_score_offset}"
             )
+        self._check_prompts()
+
+    def _check_prompts(self) -> None:
+        """InputError where a layer of crops has no prompt, or all of them more than a run could ever decode."""
+        sides, factor, num_prompts = self.points_per_side, self.crop_n_points_downscale_factor, 0
+        for layer in range(self.crop_n_layers + 1):
+            if sides == 0:
+                raise InputError(
+                    f"crop_n_layers: expected {layer - 1} or fewer with points_per_side {self.points_per_side} and "
+                    f"crop_n_points_downscale_factor {factor}, which leave layer {layer} no prompt, found "
+                    f"{self.crop_n_layers}; change one of the three"
+                )
+            num_prompts += 4**layer * sides**2
+            if num_prompts > MOST_PROMPTS:
+                raise InputError(
+                    f"points_per_side {self.points_per_side}, crop_n_layers {self.crop_n_layers}: expected at most "
+                    f"{MOST_PROMPTS:,} prompts an image, found more; give fewer"
+                )
+            sides //= factor
 
     def recorded(self) -> dict[str, int | float]:
         """What the store's manifest keeps: every setting that can change a candidate."""

@@ -2,18 +2,16 @@
 transformers or the hub, or the tiny one."""
 
 import hashlib
-import pickle
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from segment_anything import sam_model_registry
-from segment_anything.modeling import Sam
 
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.checkpoints import load_checkpoint
 from semires.stages.cache_sam.models.proposers import LIKE_SAM2
 from semires.stages.cache_sam.models.sam2_proposer import GENERATOR_SETTINGS as SAM2_SETTINGS
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam, weights_path
@@ -21,7 +19,6 @@ from semires.stages.cache_sam.models.transformers_folder import class_of, downlo
 from semires.stages.cache_sam.models.transformers_models import load_transformers_model
 from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam
 from semires.stages.data.errors import InputError
-from semires.stages.data.files.tensor_files import load_tensors
 
 SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h
 CHECKPOINT_FILES = {
@@ -50,6 +47,8 @@ class LoadedSam:
     """segment-anything's `Sam`, or one of transformers' classes: what `proposer_of` takes."""
     settings: GeneratorSettings = field(default_factory=GeneratorSettings)
     """The generator's settings that were published for it, of the tiny SAM those that suit RefShapes."""
+    note: str | None = None
+    """What of a checkpoint was not used, and in what it differs from Meta's, in a line."""
 
 
 def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
@@ -58,10 +57,10 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
     Folder and hub may have a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 (`transformers_folder.CLASSES`).
 
     A hub name is one such as "facebook/sam-vit-huge"; a folder called "tiny" is reached as "./tiny". `checkpoint` is
-    the weights' file (segment-anything's `.pth`, or the same as safetensors) of one of `SAM_NAMES`; it may be None
-    for `tiny`, whose weights are in the package, and must be for a folder or the hub, which bring theirs. Pickled
-    code in a checkpoint is never run (`weights_only=True`). InputError where the name means nothing, the file is
-    missing, no checkpoint, or of another SAM, and for all that `load_transformers_sam` and `download_model` refuse.
+    the weights' file of one of `SAM_NAMES`, Meta's or of a fine-tuned one (`load_checkpoint`); it may be None for
+    `tiny`, whose weights are in the package, and must be for a folder or the hub, which bring theirs. Pickled code in a
+    checkpoint is never run. InputError where the name means nothing, the file is missing, no checkpoint, or of another
+    SAM, and for all that `load_transformers_sam` and `download_model` refuse.
     """
     if name not in SAM_NAMES:
         return _load_other(name, checkpoint, device)
@@ -79,16 +78,14 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
         )
     if not checkpoint.is_file():
         raise InputError(f"--sam-checkpoint: expected a file, found nothing at {checkpoint}")
-    weights = _read_weights(checkpoint)
-    build: Callable[[], Sam] = build_tiny_sam if name == "tiny" else sam_model_registry[name]
-    with torch.device("meta"):
-        expected = build().state_dict()
-    _check_shapes(weights, expected, name, checkpoint)
-    sam = build()
-    sam.load_state_dict(weights)
-    recorded = "vit_h" if name == "default" else name
-    settings = GENERATOR_SETTINGS if name == "tiny" else GeneratorSettings()
-    return LoadedSam(name=recorded, sha256=sha256_of(checkpoint), sam=sam.eval().to(device), settings=settings)
+    sam, note = load_checkpoint(checkpoint, build_tiny_sam if name == "tiny" else sam_model_registry[name], name)
+    return LoadedSam(
+        name="vit_h" if name == "default" else name,
+        sha256=sha256_of(checkpoint),
+        sam=sam.to(device),
+        settings=GENERATOR_SETTINGS if name == "tiny" else GeneratorSettings(),
+        note=note,
+    )
 
 
 def sha256_of(*paths: Path) -> str:
@@ -121,40 +118,3 @@ def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> Loa
     sam = load_transformers_sam(folder) if kind == "SamModel" else load_transformers_model(folder)
     settings = SAM2_SETTINGS if kind in LIKE_SAM2 else GeneratorSettings()
     return LoadedSam(name=recorded, sha256=sha256_of(*weight_files(folder)), sam=sam.to(device), settings=settings)
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    try:
-        weights = (
-            load_tensors(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-        )
-    except Exception as error:  # on files of another kind torch's unpickler raises nearly anything, IndexError included
-        if isinstance(error, pickle.UnpicklingError):  # whose text is a page on torch.load's options
-            reason = "not torch's format, or it holds more than tensors"
-        else:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"--sam-checkpoint: expected SAM weights, found a file that is no checkpoint: {path} ({reason[:120]})"
-        ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise InputError(f"--sam-checkpoint: expected SAM weights by name, found something else in {path}")
-    return weights
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether a `.pth` is of torch's zip format, the one that can be mapped instead of read into memory."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def _check_shapes(weights: dict[str, Any], expected: dict[str, torch.Tensor], name: str, path: Path) -> None:
-    for key in sorted(expected.keys() | weights.keys()):
-        found_shape = tuple(weights[key].shape) if key in weights else None
-        expected_shape = tuple(expected[key].shape) if key in expected else None
-        if found_shape != expected_shape:
-            raise InputError(
-                f"--sam-checkpoint: {path} is no SAM {name}: expected {key} of shape {expected_shape}, found "
-                f"{found_shape}; give the file that belongs to --sam {name}"
-            )

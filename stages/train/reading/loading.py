@@ -233,9 +233,10 @@ def _start_worker(number: int) -> None:
 
 
 def _end_with_parent_only() -> None:
-    """Ctrl-C goes to every process of a terminal, and what torchrun and Slurm send to end a training to every process
-    of its group: this one ends when its parent says so, which may want a batch yet before it saves its state."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and a closed terminal reach every process of it, what torchrun and Slurm send to end a training every
+    process of its group: this one ends when its parent says so, which may want a batch before it saves its state."""
+    for signum in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:  # Windows has one of them
+        signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None or not hasattr(signal, "sigwaitinfo"):  # macOS has none
         return

@@ -24,7 +24,7 @@ def test_normalize_location__paths_and_urls() -> None:
 def test_create__opens_what_is_there(storage: Storage) -> None:
     again = Storage.create(storage.location, {"a": 2})
     assert again.attributes == {"a": 1}
-    again.replace_attributes({"b": 3})
+    again.rewrite_group("", {"b": 3})
     assert again.attributes == Storage(storage.location).attributes == {"b": 3}
 
 
@@ -141,7 +141,7 @@ WRITES: list[tuple[str, Callable[[Storage], object]]] = [
     ("parts/p", lambda storage: storage.rewrite_group("parts/p", {})),
     ("parts/p", lambda storage: storage.delete_group("parts/p")),
     ("x", lambda storage: storage.write_column("x", np.arange(5), rows_per_chunk=5)),
-    ("", lambda storage: storage.replace_attributes({"b": 1})),
+    ("", lambda storage: storage.rewrite_group("", {"b": 1})),
 ]
 
 
@@ -154,7 +154,7 @@ def test_writes__refused_in_one_line(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("zarr.storage._local._put", refuse)
+    monkeypatch.setattr("semires.cache.storage.local.open", refuse, raising=False)
     monkeypatch.setattr(Path, "unlink", refuse)
     name = f"{storage.location}/{path}".rstrip("/")
     with pytest.raises(StoreError, match=f"^{name}: expected to write, found OSError: .*Read-only file system"):

@@ -8,6 +8,7 @@ from zarr.storage import FsspecStore
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import Manifest
+from semires.cache.storage.local import LocalFiles
 from semires.cache.storage.remote import RemoteStore, is_url, zarr_store
 from semires.cache.writer import StoreWriter
 
@@ -31,7 +32,9 @@ def test_is_url__has_a_protocol(location: str, expected: bool) -> None:
 
 
 def test_zarr_store__path_or_remote_store() -> None:
-    assert zarr_store("data/x.zarr", read_only=True) == Path("data/x.zarr")
+    local = zarr_store("data/x.zarr", read_only=True)
+    assert isinstance(local, LocalFiles)
+    assert local.root == Path("data/x.zarr")
     store = zarr_store("memory://x/y.zarr", read_only=True)
     assert isinstance(store, RemoteStore)
     assert store.read_only
@@ -83,6 +86,6 @@ def test_remote_store__errors_of_any_kind_are_one_line(monkeypatch: pytest.Monke
     with pytest.raises(StoreError) as caught:
         len(CandidateStore("memory://odd.zarr"))
     assert str(caught.value) == (
-        "memory:///odd.zarr/zarr.json: expected a location that can be reached, found OddError: first line second "
+        "memory://odd.zarr/zarr.json: expected a location that can be reached, found OddError: first line second "
         "line; check its address, your credentials and the network"
     )

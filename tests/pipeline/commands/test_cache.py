@@ -1,7 +1,11 @@
 """`semires cache …` from the outside; what each command calls is tested where it lies."""
 
+import functools
+import http.server
 import json
 import re
+import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from semires.cache.candidates import Candidates
@@ -331,6 +336,36 @@ def test_commands__a_store_behind_a_url(
     copy = "memory://stores/copy.zarr"
     assert f"{copy}: 8 images added" in semires("cache", "import", "json", "--split", "refcoco", "--store", copy).out
     assert not list(tmp_path.glob("memory*"))
+
+
+class NoListing(http.server.SimpleHTTPRequestHandler):
+    def list_directory(self, path: Any) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_commands__a_store_whose_server_lists_no_folders(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not an empty store, and none that `--repair` touches."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    write_counts(tmp_path / "x.zarr", [1, 2])
+    handler = functools.partial(NoListing, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x.zarr"
+        for command in ("info", "verify", "view"):
+            assert_refused(semires("cache", command, url), "expected a folder that can be listed")
+        assert_refused(semires("cache", "verify", url, "--repair"), "expected a location that can be written")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)  # that it is no part of the standard
+            zarr.consolidate_metadata(tmp_path / "x.zarr")
+        finished = semires("cache", "info", url)
+        assert finished.code == 0, finished.err
+        assert "2 images in 1 parts, 3 masks\nsize not known; views at no size yet" in finished.out
+        server.shutdown()
 
 
 def test_show__a_page(semires: Semires, tmp_path: Path, write_store: WriteStore, write_refer: WriteRefer) -> None:

@@ -180,17 +180,18 @@ def is_alive(pid: int) -> bool:
     return claims._started(pid) is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_local_launcher__its_jobs_end_with_the_command(
     tmp_path: Path, job: TrainJob, commands: Callable[..., Any], number: signal.Signals
 ) -> None:
-    """Killed, the command alone hears of it; Ctrl-C goes to all, and the command alone speaks. State is saved."""
+    """Killed, the command alone hears of it; Ctrl-C and a closed terminal reach all, and the command alone speaks.
+    State is saved."""
     errors, jobs = tmp_path / "stderr", [job, other(job, "b")]
     told, writer = launching.CONTEXT.Pipe(duplex=False)
     command = commands(COMMAND, jobs=jobs, errors=errors, told=writer)
     children = [told.recv() for _ in jobs]
     assert all(map(is_alive, children))
-    if number == signal.SIGINT:
+    if number in (signal.SIGINT, signal.SIGHUP):
         os.killpg(command.pid, number)
     else:
         os.kill(command.pid, number)

@@ -87,6 +87,14 @@ def test_train_under_torchrun__a_signal_ends_the_processes(train: Callable[..., 
     assert (tmp_path / "torchrun.heard").read_text() == "signal\n"
 
 
+def test_train_under_torchrun__no_signal_of_the_terminal_reaches_the_processes(
+    train: Callable[..., Any], tmp_path: Path
+) -> None:
+    """torchrun hears SIGINT and SIGHUP whether they are ignored or not, and kills its ranks soon after."""
+    train('ps -o pgid= -p $$ > "$0.group"')
+    assert int((tmp_path / "torchrun.group").read_text()) != os.getpgrp()
+
+
 @pytest.mark.parametrize(("first", "visible", "expected"), [(0, None, "0,1"), (2, None, "2,3"), (1, "7,5,6", "5,6")])
 def test_environment__the_gpus_of_a_run(
     monkeypatch: pytest.MonkeyPatch, first: int, visible: str | None, expected: str

@@ -147,15 +147,16 @@ def test_conduct__nothing_is_launched_for_what_cannot_be_trained(
     assert found.not_measured[0].startswith("refcocog: missing ")
 
 
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_conduct__a_signal_ends_what_is_under_way(
-    tiny_paths: Paths, tiny_study: Study, monkeypatch: pytest.MonkeyPatch
+    tiny_paths: Paths, tiny_study: Study, monkeypatch: pytest.MonkeyPatch, signum: int, code: int
 ) -> None:
     """SIGTERM ended the command without a word, and its runs by their broken pipes."""
     stopped = []
 
     class Waiting(Recorder):
         def ended(self, seconds: float) -> list[Ended]:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signum)
             time.sleep(60)
             return []
 
@@ -163,8 +164,8 @@ def test_conduct__a_signal_ends_what_is_under_way(
             stopped.append(len(self.under_way))
 
     monkeypatch.setattr("semires.pipeline.study.conducting.make_launcher", lambda *rest: Waiting("nothing"))
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signum)
     with pytest.raises(StopRequested) as caught:
         conduct(tiny_study, study_runs(tiny_study, CPU), tiny_paths, CPU, ignore)
-    assert (stopped, caught.value.exit_code) == ([1], 143)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (stopped, caught.value.exit_code) == ([1], code)
+    assert signal.getsignal(signum) is before

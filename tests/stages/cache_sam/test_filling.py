@@ -123,7 +123,7 @@ def test_fill_store__the_same_image_twice(tmp_path: Path, images: list[ImageSour
     assert report == CacheReport(num_present=0, num_added=2, num_masks=4)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_fill_store__a_signal_commits_what_is_finished(
     tmp_path: Path, images: list[ImageSource], signum: int, code: int
 ) -> None:

@@ -271,11 +271,15 @@ def test_cache_images__too_thin_for_the_sam(
     assert report.num_added == 2
     (reason,) = report.failed.values()
     assert reason.startswith("b.png: expected sides of at least a pixel when the longer has 128, found ")
-    # Of a single row of pixels no 2 x 2 crops can be made.
+    # Of a single row of pixels, or of one pixel, no 2 x 2 crops can be made, and nothing be cut.
+    Image.new("RGB", (1, 1)).save(tmp_path / "photos" / "d.png")
+    images = folder_images(tmp_path / "photos")
     report = cache_images(
         images, tmp_path / "t.zarr", split="photos", loaded=loaded, settings=replace(open_settings, crop_n_layers=1)
     )
-    assert (report.num_added, len(report.failed)) == (1, 2)
+    assert (report.num_added, len(report.failed)) == (1, 3)
+    (reason,) = (reason for reason in report.failed.values() if reason.startswith("d.png"))
+    assert reason.endswith("found none for one of layer 1 in 1 x 1 pixels (height, width); give fewer layers")
 
 
 @pytest.mark.parametrize(("num_images", "batches"), [(1, [1, 1, 1]), (2, [2, 1, 1, 1])])

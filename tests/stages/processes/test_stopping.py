@@ -1,13 +1,24 @@
 import os
+import pty
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from semires.stages.processes.stopping import StopRequested, StopSignals
+from semires.stages.processes.stopping import SIGNALS, StopRequested, StopSignals
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def send(signum: int) -> None:
@@ -15,7 +26,7 @@ def send(signum: int) -> None:
     time.sleep(0)  # Python runs handlers between two instructions
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_check__raises_where_nothing_is_half_done(signum: int, code: int) -> None:
     with StopSignals() as stop:
         stop.check()
@@ -45,22 +56,23 @@ def test_interruptible__is_left_at_once() -> None:
 
 
 def test_exit__earlier_handlers_are_back() -> None:
-    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(signum) for signum in SIGNALS]
     with StopSignals():
-        assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] != before
-    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
+        assert all(signal.getsignal(signum) != was for signum, was in zip(SIGNALS, before, strict=True))
+    assert [signal.getsignal(signum) for signum in SIGNALS] == before
 
 
-def test_enter__ignored_signals_stay_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP], ids=["background", "nohup"])
+def test_enter__ignored_signals_stay_ignored(signum: int) -> None:
+    before = signal.signal(signum, signal.SIG_IGN)
     try:
         with StopSignals() as stop:
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            send(signal.SIGINT)
+            assert signal.getsignal(signum) is signal.SIG_IGN
+            send(signum)
             stop.check()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signum) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signum, before)
 
 
 def test_enter__in_another_thread_does_nothing() -> None:
@@ -96,3 +108,43 @@ def test_second_signal__stops_at_once(second: str) -> None:
     )
     assert finished.returncode == -getattr(signal, second)
     assert finished.stdout == "still here\n"
+
+
+@pytest.mark.parametrize(("first", "then"), [("SIGHUP", "SIGTERM"), ("SIGTERM", "SIGHUP"), ("SIGHUP", "SIGINT")])
+def test_hangup__is_no_second_signal(first: str, then: str) -> None:
+    """A shell passes it on and the kernel sends it again; a session's end sends SIGTERM beside it."""
+    with StopSignals() as stop:
+        for name in (first, then, "SIGHUP"):
+            send(getattr(signal, name))
+        assert stop.requested == getattr(signal, first)
+
+
+# Takes half a second to finish after it is asked to stop.
+FINISHES = """
+import sys, time
+from pathlib import Path
+from semires.stages.processes.stopping import StopRequested, StopSignals
+try:
+    with StopSignals() as stop:
+        Path(sys.argv[1]).touch()
+        while stop.requested is None:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        stop.check()
+except StopRequested as stop:
+    Path(sys.argv[1]).write_text(f"finished {stop}")
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_hangup__a_closed_terminal_lets_the_run_finish(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(FINISHES)
+    kept = tmp_path / "kept"
+    shell, terminal = pty.fork()
+    if shell == 0:
+        os.execlp("bash", "bash", "--norc", "--noprofile", "-i")
+    os.write(terminal, f"{sys.executable} {tmp_path / 'program.py'} {kept}\n".encode())
+    wait_for(kept.exists)
+    os.close(terminal)
+    os.waitpid(shell, 0)
+    wait_for(lambda: kept.read_text() == "finished SIGHUP")

@@ -3,6 +3,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.utils.amg import build_all_layer_point_grids
 
 from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
 from semires.stages.data.errors import InputError
@@ -43,6 +44,27 @@ def test_settings__defaults_are_sams() -> None:
 def test_settings__out_of_range(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{name}: expected .*, found {value}"):
         GeneratorSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("side", "layers", "factor", "most"), [(4, 2, 4, 1), (15, 2, 4, 1), (32, 6, 2, 5), (1, 1, 2, 0), (32, 10**6, 2, 5)]
+)
+def test_settings__crops_without_a_prompt(side: int, layers: int, factor: int, most: int) -> None:
+    """segment-anything divides by the number of prompts of each layer."""
+    with pytest.raises(ZeroDivisionError):
+        build_all_layer_point_grids(side, layers, factor)
+    settings = GeneratorSettings(points_per_side=side, crop_n_layers=most, crop_n_points_downscale_factor=factor)
+    assert len(build_all_layer_point_grids(side, most, factor)[-1]) >= 1
+    expected = f"crop_n_layers: expected {most} or fewer with points_per_side {side} .*, found {layers}; change one"
+    with pytest.raises(InputError, match=expected):
+        replace(settings, crop_n_layers=layers)
+
+
+@pytest.mark.parametrize("name", ["crop_n_layers", "points_per_side"])
+def test_settings__more_prompts_than_any_run_ends(name: str) -> None:
+    """Of the one, the crops of an image have no end; of the other, the grid fits no memory."""
+    with pytest.raises(InputError, match=r"points_per_side .*crop_n_layers .*: expected .* prompts .*; give fewer"):
+        GeneratorSettings(**{name: 100_000})
 
 
 def test_recorded__all_that_changes_a_candidate() -> None:

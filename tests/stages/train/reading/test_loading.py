@@ -149,7 +149,7 @@ def test_loader__processes_end_only_when_their_parent_says_so(samples: RefSample
     next(reading)
     (process,) = (process for process in multiprocessing.active_children() if process.pid not in others)
     # As to a group of processes: from somebody else.
-    for name in ("TERM", "INT"):
+    for name in ("TERM", "INT", "HUP"):
         subprocess.run(["kill", f"-{name}", str(process.pid)], check=True)
     assert len(list(reading)) == len(PLAN) - 1
     assert_reads(list(loader.read(PLAN)), samples)
