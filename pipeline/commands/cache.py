@@ -126,6 +126,8 @@ def cache_verify(
         say(f"twice: image {image_id} is in {', '.join(parts)}; the first counts")
     if len(found.duplicates) > limit:
         say(f"twice: {len(found.duplicates) - limit} more images; --all names them")
+    if found.duplicates:
+        say(f"to drop second copies: semires cache compact {store}")
     for path in found.unfinished:
         say(f"unfinished: {path}: a writer is at work, or was stopped; it holds nothing that counts")
     for path in found.outdated:
