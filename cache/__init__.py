@@ -8,6 +8,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import DamageError, StoreError
 from semires.cache.findings import Damage, Verification
 from semires.cache.reader import CandidateStore, StoreInfo
+from semires.cache.rewriting import compact_store, drop_images
 from semires.cache.schema import SCHEMA_VERSION, Manifest
 from semires.cache.verification import verify_store
 from semires.cache.views import CandidateView, build_view
@@ -26,5 +27,7 @@ __all__ = [
     "StoreWriter",
     "Verification",
     "build_view",
+    "compact_store",
+    "drop_images",
     "verify_store",
 ]

@@ -10,7 +10,7 @@ holds was decoded since, and is on no list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from semires.cache.errors import RESTORE, DamageError, StoreError
@@ -24,19 +24,39 @@ def read_failures(storage: Storage) -> dict[int, str]:
 
     StoreError where a piece is not of the form above, DamageError where it changed since it was written.
     """
-    names = storage.child_names(FAILED)
-    paths = [f"{FAILED}/{name}" for name in names]
     failures: dict[int, str] = {}
-    for path, attributes in zip(paths, storage.group_attributes(paths), strict=True):
-        if attributes is not None:
-            failures.update(_parse(f"{storage.location}/{path}", attributes))
+    for piece in _read_pieces(storage).values():
+        failures.update(piece)
     return failures
+
+
+def _read_pieces(storage: Storage) -> dict[str, dict[int, str]]:
+    """The finished pieces by path, in the order of their names."""
+    paths = [f"{FAILED}/{name}" for name in storage.child_names(FAILED)]
+    return {
+        path: _parse(f"{storage.location}/{path}", attributes)
+        for path, attributes in zip(paths, storage.group_attributes(paths), strict=True)
+        if attributes is not None
+    }
 
 
 def write_failures(storage: Storage, failures: Mapping[int, str]) -> None:
     """Write `failures`, reasons by image id, as one piece."""
     attributes = {"image_id": list(failures), "reason": list(failures.values())}
     storage.write_group(f"{FAILED}/{new_part_name()}", sealed(attributes))
+
+
+def merge_failures(storage: Storage, stored_ids: Collection[int]) -> None:
+    """Write all pieces as one, without the images that are stored since; what others write meanwhile stays."""
+    pieces = _read_pieces(storage)
+    failures = {image_id: reason for piece in pieces.values() for image_id, reason in piece.items()}
+    remaining = {image_id: reason for image_id, reason in failures.items() if image_id not in stored_ids}
+    if len(pieces) < 2 and remaining == failures:
+        return
+    if remaining:
+        write_failures(storage, remaining)
+    for path in pieces:
+        storage.delete_group(path)
 
 
 def _parse(path: str, attributes: Mapping[str, Any]) -> dict[int, str]:

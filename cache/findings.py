@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from semires.cache.errors import RESTORE, StoreError
-from semires.cache.parts import named_at
+from semires.cache.parts import is_abandoned
 from semires.cache.schema import PARTS, Manifest
 from semires.cache.storage.documents import METADATA
 from semires.cache.storage.hierarchy import Storage
-
-# A part is written in seconds, on a slow network in minutes.
-_ABANDONED_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +85,8 @@ class Findings:
 
     def repair(self) -> list[str]:
         """Drop what is damaged, outdated or abandoned and write damaged metadata of groups anew; returns the paths."""
-        newest = datetime.now(UTC) - _ABANDONED_AFTER
-        for path in self.unfinished:
-            begun = named_at(path.removeprefix(f"{PARTS}/")) if path.startswith(f"{PARTS}/") else None
-            if begun is not None and begun < newest:
-                self.to_delete.append(path)
+        parts = [path for path in self.unfinished if path.startswith(f"{PARTS}/")]
+        self.to_delete += [path for path in parts if is_abandoned(path.removeprefix(f"{PARTS}/"))]
         self.to_delete += self.outdated
         for path in self.to_delete:
             self.storage.delete_group(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from semires.cache.files import FileRecord
 from semires.cache.parts import PartIndex
 
 
@@ -31,6 +32,8 @@ class ImageLocation:
     """First byte in `bits` of the native part."""
     byte_stop: int
     """Byte after the last."""
+    file: FileRecord | None = None
+    """What is known of the image's file."""
 
     @classmethod
     def of(cls, part: str, index: PartIndex, row: int) -> ImageLocation:
@@ -44,6 +47,7 @@ class ImageLocation:
             mask_stop=int(index.mask_offset[row + 1]),
             byte_start=int(index.byte_offset[row]),
             byte_stop=int(index.byte_offset[row + 1]),
+            file=index.file_of(row),
         )
 
     @property

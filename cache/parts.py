@@ -11,7 +11,8 @@
 The first four columns describe the part to any Zarr reader, under checksum. The index in the attributes repeats them so
 that a store opens with one small read a part, where the columns would take twelve; `check_columns` holds both equal.
 The attributes also hold a checksum of themselves and of each column's metadata, which zarr reads unchecked: a flipped
-digit is an error, never another mask.
+digit is an error, never another mask. Two keys are there only where they are known: `origin`, whose images these are,
+and `files`, records of the images' files (files.py). Releases that do not know them read the part as well.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
 from semires.cache.errors import RESTORE, DamageError
+from semires.cache.files import FileRecord, FileRecords
 from semires.cache.schema import CHECKSUM, PARTS, checksum, sealed
 from semires.cache.storage.codec import DEFAULT_CODEC, Codec
 from semires.cache.storage.hierarchy import Storage
@@ -37,8 +39,10 @@ from semires.cache.storage.hierarchy import Storage
 # it would read an image in 4.0 instead of 5.2 ms; it showed in writing while that went through zarr.
 _BYTES_PER_CHUNK = 2**20
 _ROWS_PER_CHUNK = 2**14
+_ABANDONED_AFTER = timedelta(hours=1)
 _NAME_FORMAT = "%Y%m%dT%H%M%S%f"
 _LISTS = ("image_id", "height", "width", "masks_per_image")
+_MAX_ORIGIN_LENGTH = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,13 +59,24 @@ class PartIndex:
     """Candidates of each image; may be 0."""
     columns: Mapping[str, int] = field(default_factory=dict)
     """CRC-32 of each column's metadata document by the column's name; none before the columns are written."""
+    origin: str = ""
+    """Whose images these are, in the writer's words: two origins may have the same ids. "" where that is not known."""
+    files: FileRecords | None = None
+    """What is known of the images' files; of imported ones nothing is."""
 
     @classmethod
-    def of(cls, images: Sequence[Candidates]) -> PartIndex:
-        """The index of a part that holds `images` in this order."""
+    def of(cls, images: Sequence[Candidates], files: Sequence[FileRecord | None] = (), origin: str = "") -> PartIndex:
+        """The index of a part that holds `images` in this order, made of `files` (() where they are not known)."""
         rows = [(image.image_id, image.height, image.width, image.num_masks) for image in images]
         columns = np.array(rows, np.int64).reshape(len(rows), 4).T
-        return cls(image_id=columns[0], height=columns[1], width=columns[2], masks_per_image=columns[3])
+        return cls(
+            image_id=columns[0],
+            height=columns[1],
+            width=columns[2],
+            masks_per_image=columns[3],
+            origin=origin,
+            files=FileRecords.of(files) if any(files) else None,
+        )
 
     @classmethod
     def from_attributes(cls, name: str, attributes: Mapping[str, Any]) -> PartIndex:
@@ -74,7 +89,11 @@ class PartIndex:
         columns = attributes.get("columns")
         if not isinstance(columns, dict):
             raise _bad_index(name, "columns", "checksums by column", repr(columns)[:80])
-        index = cls(**lists, columns=columns)
+        origin = attributes.get("origin", "")
+        if not isinstance(origin, str) or len(origin) > _MAX_ORIGIN_LENGTH:
+            raise _bad_index(name, "origin", f"a text of at most {_MAX_ORIGIN_LENGTH} characters", repr(origin)[:80])
+        files = _parse_files(name, attributes.get("files"), len(lists["image_id"]))
+        index = cls(**lists, columns=columns, origin=origin, files=files)
         for key, count in (("num_images", len(index.image_id)), ("num_masks", index.num_masks)):
             if attributes.get(key) != count:
                 raise _bad_index(name, key, f"{count}", repr(attributes.get(key)))
@@ -85,9 +104,16 @@ class PartIndex:
 
     def to_attributes(self) -> dict[str, Any]:
         """The index as JSON-compatible group attributes: counts, lists, the columns' checksums and its own."""
+        known: dict[str, Any] = {"origin": self.origin} if self.origin else {}
+        if self.files is not None:
+            known["files"] = self.files.to_json()
         counts = {"num_images": len(self.image_id), "num_masks": self.num_masks}
         lists = {key: getattr(self, key).tolist() for key in _LISTS}
-        return sealed(counts | lists | {"columns": dict(self.columns)})
+        return sealed(counts | lists | {"columns": dict(self.columns)} | known)
+
+    def file_of(self, row: int) -> FileRecord | None:
+        """What is known of the file of the image at `row`."""
+        return None if self.files is None else self.files[row]
 
     @property
     def num_masks(self) -> int:
@@ -111,20 +137,34 @@ _MINIMUM = {"image_id": -(2**63), "height": 1, "width": 1, "masks_per_image": 0}
 def read_indices(storage: Storage, path: str = PARTS, skip: Collection[str] = ()) -> dict[str, PartIndex]:
     """Indices of the finished parts under `path` by name, sorted; those named in `skip` are not read again.
 
-    A part whose group metadata is missing was never finished (or is being written) and does not exist.
+    A part whose group metadata is missing was never finished (or is being written) and does not exist. It may also just
+    have been replaced by a part that was not there yet when the names were listed: then they are listed again.
     """
-    names = [name for name in storage.child_names(path) if name not in skip]
-    found = storage.group_attributes([f"{path}/{name}" for name in names])
-    return {
-        name: PartIndex.from_attributes(f"{storage.location}/{path}/{name}", attributes)
-        for name, attributes in zip(names, found, strict=True)
-        if attributes is not None
-    }
+    indices: dict[str, PartIndex] = {}
+    listed: set[str] = set()
+    while True:
+        names = [name for name in storage.child_names(path) if name not in skip and name not in indices]
+        if listed and listed.issuperset(names):
+            return {name: indices[name] for name in sorted(indices)}
+        listed.update(names)
+        found = dict(zip(names, storage.group_attributes([f"{path}/{name}" for name in names]), strict=True))
+        for name, attributes in found.items():
+            if attributes is not None:
+                indices[name] = PartIndex.from_attributes(f"{storage.location}/{path}/{name}", attributes)
+        if None not in found.values():
+            return {name: indices[name] for name in sorted(indices)}
 
 
 def new_part_name() -> str:
     """A name no other writer chooses: names sort by time, equal times differ by a random tail."""
     return f"{datetime.now(UTC):{_NAME_FORMAT}}-{secrets.token_hex(4)}"
+
+
+def is_abandoned(name: str) -> bool:
+    """Whether a part of this name that has no metadata was left by a writer that is gone: it was begun over an hour
+    ago, and a part is written in seconds, on a slow network in minutes."""
+    begun = named_at(name)
+    return begun is not None and datetime.now(UTC) - begun > _ABANDONED_AFTER
 
 
 def named_at(name: str) -> datetime | None:
@@ -140,10 +180,15 @@ def write_part(
     name: str,
     images: Sequence[Candidates],
     *,
+    files: Sequence[FileRecord | None] = (),
+    origin: str = "",
     codec: Codec = DEFAULT_CODEC,
 ) -> PartIndex:
-    """Write `images` as the part `name`: columns first, each a whole shard, then the metadata: now the part exists."""
-    index = PartIndex.of(images)
+    """Write `images` as the part `name`: columns first, each a whole shard, then the metadata: now the part exists.
+
+    `files` and `origin` are what is known of the images, see PartIndex.
+    """
+    index = PartIndex.of(images, files, origin)
     path = f"{PARTS}/{name}"
     columns: dict[str, NDArray[Any] | list[NDArray[Any]]] = {
         **index_columns(index),
@@ -209,6 +254,15 @@ def _parse_integers(name: str, key: str, value: object, *, minimum: int) -> NDAr
     if array.size and array.min() < minimum:
         raise _bad_index(name, key, f"integers from {minimum}", str(array.min()))
     return array
+
+
+def _parse_files(name: str, value: object, num_images: int) -> FileRecords | None:
+    if value is None:
+        return None
+    try:
+        return FileRecords.from_json(value, num_images)
+    except ValueError as error:
+        raise _bad_index(name, "files", "records of image files", str(error)) from None
 
 
 def _bad_index(name: str, key: str, expected: str, found: str) -> DamageError:

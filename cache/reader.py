@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from semires.cache.bits import packed_length
 from semires.cache.candidates import Candidates
 from semires.cache.errors import RESTORE, DamageError, StoreError
 from semires.cache.failures import read_failures
+from semires.cache.files import FileRecord
 from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import read_indices
 from semires.cache.schema import PARTS, VIEWS, Manifest
@@ -87,6 +88,20 @@ class CandidateStore:
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._open().index
 
+    @property
+    def origins(self) -> frozenset[str]:
+        """What the parts say of whose images they hold, "" among them where one does not say."""
+        return self._open().origins
+
+    def file(self, image_id: int) -> FileRecord | None:
+        """What is known of the image's file; StoreError where the image is missing."""
+        return self._locate(image_id)[1].file
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """(height, width) of the image in pixels; StoreError where it is missing."""
+        found = self._locate(image_id)[1]
+        return found.height, found.width
+
     def num_masks(self, image_id: int) -> int:
         """Number of candidates of the image, without reading them; StoreError where the image is missing."""
         return self._locate(image_id)[1].num_masks
@@ -102,24 +117,23 @@ class CandidateStore:
         arrays are then views of one buffer. From a remote store all slices are fetched at once. Against single reads,
         12 neighbours of 100 masks of 480x640 take 0.8 of the time, 32 neighbours of two tiny masks 0.12 of it.
         """
+        asked = list(image_ids)
+        try:
+            return self._read(asked)
+        except DamageError:
+            # A part may have been replaced by others of the same images since this store was opened (rewriting.py).
+            if not self._open().is_outdated():
+                raise
+            current = _OpenStore(self.location)
+            if any(current.index.locate(image_id) is None for image_id in asked):
+                raise
+            self._opened = current
+            return self._read(asked)
+
+    def _read(self, image_ids: list[int]) -> list[Candidates]:
         opened = self._open()
         asked = [self._locate(image_id)[1] for image_id in image_ids]
-        runs = contiguous_runs(asked)
-        slices = [
-            (opened.column(run[0].part, name), *_extent(name, run[0], run[-1])) for run in runs for name in MASK_COLUMNS
-        ]
-        arrays = iter(opened.storage.read_slices(slices))
-        images: dict[int, Candidates] = {}
-        for run in runs:
-            columns = {name: next(arrays) for name in MASK_COLUMNS}
-            for found in run:
-                try:
-                    images[found.image_id] = candidates_at(found, columns, start=run[0])
-                except ValueError as error:
-                    raise DamageError(
-                        f"{self.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; "
-                        f"{RESTORE}"
-                    ) from error
+        images = read_located(opened.storage, asked, opened.column)
         return [images[found.image_id] for found in asked]
 
     def info(self) -> StoreInfo:
@@ -183,6 +197,30 @@ def candidates_at(found: ImageLocation, columns: Mapping[str, NDArray[Any]], *, 
     )
 
 
+def read_located(
+    storage: Storage, locations: Sequence[ImageLocation], column_of: Callable[[str, str], Column]
+) -> dict[int, Candidates]:
+    """The candidates at these places by image id, each run of neighbours as one slice; `column_of(part, name)` opens.
+
+    DamageError where a column does not hold them.
+    """
+    runs = contiguous_runs(locations)
+    slices = [(column_of(run[0].part, name), *_extent(name, run[0], run[-1])) for run in runs for name in MASK_COLUMNS]
+    arrays = iter(storage.read_slices(slices))
+    images: dict[int, Candidates] = {}
+    for run in runs:
+        columns = {name: next(arrays) for name in MASK_COLUMNS}
+        for found in run:
+            try:
+                images[found.image_id] = candidates_at(found, columns, start=run[0])
+            except ValueError as error:
+                raise DamageError(
+                    f"{storage.location}/{PARTS}/{found.part}: expected columns that fit together, found: {error}; "
+                    f"{RESTORE}"
+                ) from error
+    return images
+
+
 def _extent(column: str, first: ImageLocation, last: ImageLocation) -> tuple[int, int]:
     """Rows of a column from the first image to the last, which follow each other."""
     return (first.byte_start, last.byte_stop) if column == "bits" else (first.mask_start, last.mask_stop)
@@ -200,6 +238,7 @@ class _OpenStore:
         self._indices = read_indices(self.storage)
         self.index = ImageIndex(self._indices)
         self.num_parts = len(self._indices)
+        self.origins = frozenset(index.origin for index in self._indices.values())
         self._columns: dict[str, Column] = {}
 
     def column(self, part: str, name: str) -> Column:
@@ -207,3 +246,7 @@ class _OpenStore:
         if path not in self._columns:
             self._columns[path] = self.storage.open_column(path, self._indices[part].columns.get(name))
         return self._columns[path]
+
+    def is_outdated(self) -> bool:
+        """Whether a part that was there is gone."""
+        return None in self.storage.group_attributes([f"{PARTS}/{name}" for name in self._indices])

@@ -36,6 +36,9 @@ FAILED = "failed"
 IMPORTED = "imported"
 """The manifest's `sam` where the candidates were made elsewhere, with what is not known."""
 
+ORIENTATION, UPRIGHT = "orientation", "upright"
+"""The setting of a generator that was given images turned by their EXIF orientation; without it, as they are stored."""
+
 CHECKSUM = "crc32"
 """Attribute that guards the others: zarr checks the bytes of arrays, but not its JSON metadata."""
 
@@ -86,6 +89,11 @@ class Manifest:
     def made_by(self) -> str:
         """The command that adds the images that the store lacks."""
         return "semires cache import FOLDER" if self.sam == IMPORTED else "semires cache-sam"
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the candidates are of images turned by their EXIF orientation."""
+        return self.generator.get(ORIENTATION) == UPRIGHT
 
     def to_attributes(self, beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The manifest as JSON-compatible group attributes: one key per field, and their checksum.

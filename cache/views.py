@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semires.cache.bits import packed_length, resize_nearest_packed
-from semires.cache.errors import StoreError
+from semires.cache.errors import DamageError, StoreError
 from semires.cache.index import ImageIndex, ImageLocation, contiguous_runs
 from semires.cache.parts import PartIndex, check_columns, read_indices
 from semires.cache.schema import ALL_VIEWS, PARTS, RESAMPLING, VIEWS, Manifest, view_attributes
@@ -94,11 +94,18 @@ def build_view(
     for name, index in parts.items():
         if name in finished:
             continue
-        with writing(f"{storage.location}/{root}"):
-            _derive_part(storage, name, index, size, parsed_codec)
+        try:
+            with writing(f"{storage.location}/{root}"):
+                derive_part(storage, name, index, size, parsed_codec)
+        except DamageError:
+            if storage.group_attributes([f"{PARTS}/{name}"]) != [None]:
+                raise
+            break  # it was replaced (rewriting.py): what came in its place is derived below
         done += len(index.image_id)
         if on_progress is not None:
             on_progress(done, total)
+    if not parts.keys() <= set(storage.child_names(PARTS)):
+        build_view(location, size, on_progress, codec=codec)
 
 
 def _check_attributes(storage: Storage, size: int, attributes: dict[str, Any]) -> None:
@@ -111,7 +118,7 @@ def _check_attributes(storage: Storage, size: int, attributes: dict[str, Any]) -
         )
 
 
-def _derive_part(storage: Storage, name: str, index: PartIndex, size: int, codec: Codec) -> None:
+def derive_part(storage: Storage, name: str, index: PartIndex, size: int, codec: Codec) -> None:
     """Write the part `name` of the view of `size`: columns shard by shard, then the metadata that makes it exist."""
     check_columns(storage, name, index)
     native = storage.open_column(f"{PARTS}/{name}/bits", index.columns.get("bits"))
@@ -135,7 +142,7 @@ def _derive_part(storage: Storage, name: str, index: PartIndex, size: int, codec
         bits.append(_resize_image(native, index, row, size))
     bits.close()
     checksums = storage.column_checksums(path, ("image_id", "mask_offset", "bits"))
-    storage.write_group(path, replace(index, columns=checksums).to_attributes())
+    storage.write_group(path, replace(index, columns=checksums, origin="", files=None).to_attributes())
 
 
 def _resize_image(native: Column, index: PartIndex, row: int, size: int) -> NDArray[np.uint8]:
@@ -177,6 +184,20 @@ class CandidateView:
 
         From a remote store all images are fetched at once. StoreError as for one.
         """
+        asked = list(image_ids)
+        try:
+            return self._read(asked)
+        except DamageError:
+            # As in CandidateStore.read; the view of what came in place of a part is there before the part goes.
+            if not self._open().is_outdated():
+                raise
+            current = _OpenView(self.location, self.size)
+            if any(current.index.locate(image_id) is None for image_id in asked):
+                raise
+            self._opened = current
+            return self._read(asked)
+
+    def _read(self, image_ids: list[int]) -> list[NDArray[np.uint8]]:
         opened = self._open()
         asked = [self._locate(image_id) for image_id in image_ids]
         runs = contiguous_runs(asked)
@@ -232,3 +253,7 @@ class _OpenView:
             checksum = self._indices[part].columns.get("bits")
             self._bits[part] = self.storage.open_column(f"{self._root}/{PARTS}/{part}/bits", checksum)
         return self._bits[part]
+
+    def is_outdated(self) -> bool:
+        """Whether a part that was there is gone."""
+        return None in self.storage.group_attributes([f"{self._root}/{PARTS}/{name}" for name in self._indices])

@@ -18,6 +18,7 @@ from types import TracebackType
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.failures import read_failures, write_failures
+from semires.cache.files import FileRecord
 from semires.cache.parts import new_part_name, num_native_bytes, read_indices, write_part
 from semires.cache.schema import ALL_VIEWS, FAILED, PARTS, VIEWS, Manifest
 from semires.cache.storage.codec import DEFAULT_CODEC, Codec
@@ -31,7 +32,7 @@ class StoreWriter:
     not a candidate store is never overwritten. A part is committed when it holds `images_per_part` images or
     `bytes_per_part` bytes of packed bits, whichever comes first: the buffer's memory, and what a kill can lose. `codec`
     ("zstd-3", see storage/codec.py; StoreError for no codec) compresses this writer's parts; parts of one store may
-    differ.
+    differ. `origin` says whose images they are, see PartIndex.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class StoreWriter:
         bytes_per_part: int = 64 * 2**20,
         codec: str = str(DEFAULT_CODEC),
         overwrite: bool = False,
+        origin: str = "",
     ) -> None:
         if images_per_part < 1 or bytes_per_part < 1:
             raise ValueError(f"a part expects at least 1 image and 1 byte, got {images_per_part}, {bytes_per_part}")
@@ -50,6 +52,7 @@ class StoreWriter:
         self._images_per_part = images_per_part
         self._bytes_per_part = bytes_per_part
         self._codec = Codec.parse(codec)
+        self._origin = origin
         self._storage = Storage.create(self.location, manifest.to_attributes())
         if overwrite:
             self._clear(manifest)
@@ -66,6 +69,7 @@ class StoreWriter:
         self._known_ids: set[int] = set()
         self._refresh()
         self._buffer: list[Candidates] = []
+        self._files: list[FileRecord | None] = []
         self._buffered_bytes = 0
         self._set_aside: dict[int, str] = {}
         self._closed = False
@@ -106,8 +110,8 @@ class StoreWriter:
         assert not self._closed, "the writer is closed"
         self._set_aside[image_id] = reason
 
-    def add(self, candidates: Candidates) -> None:
-        """Buffer the candidates of one image; commits a part when it is full.
+    def add(self, candidates: Candidates, file: FileRecord | None = None) -> None:
+        """Buffer the candidates of one image, made of `file`; commits a part when it is full.
 
         Raises StoreError for an image that the store (as last seen) or the buffer already holds.
         """
@@ -119,6 +123,7 @@ class StoreWriter:
             )
         self._known_ids.add(candidates.image_id)
         self._buffer.append(candidates)
+        self._files.append(file)
         self._buffered_bytes += num_native_bytes(candidates)
         if len(self._buffer) >= self._images_per_part or self._buffered_bytes >= self._bytes_per_part:
             self.commit()
@@ -143,7 +148,7 @@ class StoreWriter:
             return
         name = new_part_name()
         try:
-            write_part(self._storage, name, self._buffer, codec=self._codec)
+            write_part(self._storage, name, self._buffer, files=self._files, origin=self._origin, codec=self._codec)
         except BaseException:  # Ctrl-C too
             # What was written takes the room that the next try needs, and if it is whole it would be there twice.
             with contextlib.suppress(StoreError):
@@ -151,6 +156,7 @@ class StoreWriter:
             raise
         self._known_parts.add(name)
         self._buffer = []
+        self._files = []
         self._buffered_bytes = 0
 
     def _list_set_aside(self) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from semires.pipeline.commands import bench, cache, data, study
+from semires.pipeline.commands import bench, cache_rewriting, data, study
 from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.data import make_refshapes
@@ -59,7 +59,7 @@ def semires(
     """Semi-supervised referring expression segmentation: SAM candidates once, then a teacher-student LAVT."""
 
 
-app.add_typer(cache.app, name="cache")
+app.add_typer(cache_rewriting.app, name="cache")  # the same group, with what changes a store
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")

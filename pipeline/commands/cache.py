@@ -122,6 +122,8 @@ def cache_verify(
         say(f"twice: image {image_id} is in {', '.join(parts)}; the first counts")
     if len(found.duplicates) > limit:
         say(f"twice: {len(found.duplicates) - limit} more images; --all names them")
+    if found.duplicates:
+        say(f"to drop second copies: semires cache compact {store}")
     for path in found.unfinished:
         say(f"unfinished: {path}: a writer is at work, or was stopped; it holds nothing that counts")
     for path in found.outdated:
@@ -145,9 +147,7 @@ def cache_verify(
 @app.command("show")
 def cache_show(
     store: StoreArgument,
-    image_id: Annotated[
-        str, typer.Argument(help="The image's id; with --images, and of own data, also its path below that folder.")
-    ],
+    image_id: Annotated[str, typer.Argument(help="The image's id; of photographs and of own data also its path.")],
     image: Annotated[Path | None, typer.Option(help="The image's file; without any the sheet is grey.")] = None,
     split: Split = None,
     images: Images = None,
@@ -175,32 +175,35 @@ def cache_show(
     from semires.cache.reader import CandidateStore
     from semires.pipeline.progress import console
     from semires.pipeline.reporting.contact_sheet import contact_sheet
-    from semires.pipeline.store_images import parse_image_id
-    from semires.stages.data.errors import InputError
+    from semires.pipeline.store_images import folder_of, parse_image_id
+    from semires.stages.data.errors import InputError, printable
     from semires.stages.data.images import load_image
-    from semires.stages.data.splits import is_own_data, own_path
 
     if sum(option is not None for option in (image, split, images)) > 1:
         raise InputError("expected one of --image, --split and --images, found several; give one")
     if output is not None:
         check_picture("--output", output)
     _check_page_options(output, html, run, ref, expression or [])
-    named_below = own_path(split).parent if split is not None and is_own_data(split) else images
-    number = parse_image_id(image_id, named_below)
-    candidates = CandidateStore(store)[number]
+    opened = CandidateStore(store)
+    number = parse_image_id(image_id, folder_of(split, images), frozenset(opened.image_ids.tolist()))
+    candidates = opened[number]
     known = images_of(split, images, data, coco_images)
-    path = image if known is None else known.path(number)
+    typed = Path(image_id) if not image_id.isdecimal() and Path(image_id).is_file() else None
+    path = image or typed if known is None else known.path(number)
+    upright = opened.manifest.is_upright or (known is not None and known.is_upright)
     if html is not None:
         from semires.pipeline.audit.pictures.candidates_page import write_page
 
         paths = make_paths(data, coco_images)
-        write_page(html, candidates, path, run, paths, device, ref_id=ref, expressions=expression or ())
+        write_page(
+            html, candidates, path, run, paths, device, upright=upright, ref_id=ref, expressions=expression or ()
+        )
         console.print(f"{candidates.num_masks} candidates; written: {html}", soft_wrap=True)
         return
     sheet = contact_sheet(
         candidates,
-        None if path is None else load_image(path),
-        title=f"image {number}" + ("" if path is None else f", {path.name}"),
+        None if path is None else load_image(path, upright=upright),
+        title=f"image {number}" + ("" if path is None else f", {printable(path.name)}"),
     )
     target = output or unused(make_paths(None).reports / f"candidates-{number}.png")
     try:

@@ -39,7 +39,7 @@ def cache_export(
         num_written = export_coco(
             store,
             folder,
-            file_names=None if known is None else known.file_names(),
+            file_names=None if known is None else known.names,
             on_progress=counting(on_progress, "exporting"),
         )
     console.print(f"{num_written} files written to {folder}", soft_wrap=True)
@@ -100,7 +100,7 @@ def cache_import(
             load_records=load_records,
             images=None
             if known is None
-            else KnownImages(where=known.where, file_names=known.file_names(), sizes=known.sizes, refs=known.refs),
+            else KnownImages(where=known.where, file_names=known.names, sizes=known.sizes, refs=known.refs),
             on_progress=counting(on_progress, "importing"),
             **given(codec=codec),
         )

@@ -60,11 +60,16 @@ def cache_sam(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile SAM first (torch.compile); pays for many images.")
     ] = False,
+    as_stored: Annotated[
+        bool,
+        typer.Option("--as-stored", help="Of --images: do not turn photographs upright by their EXIF orientation."),
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option(help="Empty a store made with other settings; one made with these is completed.")
+        bool,
+        typer.Option(help="Empty a store of other images or settings; one of these images and settings is completed."),
     ] = False,
 ) -> None:
-    """Stage one: SAM over every train image, once, into the candidate store; only what is missing is done.
+    """Stage one: SAM over every train image, once, into the candidate store; only what is missing or changed is done.
 
     On several GPUs: torchrun --nproc-per-node=8 --no-python semires cache-sam --split refcoco. Images that cannot be
     decoded, or that SAM cannot take, are set aside and tried again by the next run; the exit code is then 1. SIGTERM,
@@ -73,26 +78,46 @@ def cache_sam(
     import dataclasses
 
     from semires.pipeline.datasets import load_dataset, require_whole
-    from semires.pipeline.progress import console, progress
+    from semires.pipeline.progress import OnProgress, console, progress
     from semires.pipeline.running.stage_runs import cache_sam as run_stage_one
     from semires.pipeline.running.stage_runs import choose_device
     from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
+    from semires.stages.cache_sam.held import Held, folder_origin, look_at_store, split_origin, stored_orientation
     from semires.stages.cache_sam.models.sam import load_sam
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.workers import WorkerGroup
-    from semires.stages.data.errors import InputError
+    from semires.stages.data.errors import InputError, printable
     from semires.stages.data.splits import is_own_data, plain_name
     from semires.stages.processes.stopping import StopRequested
 
     def warn(source: ImageSource, reason: str) -> None:
-        print(f"set aside: {source.path}: {reason}", file=sys.stderr)
+        print(f"set aside: {printable(str(source.path))}: {reason}", file=sys.stderr)
+
+    def say(line: str) -> None:
+        if group.reports:
+            console.print(line, soft_wrap=True)
 
     def say_compiled(seconds: float) -> None:
-        if group.reports:
-            console.print(f"compiled in {seconds:.1f} s")
+        say(f"compiled in {seconds:.1f} s")
+
+    def look(sources: list[ImageSource], origin: str, on_progress: OnProgress) -> Held | None:
+        """Before SAM is loaded, by one worker for all."""
+        if not group.reports:
+            return None
+
+        def on_compared(done: int, total: int) -> None:
+            group.looking()
+            on_progress("comparing images", done, total)
+
+        held = look_at_store(sources, target, origin, overwrite=overwrite, on_progress=on_compared)
+        for line in held.lines():
+            say(line)
+        return held
 
     if (split is None) == (images is None):
         raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
+    if as_stored and images is None:
+        raise InputError("--as-stored: expected --images FOLDER with it, found --split, which knows how to take them")
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
     group = WorkerGroup.join()
     if group.has_failed():
@@ -105,8 +130,8 @@ def cache_sam(
         is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
         sam = "tiny" if is_tiny else "vit_h"
     is_of_photographs = images is not None or (split is not None and is_own_data(split))
-    if is_of_photographs and sam == "tiny" and group.reports:
-        console.print("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
+    if is_of_photographs and sam == "tiny":
+        say("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
     changes = given(
         points_per_side=points_per_side,
         points_per_batch=points_per_batch,
@@ -124,21 +149,32 @@ def cache_sam(
     dataclasses.replace(GeneratorSettings(), **changes)  # what is out of range is said before anything is loaded
     with progress(shown=group.reports) as on_progress:
         if images is not None:
-            name, sources = images.resolve().name, folder_images(images)
+            name, origin = images.resolve().name, folder_origin(images)
+            target = store or paths.store(name)
+            stored = None if overwrite or as_stored else stored_orientation(target)
+            if stored is False:
+                say(f"{target}: made of photographs as they are stored, and goes on so; --overwrite takes them upright")
+            upright = not as_stored and stored is not False
+            sources = folder_images(images, upright=upright, on_left_out=lambda text: say(f"left out: {text}"))
+            held = look(sources, origin, on_progress)
             loaded = load_sam(sam, sam_checkpoint, chosen_device)
         else:
             assert split is not None
+            name, origin = plain_name(split), split_origin(split)
+            target = store or paths.store(split)
             # RefShapes may have to be drawn first, for which nobody should wait who gave a wrong SAM.
             if split == "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
             dataset = load_dataset(paths, split, on_progress)
             require_whole(dataset, paths, ("train",))
+            sources = train_images(dataset)
+            held = look(sources, origin, on_progress)
+            # Own data is always taken upright: of a store from before that, the images that EXIF turns are stale.
+            upright = dataset.is_upright and stored_orientation(target) is not False
             if split != "refshapes":
                 loaded = load_sam(sam, sam_checkpoint, chosen_device)
-            name, sources = plain_name(split), train_images(dataset)
-        if group.reports and loaded.note is not None:
-            console.print(loaded.note, soft_wrap=True)
-        target = store or paths.store(name if split is None else split)
+        if loaded.note is not None:
+            say(loaded.note)
         settings = dataclasses.replace(loaded.settings.on(chosen_device), **changes)
         try:
             report = run_stage_one(
@@ -148,6 +184,9 @@ def cache_sam(
                 loaded=loaded,
                 settings=settings,
                 overwrite=overwrite,
+                upright=upright,
+                origin=origin,
+                held=held,
                 on_progress=on_progress,
                 group=group,
                 precision=precision,
@@ -161,6 +200,8 @@ def cache_sam(
                 print(text, file=sys.stderr)
             raise typer.Exit(stop.exit_code) from None
     if group.reports:
+        if report.num_scaled:
+            say(f"{report.num_scaled} images of more than 8 bits a pixel: each was scaled by its own range")
         console.print(
             f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, "
             f"{report.num_present} were there",

@@ -16,6 +16,7 @@ from semires.pipeline.running.candidate_views import derive_view
 from semires.pipeline.running.loggers import run_loggers
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.held import SPLIT, Held, check_upright, look_at_store
 from semires.stages.cache_sam.models.sam import LoadedSam, load_sam
 from semires.stages.cache_sam.run import cache_images
 from semires.stages.cache_sam.sources import ImageSource, train_images
@@ -55,6 +56,9 @@ def cache_sam(
     settings: GeneratorSettings | None,
     overwrite: bool,
     on_progress: OnProgress,
+    upright: bool = False,
+    origin: str = "",
+    held: Held | None = None,
     group: WorkerGroup | None = None,
     precision: str | None = None,
     compile: bool = False,
@@ -70,6 +74,9 @@ def cache_sam(
         settings=settings or loaded.settings,
         group=group,
         overwrite=overwrite,
+        upright=upright,
+        origin=origin,
+        held=held,
         precision=precision,
         compile=compile,
         on_progress=counting(on_progress, "candidate masks"),
@@ -84,17 +91,26 @@ def prepare_candidates(
     """Make sure that the store has its view at the training size; RefShapes' candidates are made if missing.
 
     A store that holds every train image is taken as it is, also where it was made with other settings than ours.
+    InputError where one of own data is not of the upright images.
     """
     if lacks_candidates(paths, dataset, store):
+        images = train_images(dataset)
+        held = look_at_store(images, store, SPLIT, on_progress=counting(on_progress, "comparing images"))
+        for line in held.lines():
+            console.print(line, soft_wrap=True)
         cache_sam(
-            train_images(dataset),
+            images,
             store,
             split="refshapes",
+            origin=SPLIT,
+            held=held,
             loaded=load_sam("tiny", None, torch.device("cpu")),
             settings=None,
             overwrite=False,
             on_progress=on_progress,
         )
+    if dataset.is_upright:
+        check_upright(train_images(dataset), store)
     derive_view(store, size, on_progress)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from semires.cache.candidates import Candidates
+from semires.cache.files import FileRecord
 from semires.cache.writer import StoreWriter
 
 # What may wait for the thread, in bytes of packed masks: about as much as one part, which it may just be writing.
@@ -26,12 +27,12 @@ class CommitThread:
         self._waiting_bytes = 0
         self._images = 0
 
-    def add(self, candidates: Candidates) -> None:
-        """Queue the candidates of one image; waits while `MAX_WAITING_BYTES` are queued."""
+    def add(self, candidates: Candidates, file: FileRecord | None = None) -> None:
+        """Queue the candidates of one image, made of `file`; waits while `MAX_WAITING_BYTES` are queued."""
         num_bytes = candidates.bits.nbytes
         while self._waiting and (self._waiting[0][0].done() or self._waiting_bytes + num_bytes > MAX_WAITING_BYTES):
             self._take()
-        self._submit(lambda: self._writer.add(candidates), images=1, num_bytes=num_bytes)
+        self._submit(lambda: self._writer.add(candidates, file), images=1, num_bytes=num_bytes)
 
     def set_aside(self, image_id: int, reason: str) -> None:
         """Queue the entry of an image that cannot be decoded; it counts as settled with the next commit."""

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
+from semires.cache.rewriting import drop_images
 from semires.cache.schema import Manifest
 from semires.cache.storage.hierarchy import Storage, normalize_location
 from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam.commits import CommitThread
+from semires.stages.cache_sam.held import Held
 from semires.stages.cache_sam.loading import IMAGES_AHEAD, LoadedImage, load_ahead
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup
+from semires.stages.data.errors import printable
 from semires.stages.processes.stopping import StopSignals
 
 Generate = Callable[[Sequence[int], Sequence[NDArray[np.uint8]]], list[Candidates]]
@@ -43,6 +46,8 @@ class CacheReport:
     """Candidate masks that the images added have in the store."""
     failed: Mapping[int, str] = field(default_factory=dict)
     """Images set aside, by id: "file name: reason"."""
+    num_scaled: int = 0
+    """Images of more than 8 bits a pixel that were read; each was scaled by its own range."""
 
 
 def fill_store(
@@ -53,6 +58,8 @@ def fill_store(
     *,
     group: WorkerGroup | None = None,
     overwrite: bool = False,
+    origin: str = "",
+    held: Held | None = None,
     images_at_once: int = 1,
     images_per_part: int = 256,
     on_progress: Callable[[int, int], None] | None = None,
@@ -67,6 +74,9 @@ def fill_store(
     run. `overwrite` first empties a store that was made with another manifest; one made with this manifest is
     completed like any other: it may be what this very job did before torchrun started it again, or a run stopped.
 
+    `origin` says whose images they are, and goes into the store. `held` is what rank 0's `look_at_store` found: stale
+    images are dropped and made anew, and a foreign store counts as made with another manifest.
+
     `generate` is given up to `images_at_once` images; fewer where they are large, and where the workers come to share
     the last ones. Where it fails, it is given each of them alone, so that those before the one at fault are stored.
 
@@ -77,8 +87,18 @@ def fill_store(
     group = group or WorkerGroup.alone()
     with StopSignals() as stop:
         # Rank 0 goes first: if the store cannot be used, one worker says so; and only one may empty it.
-        overwrite = group.lead(stop.interruptible) and overwrite and not _is_made_with(manifest, location)
-        with StoreWriter(location, manifest, images_per_part=images_per_part, overwrite=overwrite) as writer:
+        held = held or Held()
+        leads = group.lead(stop.interruptible)
+        is_ours = leads and _is_made_with(manifest, location) and not held.is_foreign
+        if is_ours and held.stale:
+            drop_images(location, [source.image_id for source in held.stale])
+        with StoreWriter(
+            location,
+            manifest,
+            images_per_part=images_per_part,
+            overwrite=overwrite and leads and not is_ours,
+            origin=origin,
+        ) as writer:
             missing = writer.missing(source.image_id for source in sources)
             # Once a job: a worker that is started again finds what the job itself has added.
             if group.reports and group.count("listed") == 1:
@@ -95,6 +115,7 @@ def fill_store(
         # Of the store, not of what the workers say: one that is killed may have committed more than it had told.
         num_masks=_num_masks(location, sources) - group.count("masks_present", 0),
         failed=failed,
+        num_scaled=group.count("scaled", 0),
     )
 
 
@@ -212,12 +233,14 @@ class _Filling:
                 except UnfitImage as error:
                     reason = str(error)
             if candidates is None:
-                commits.set_aside(image.source.image_id, f"{image.source.path.name}: {reason}")
+                commits.set_aside(image.source.image_id, f"{printable(image.source.path.name)}: {reason}")
                 if self._on_set_aside is not None:
                     self._on_set_aside(image.source, reason)
             else:
-                commits.add(candidates)
+                commits.add(candidates, image.record)
             self._group.count("done")
+            if image.is_scaled:
+                self._group.count("scaled")
             self._show()
         if failure is not None and not isinstance(failure, UnfitImage):
             raise failure  # due to none of them: what all batches would fail with is not to pass unseen

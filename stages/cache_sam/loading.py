@@ -1,5 +1,6 @@
 """Images read and decoded ahead of the device, in a thread, and handed to it several at once."""
 
+import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -8,9 +9,11 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
+from semires.cache.files import FileRecord
+from semires.stages.cache_sam.held import file_record
 from semires.stages.cache_sam.sources import ImageSource
-from semires.stages.data.errors import InputError
-from semires.stages.data.images import load_image
+from semires.stages.data.errors import InputError, printable
+from semires.stages.data.images import Picture, load_picture, no_file
 
 # Decoded images that wait for the device, whatever their size. More would hide longer hiccups of a disk.
 IMAGES_AHEAD = 2
@@ -21,10 +24,13 @@ MAX_PIXELS = 2**24
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedImage:
-    """A source with its pixels, uint8 [H, W, 3], RGB; or with the reason why training could not decode it either."""
+    """A source with its pixels, uint8 [H, W, 3], RGB, its file's record and whether the pixels were scaled (`Picture`);
+    or with the reason why training could not decode it either."""
 
     source: ImageSource
     pixels: NDArray[np.uint8] | None = None
+    record: FileRecord | None = None
+    is_scaled: bool = False
     reason: str = ""
 
     @property
@@ -106,13 +112,31 @@ def _decode_all(asked: "SimpleQueue[ImageSource | None]", answers: "SimpleQueue[
 def decode(source: ImageSource) -> LoadedImage:
     """Decode as training does, `load_image` and the recorded size; what that refuses comes back with the reason."""
     try:
-        pixels = load_image(source.path)
+        picture, record = _read(source)
     except InputError as error:
         # The reason goes into the store, which is passed on: the folders of this machine are nobody's business.
         reason = str(error).removeprefix(f"{source.path}: ").replace(str(source.path), source.path.name)
-        return LoadedImage(source=source, reason=reason)
-    found = pixels.shape[:2]
+        return LoadedImage(source=source, reason=printable(reason))
+    found = picture.pixels.shape[:2]
     if source.size is not None and found != source.size:
         reason = f"expected {source.size} pixels (height, width) as recorded, found {found}; use the original file"
         return LoadedImage(source=source, reason=reason)
-    return LoadedImage(source=source, pixels=pixels)
+    return LoadedImage(source=source, pixels=picture.pixels, record=record, is_scaled=picture.is_scaled)
+
+
+def _read(source: ImageSource) -> tuple[Picture, FileRecord]:
+    """The picture and the record of one open file: of the same bytes, whoever replaces it meanwhile."""
+    try:
+        with source.path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            picture = load_picture(source.path, upright=source.upright, file=file)
+            record = file_record(file)
+            if (before.st_size, before.st_mtime_ns) != (record.num_bytes, record.mtime_ns):
+                raise OSError("it changed while it was read")
+    except FileNotFoundError as error:
+        raise no_file(source.path) from error
+    except OSError as error:
+        raise InputError(
+            f"{source.path}: expected a file that can be read, found {error.strerror or error}; run the command again"
+        ) from error
+    return picture, record

@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 from semires.cache.candidates import Candidates
-from semires.cache.schema import SCHEMA_VERSION, Manifest
+from semires.cache.schema import ORIENTATION, SCHEMA_VERSION, UPRIGHT, Manifest
 from semires.stages.cache_sam.filling import CacheReport, fill_store
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.prompts import crops_of
 from semires.stages.cache_sam.generator.proposer import Proposer
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.held import Held
 from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import LoadedSam
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
@@ -36,6 +37,9 @@ def cache_images(
     settings: GeneratorSettings,
     group: WorkerGroup | None = None,
     overwrite: bool = False,
+    upright: bool = False,
+    origin: str = "",
+    held: Held | None = None,
     images_per_part: int = 256,
     precision: str | None = None,
     compile: bool = False,
@@ -45,7 +49,8 @@ def cache_images(
 ) -> CacheReport:
     """`fill_store` with SAM's candidates: bring the store at `location` up to holding all `images`.
 
-    Workers, signals, images that cannot be decoded, and what the functions given are told: see there. `precision` is
+    Workers, signals, `origin`, `held`, images that cannot be decoded, and what the functions given are told: see there.
+    `upright` goes into the manifest: whether the images are turned by their EXIF orientation. `precision` is
     `proposer_of`'s, and `compile` its `compiled`; the manifest records the precision that was used.
     `on_compiled(seconds)` is called once, after the warm-up, which begins when the first image is there: a store that
     lacks none compiles nothing. InputError where torch cannot compile here. The generator is given
@@ -83,7 +88,9 @@ def cache_images(
         split=split,
         sam=loaded.name,
         sam_sha256=loaded.sha256,
-        generator=settings.recorded() | {"precision": generator.precision},
+        generator=settings.recorded()
+        | {"precision": generator.precision}
+        | ({ORIENTATION: UPRIGHT} if upright else {}),
         num_images=len({image.image_id for image in images}),
     )
     return fill_store(
@@ -93,6 +100,8 @@ def cache_images(
         generate,
         group=group,
         overwrite=overwrite,
+        origin=origin,
+        held=held,
         images_at_once=images_at_once(proposer.side, proposer.device, compiled=compile),
         images_per_part=images_per_part,
         on_progress=on_progress,

@@ -1,13 +1,13 @@
 """The images of stage one: the id that the store knows each by, and where its file is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from semires.stages.data.errors import InputError
+from semires.stages.cache_sam.listing import list_folder
+from semires.stages.data.errors import InputError, printable
 from semires.stages.data.images import image_id_of
 from semires.stages.data.refer import ReferDataset
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class UnfitImage(Exception):
@@ -24,25 +24,49 @@ class ImageSource:
     """Its file."""
     size: tuple[int, int] | None = None
     """(height, width) in pixels that the data set records; training refuses a file of another size. None: not known."""
+    upright: bool = False
+    """Whether it is turned by its EXIF orientation, as `load_image` does where it is asked to."""
+    is_turned: bool = False
+    """Whether that makes another picture of it, where it is known: of own data."""
 
 
 def train_images(dataset: ReferDataset) -> list[ImageSource]:
     """Every train image of a data set once, by image id: what the method needs candidates of."""
     ids = sorted({ref.image_id for ref in dataset.refs_of("train")})
     return [
-        ImageSource(image_id=image_id, path=dataset.image_path(image_id), size=dataset.image_size(image_id))
+        ImageSource(
+            image_id=image_id,
+            path=dataset.image_path(image_id),
+            size=dataset.image_size(image_id),
+            upright=dataset.is_upright,
+            is_turned=image_id in dataset.turned_ids,
+        )
         for image_id in ids
     ]
 
 
-def folder_images(folder: Path) -> list[ImageSource]:
+def folder_images(
+    folder: Path, *, upright: bool = True, on_left_out: Callable[[str], None] | None = None
+) -> list[ImageSource]:
     """Every photograph of a folder, sub-folders included; its id is `image_id_of` its path below the folder.
 
-    Goes by the files' endings and opens none. InputError where there is no folder, or nothing of these endings in it.
+    Goes by the files' endings and opens none; `on_left_out` is told in words what is left out, if anything is (see
+    listing.py). upright: see `ImageSource`. InputError where there is no folder, or no photograph in it.
     """
     if not folder.is_dir():
-        raise InputError(f"--images: expected a folder of photographs, found no folder at {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not paths:
-        raise InputError(f"--images: expected files ending in {' '.join(IMAGE_SUFFIXES)}, found none in {folder}")
-    return [ImageSource(image_id=image_id_of(path.relative_to(folder)), path=path) for path in paths]
+        raise InputError(
+            f"--images: expected a folder of photographs, found no folder at {printable(str(folder))}; check the path"
+        )
+    listing = list_folder(folder)
+    left_out = listing.left_out()
+    if not listing.paths:
+        raise InputError(
+            f"--images: expected picture files such as .jpg or .png, found none in {printable(str(folder))}"
+            + (f", only {left_out}" if left_out else "")
+        )
+    if left_out and on_left_out is not None:
+        on_left_out(left_out)
+    return [
+        ImageSource(image_id=image_id_of(path.relative_to(folder)), path=path, upright=upright)
+        for path in listing.paths
+    ]

@@ -118,15 +118,21 @@ class WorkerGroup:
     def lead(self, interruptible: Callable[[], AbstractContextManager[None]] = nullcontext) -> bool:
         """True in rank 0, at once. In the others False, after rank 0 has called `follow`.
 
-        InputError where it has not within the group's patience.
+        InputError where it has not within the group's patience since it began, or last said that it is `looking`.
         """
-        deadline = time.monotonic() + self._patience
+        deadline, looked = time.monotonic() + self._patience, 0
         while self.rank != 0 and self.count("opened", 0) == 0:
+            if (look := self.count("looking", 0)) != looked:
+                deadline, looked = time.monotonic() + self._patience, look
             if time.monotonic() > deadline:
                 raise InputError(f"expected rank 0 to open the store within {self._patience:g} s; look at its output")
             with interruptible():
                 time.sleep(_PAUSE)
         return self.rank == 0
+
+    def looking(self) -> None:
+        """Let those who wait in `lead` know that rank 0 is at work: it compares the images with the store."""
+        self.count("looking")
 
     def follow(self) -> None:
         """Let those go on who wait in `lead`."""

@@ -44,6 +44,7 @@ class SharedAnnotations:
         self.image_ids = torch.tensor([ref.image_id for ref in refs], dtype=torch.int64)
         self.num_texts = np.array([len(ref.expressions) for ref in refs], dtype=np.int64)
         self._image_folder = dataset.image_folder
+        self._is_upright = dataset.is_upright
         buffer, ends = bytearray(), [0]
         for ref in refs:
             annotation = Annotation(
@@ -72,7 +73,8 @@ class SharedAnnotations:
     def image(self, annotation: Annotation) -> NDArray[np.uint8]:
         """The image, uint8 [H, W, 3], RGB. Raises `InputError` when it is damaged or of another size than recorded."""
         record = annotation.image
-        return load_image_of_size(self._image_folder / record.file_name, (record.height, record.width))
+        size = record.height, record.width
+        return load_image_of_size(self._image_folder / record.file_name, size, upright=self._is_upright)
 
     def mask(self, annotation: Annotation) -> NDArray[np.bool_] | None:
         """The referent's mask, bool [H, W], at the image's size, None where it is not known; decoded anew at each

@@ -1,18 +1,21 @@
 """Image files as RGB pixels, PNG files as masks.
 
-The EXIF orientation is **not** applied unless asked for: COCO's polygons and run lengths are drawn in the frame of the
-stored pixels, so turning a photograph that carries an orientation would turn it away from its masks. Colour profiles
-are not applied either, as in the public code.
+The EXIF orientation is applied where it is asked for, as for photographs of one's own, and **not** to COCO's: its
+polygons and run lengths are drawn in the frame of the stored pixels, so turning a photograph that carries an
+orientation would turn it away from its masks. Colour profiles are not applied, as in the public code.
 """
 
+import functools
 import hashlib
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from semires.stages.data.errors import InputError
 
@@ -20,21 +23,68 @@ from semires.stages.data.errors import InputError
 # twice this size; here it is a refusal.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 
+# What Pillow knows by name and has no pixels of, or hands to another program (EPS to Ghostscript).
+_NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 ReadT = TypeVar("ReadT")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """The pixels of an image file, uint8 [H, W, 3], RGB, and whether they were scaled: the file has more than 8 bits a
+    pixel, and its own range became 0 to 255."""
+
+    pixels: NDArray[np.uint8]
+    is_scaled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the head of an image file tells of the picture: (height, width) in pixels, whether its EXIF orientation asks
+    for another than the stored one, and whether it is scaled as `Picture` says."""
+
+    size: tuple[int, int]
+    is_turned: bool
+    is_scaled: bool
+
+
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """Endings, such as ".jpg", of the formats that Pillow can open here; a plugin that is registered counts too."""
+    Image.init()
+    endings = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, name in endings if name in Image.OPEN and name not in _NO_PICTURES)
 
 
 def load_image(path: Path | str, *, upright: bool = False) -> NDArray[np.uint8]:
     """The image at `path`, uint8 [H, W, 3], RGB, in the orientation the file stores; `upright`: as cameras and viewers
     show it, turned by its EXIF orientation.
 
-    Grey, palette, CMYK and 16-bit images are converted (of 16 bits the upper eight are kept); transparency is dropped.
+    Grey, palette and CMYK are converted; transparency is dropped. Grey of 16 or 32 bits or of floating point is scaled
+    so that its own range becomes 0 to 255 (what is not finite: 0): cameras and microscopes use as many of the bits as
+    they have. Of several frames it is the first.
 
-    Raises `InputError`, naming the file, when it is missing, not an image, cut off or damaged, of floating-point or of
-    more than 16-bit pixels, or larger than `MAX_PIXELS` pixels.
+    Raises `InputError`, naming the file, when it is missing, not an image, cut off or damaged, or larger than
+    `MAX_PIXELS` pixels.
     """
-    return _read(Path(path), _to_upright_rgb if upright else _to_rgb)
+    return load_picture(path, upright=upright).pixels
+
+
+def load_picture(path: Path | str, *, upright: bool = False, file: BinaryIO | None = None) -> Picture:
+    """`load_image` with what was done to the pixels. file: the one at `path`, where it is open already."""
+    return _read(Path(path), _to_upright if upright else _to_rgb, file)
 
 
 def load_mask(path: Path | str) -> NDArray[np.bool_]:
@@ -49,23 +99,25 @@ def load_mask(path: Path | str) -> NDArray[np.bool_]:
     return _read(Path(path), _to_mask)
 
 
-def read_header(path: Path | str) -> tuple[tuple[int, int], bool]:
-    """(height, width) in pixels of the image at `path` as `load_image` gives it, and whether its EXIF orientation asks
-    for another one; no pixel is decoded. Raises `InputError` as `load_image` does for what a file's head tells."""
-    return _read(Path(path), _to_header)
+def read_header(path: Path | str, *, upright: bool = False) -> Header:
+    """What is to be known of the image at `path`, as `load_image` gives it, before any pixel is decoded. Raises
+    `InputError` as `load_image` does for what a file's head tells."""
+    return _read(Path(path), _to_upright_header if upright else _to_header)
 
 
-def _read(path: Path, convert: Callable[[Image.Image, Path], ReadT]) -> ReadT:
+def _read(path: Path, convert: Callable[[Image.Image, Path], ReadT], file: BinaryIO | None = None) -> ReadT:
     """What `convert` makes of an open image file; InputError, naming the file, for all that goes wrong."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path if file is None else file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise _too_large(path, f"{image.width} x {image.height}")
+            if image.format in _NO_PICTURES:
+                raise InputError(f"{path}: expected a picture, found {image.format}; save it as PNG or JPEG")
             return convert(image, path)
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{path}: expected an image file, found none; check the path") from error
+        raise no_file(path) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, "more") from error
     except Exception as error:  # on damaged files Pillow's decoders raise far more than OSError
@@ -75,12 +127,17 @@ def _read(path: Path, convert: Callable[[Image.Image, Path], ReadT]) -> ReadT:
         ) from error
 
 
-def load_image_of_size(path: Path | str, size: tuple[int, int]) -> NDArray[np.uint8]:
+def no_file(path: Path) -> InputError:
+    """The error for an image file that is not there."""
+    return InputError(f"{path}: expected an image file, found none; check the path")
+
+
+def load_image_of_size(path: Path | str, size: tuple[int, int], *, upright: bool = False) -> NDArray[np.uint8]:
     """`load_image` of a file whose `size`, (height, width) in pixels, a data set records.
 
     Raises `InputError` as `load_image` does, and for an image of another size.
     """
-    pixels = load_image(path)
+    pixels = load_image(path, upright=upright)
     if pixels.shape[:2] != size:
         raise InputError(
             f"{path}: expected {size} pixels (height, width) as in instances.json, found {pixels.shape[:2]}; the masks "
@@ -93,27 +150,36 @@ def _too_large(path: Path, found: str) -> InputError:
     return InputError(f"{path}: expected an image of at most {MAX_PIXELS} pixels, found {found}; scale it down")
 
 
-def _to_upright_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    return _to_rgb(ImageOps.exif_transpose(image), path)
+def _to_upright(image: Image.Image, path: Path) -> Picture:
+    turn = _TURNS.get(_orientation(image))
+    picture = _to_rgb(image, path)
+    if turn is None:
+        return picture
+    return Picture(pixels=np.array(Image.fromarray(picture.pixels).transpose(turn)), is_scaled=picture.is_scaled)
 
 
-def _refuse_floats(image: Image.Image, path: Path) -> None:
-    if image.mode == "F":
-        raise InputError(f"{path}: expected whole-number pixels, found floating point; save it as 8-bit PNG or JPEG")
-
-
-def _to_rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
-    _refuse_floats(image, path)
-    if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey at 255, which turns nearly everything white.
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65_535:
-            raise InputError(f"{path}: expected at most 16 bits a pixel, found more; save it as 8-bit PNG or JPEG")
-        return np.repeat((grey >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+def _to_rgb(image: Image.Image, path: Path) -> Picture:
+    if _is_deep(image):
+        return Picture(pixels=np.repeat(_scale(np.asarray(image))[:, :, None], 3, axis=2), is_scaled=True)
     if "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns about palettes with several transparent colours
     # np.array copies: the view np.asarray gives is read-only, and torch warns about those.
-    return np.array(image.convert("RGB"))
+    return Picture(pixels=np.array(image.convert("RGB")), is_scaled=False)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether Pillow would clip the grey values at 255, which turns nearly everything white."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _scale(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey values of any kind, [H, W], with their own range as 0 to 255; all 0 where there is one value only."""
+    values = grey.astype(np.float64)
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    if high == low:
+        return np.zeros(grey.shape, np.uint8)
+    return np.rint(np.where(finite, (values - low) * (255 / (high - low)), 0)).astype(np.uint8)
 
 
 def _to_mask(image: Image.Image, path: Path) -> NDArray[np.bool_]:
@@ -134,14 +200,27 @@ def _to_mask(image: Image.Image, path: Path) -> NDArray[np.bool_]:
     return mask
 
 
-def _to_header(image: Image.Image, path: Path) -> tuple[tuple[int, int], bool]:
-    _refuse_floats(image, path)
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 where there is none: of an image that is not decoded yet."""
+    if image.format == "TIFF":  # which Pillow turns itself
+        return 1
     try:
-        # The base class's: that of PNG looks behind the pixels too, which decodes them. TIFF Pillow turns itself.
-        is_turned = image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) not in (0, 1)
+        # The base class's: that of PNG looks behind the pixels too, which decodes them.
+        found = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except Exception:  # on damaged EXIF Pillow raises this and that; the pixels are none the worse
-        is_turned = False
-    return (image.height, image.width), is_turned
+        return 1
+    return found if found in _TURNS else 1
+
+
+def _to_header(image: Image.Image, path: Path) -> Header:
+    size = image.height, image.width
+    return Header(size=size, is_turned=_orientation(image) != 1, is_scaled=_is_deep(image))
+
+
+def _to_upright_header(image: Image.Image, path: Path) -> Header:
+    header = _to_header(image, path)
+    size = header.size[::-1] if _orientation(image) in _QUARTER_TURNS else header.size
+    return Header(size=size, is_turned=header.is_turned, is_scaled=header.is_scaled)
 
 
 def image_id_of(relative_path: Path | str) -> int:
@@ -149,8 +228,8 @@ def image_id_of(relative_path: Path | str) -> int:
 
     It depends on the name alone, so that images that come later renumber nothing.
     """
-    # Bytes of a name that are not UTF-8 are surrogates in Python's text.
-    name = Path(relative_path).as_posix().encode("utf-8", "surrogateescape")
+    # The file system's own bytes: a name need not be UTF-8.
+    name = os.fsencode(Path(relative_path).as_posix())
     return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
 
 

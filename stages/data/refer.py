@@ -83,12 +83,17 @@ class ReferDataset:
         segmentations: dict[int, Segmentation],
         categories: dict[int, str],
         notes: tuple[str, ...] = (),
+        *,
+        is_upright: bool = False,
+        turned_ids: frozenset[int] = frozenset(),
     ) -> None:
         self.spec = spec
         self.refs = refs
         self.problems = problems
         self.notes = notes  # what a user should know, though nothing was dropped
         self.image_folder = image_folder
+        self.is_upright = is_upright  # whether images are turned by EXIF, and masks fit those; `load_image`
+        self.turned_ids = turned_ids  # those that EXIF turns, of own data
         self._images = images
         self._segmentations = segmentations
         self._categories = categories
@@ -196,7 +201,7 @@ class ReferDataset:
 
     def image(self, image_id: int) -> NDArray[np.uint8]:
         """The image, uint8 [H, W, 3], RGB. Raises `InputError` when it is damaged or of another size than recorded."""
-        return load_image_of_size(self.image_path(image_id), self.image_size(image_id))
+        return load_image_of_size(self.image_path(image_id), self.image_size(image_id), upright=self.is_upright)
 
     def mask(self, ref: Ref) -> NDArray[np.bool_]:
         """The referent's mask, bool [H, W], at the image's size, of several their union, of none empty; decoded anew at

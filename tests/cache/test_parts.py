@@ -10,6 +10,7 @@ import zarr
 
 from semires.cache.candidates import Candidates
 from semires.cache.errors import DamageError, StoreError
+from semires.cache.files import FileRecord, FileRecords
 from semires.cache.parts import (
     PartIndex,
     check_columns,
@@ -121,3 +122,61 @@ def test_open_column__other_metadata_than_was_written(tmp_path: Path, images: li
     assert storage.open_column("parts/p/area").read().dtype == np.uint32
     with pytest.raises(DamageError, match=r"parts/p/area: .*with checksum"):
         storage.open_column("parts/p/area", index.columns["area"])
+
+
+RECORD = FileRecord(num_bytes=12, mtime_ns=-5, sha256="ab" * 32)
+FILES = FileRecords.of([RECORD] * 3).to_json()
+
+
+def test_write_part__origin_and_files(tmp_path: Path, images: list[Candidates]) -> None:
+    storage = Storage.create(str(tmp_path / "s.zarr"), {})
+    write_part(storage, "p", images, origin="folder-1", files=[RECORD, None, RECORD])
+    write_part(storage, "q", images, files=[None, None, None])
+    indices = read_indices(storage)
+    assert indices["p"].origin == "folder-1"
+    assert [indices["p"].file_of(row) for row in range(3)] == [RECORD, None, RECORD]
+    assert (indices["q"].origin, indices["q"].files, indices["q"].file_of(1)) == ("", None, None)
+    # What earlier releases wrote, to the byte: they know these keys only, and are read without others.
+    known = {"num_images", "num_masks", "image_id", "height", "width", "masks_per_image", "columns", "crc32"}
+    assert indices["q"].to_attributes().keys() == known
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"origin": 1}, "attribute origin: expected a text of at most 64 characters, found 1"),
+        ({"origin": "x" * 65}, "attribute origin: expected a text"),
+        ({"files": []}, "attribute files: expected records of image files, found expected num_bytes, mtime_ns"),
+        ({"files": FILES | {"sha256": "ab" * 95 + "AB"}}, "attribute files: expected records"),
+        ({"files": FILES | {"sha256": "ab" * 64}}, "attribute files: expected records"),
+        ({"files": FILES | {"num_bytes": [1, 2, -2]}}, "attribute files: expected records"),
+        ({"files": FILES | {"num_bytes": [1, 2]}}, "attribute files: expected records"),
+        ({"files": FILES | {"mtime_ns": [1, 2, 2.5]}}, "attribute files: expected records"),
+        ({"files": FILES | {"mtime_ns": [1, 2, 2**70]}}, "attribute files: expected records"),
+        ({"files": FILES | {"mtime_ns": None}}, "attribute files: expected records"),
+    ],
+)
+def test_from_attributes__wrong_origin_or_files(images: list[Candidates], change: dict[str, Any], message: str) -> None:
+    attributes = PartIndex.of(images, [RECORD] * 3, "split").to_attributes()
+    with pytest.raises(StoreError, match=f"p: {message}"):
+        PartIndex.from_attributes("p", attributes | change)
+
+
+def test_read_indices__a_part_that_is_replaced_meanwhile(
+    tmp_path: Path, images: list[Candidates], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was listed, and is gone when its index is read; what came in its place was not listed."""
+    storage = Storage.create(str(tmp_path / "s.zarr"), {})
+    write_part(storage, "a", images[:1])
+    write_part(storage, "b", images[1:])
+    original = Storage.group_attributes
+
+    def read(self: Storage, paths: list[str]) -> list[dict[str, Any] | None]:
+        monkeypatch.undo()
+        write_part(storage, "c", images)
+        for name in ("a", "b"):
+            storage.delete_group(f"parts/{name}")
+        return original(self, paths)
+
+    monkeypatch.setattr(Storage, "group_attributes", read)
+    assert list(read_indices(storage)) == ["c"]

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from semires.cache.candidates import Candidates
 from semires.cache.schema import Manifest
@@ -20,6 +22,7 @@ from semires.pipeline import cli, datasets
 from semires.pipeline.paths import Paths
 from semires.pipeline.running import launching
 from semires.pipeline.study.description import Study, parse_study
+from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.data.images import image_id_of
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.data.splits import SPLITS
@@ -99,6 +102,14 @@ class Finished(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture
+def sam_file(tmp_path: Path) -> Path:
+    """Weights of a tiny SAM that has learnt nothing."""
+    torch.manual_seed(0)
+    save_file(build_tiny_sam().state_dict(), tmp_path / "sam.safetensors")
+    return tmp_path / "sam.safetensors"
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 import torch
 import typer
 from PIL import Image
-from safetensors.torch import save_file
 
 from semires.cache.reader import CandidateStore
 from semires.pipeline import cli, datasets
@@ -36,13 +35,6 @@ ALL_MASKS = ("--points-per-side", 2, "--pred-iou-thresh", 0, "--stability-score-
 @pytest.fixture
 def small_refshapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=16, num_val=4, num_test=5))
-
-
-@pytest.fixture
-def sam_file(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    save_file(build_tiny_sam().state_dict(), tmp_path / "sam.safetensors")
-    return tmp_path / "sam.safetensors"
 
 
 def commands(command: Any, name: str = "semires") -> Iterator[tuple[str, Any]]:
@@ -144,7 +136,7 @@ REFUSED: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
     (("cache-sam", "--split", "refcoco", "--points-per-side", 0), ("points_per_side: expected 1 or more, found 0",)),
     (("cache-sam", "--split", "refshapes", "--precision", "int8"), ("--precision: expected one of", "'int8'")),
     (("cache-sam", "--images", "nowhere"), ("--images: expected a folder of photographs", "nowhere")),
-    (("cache-sam", "--images", "."), ("--images: expected files ending in", "found none")),
+    (("cache-sam", "--images", "."), ("--images: expected picture files such as .jpg", "found none")),
     (("train", "--labeled", 2), ("--labeled: expected a share above 0 and at most 1", "found 2.0")),
     (("train", "--labeled", 0), ("--labeled", "found 0.0")),
     (("train", "--split", "nonsense"), ("--split: expected one of refcoco", "'nonsense'")),

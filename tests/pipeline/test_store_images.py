@@ -20,7 +20,7 @@ def test_of_split__train_images_files_and_refs(write_refer: Callable[..., Any]) 
     assert known.train_ids == set(fake.train_ids)
     assert set(known.paths) == set(dataset.image_ids)
     assert known.path(fake.train_ids[1]) == dataset.image_path(fake.train_ids[1])
-    assert known.file_names()[fake.train_ids[0]] == f"COCO_train2014_{fake.train_ids[0]:012d}.jpg"
+    assert known.names[fake.train_ids[0]] == f"COCO_train2014_{fake.train_ids[0]:012d}.jpg"
     assert known.sizes == dict.fromkeys(dataset.image_ids, (24, 32))
     assert known.refs == {str(ref.ref_id): (ref.image_id, 24, 32) for ref in dataset.refs}
     with pytest.raises(InputError, match="expected an image of refcoco, found id 5"):
@@ -47,7 +47,7 @@ def test_of_folder__as_cache_sam_numbers_them(tmp_path: Path) -> None:
     ids = {image_id_of(Path(name)) for name in ("a.png", "sub/b.png")}
     assert known.train_ids == set(known.paths) == ids
     assert known.path(image_id_of(Path("sub/b.png"))) == tmp_path / "sub" / "b.png"
-    assert known.file_names() == {image_id_of(name): name for name in ("a.png", "sub/b.png")}
+    assert known.names == {image_id_of(name): name for name in ("a.png", "sub/b.png")}
     assert known.sizes == {}
     assert known.refs == {}
 
@@ -75,7 +75,24 @@ def test_parse_image_id__number_or_path(tmp_path: Path) -> None:
     assert parse_image_id("12", tmp_path) == image_id_of(Path("12"))
     assert parse_image_id("13", tmp_path) == 13
     assert parse_image_id("a.png", tmp_path) == image_id_of(Path("a.png"))
-    with pytest.raises(InputError, match=r"expected an image id, found 'a\.png'; give its number, or --images FOLDER"):
+    with pytest.raises(InputError, match=r"expected an image id, found 'a\.png'; give its number, or its path"):
         parse_image_id("a.png", None)
     with pytest.raises(InputError, match=r"found 'b\.png'"):
         parse_image_id("b.png", tmp_path)
+
+
+def test_parse_image_id__however_the_path_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "photos" / "sub" / "a.png").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    photos = Path("../photos")
+    expected = image_id_of("sub/a.png")
+    for text in ("sub/a.png", "./sub//a.png", "../photos/sub/a.png", str(tmp_path / "photos" / "sub" / "a.png")):
+        assert parse_image_id(text, photos) == expected
+        assert parse_image_id(text, None, {expected, image_id_of("a.png")}) == expected
+    # The store knows names alone: the file need not be there any more.
+    assert parse_image_id("gone/b.png", photos, {image_id_of("gone/b.png")}) == image_id_of("gone/b.png")
+    assert parse_image_id("x/gone/b.png", None, {image_id_of("b.png")}) == image_id_of("b.png")
+    with pytest.raises(InputError, match=r"found 'c\.png'"):
+        parse_image_id("c.png", None, {expected})

@@ -87,26 +87,39 @@ def write_page(
     paths: Paths,
     device: str | None,
     *,
+    upright: bool = False,
     ref_id: int | None = None,
     expressions: Sequence[str] = (),
 ) -> None:
     """Write the page of an image's candidates to `target`, of a `run` with its labels; see `label_image`. device: as
-    `choose_device` takes it."""
+    `choose_device` takes it. upright: whether the candidates are of the image turned by its EXIF orientation."""
     labels = None
     if run is not None:
         with progress() as on_progress:
             labels, path = label_image(
-                run, candidates, path, paths, choose_device(device), on_progress, ref_id=ref_id, expressions=expressions
+                run,
+                candidates,
+                path,
+                paths,
+                choose_device(device),
+                on_progress,
+                upright=upright,
+                ref_id=ref_id,
+                expressions=expressions,
             )
-    replace_text(target, candidates_page(candidates, path, labels))
+    replace_text(target, candidates_page(candidates, path, labels, upright=upright))
 
 
-def candidates_page(candidates: Candidates, path: Path | None, labels: ImageLabels | None = None) -> str:
+def candidates_page(
+    candidates: Candidates, path: Path | None, labels: ImageLabels | None = None, *, upright: bool = False
+) -> str:
     """The page, one HTML file. path: the image's file, None for grey. labels: those of a run, where they are asked for.
 
     InputError for an image that cannot be read or of another size than the candidates have.
     """
-    image = np.full((candidates.height, candidates.width, 3), GREY, np.uint8) if path is None else load_image(path)
+    image = np.full((candidates.height, candidates.width, 3), GREY, np.uint8)
+    if path is not None:
+        image = load_image(path, upright=upright)
     check_image_size(candidates, image)
     scale = min(1.0, LONGEST / max(candidates.height, candidates.width))
     height, width = (max(1, round(side * scale)) for side in (candidates.height, candidates.width))

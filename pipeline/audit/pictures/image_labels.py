@@ -75,12 +75,13 @@ def label_image(
     device: torch.device,
     on_progress: OnProgress,
     *,
+    upright: bool = False,
     ref_id: int | None = None,
     expressions: Sequence[str] = (),
 ) -> tuple[ImageLabels, Path]:
     """Label an image as the run's teacher would: its refs in the run's data set, with their first expressions; only the
     one named by `ref_id`; or in place of refs the `expressions` typed. path: the image's file, None to find it in the
-    data set; it is returned.
+    data set; it is returned. upright: as in `candidates_page`; of own data it is.
 
     Refs that compete do so with all others of the image. InputError where there is no run, no such image or ref, or
     nothing to label.
@@ -89,7 +90,7 @@ def label_image(
     if not expressions or path is None:
         dataset = load_dataset(paths, RunFolder(run).read_config().split, on_progress)
         path = path or dataset.image_path(candidates.image_id)
-    image = load_image(path)
+    image = load_image(path, upright=upright or (dataset is not None and dataset.is_upright))
     check_image_size(candidates, image)
     folder = RunFolder(run)
     config, model = folder.load_model()

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semires.stages.data.errors import InputError
-from semires.stages.data.images import image_id_of, load_mask, read_header
+from semires.stages.data.errors import InputError, printable
+from semires.stages.data.images import Header, image_id_of, load_mask, read_header
 from semires.stages.data.instances import MAX_SIDE, ImageRecord
 from semires.stages.data.json_lines.rows import Row, parse_row
 from semires.stages.data.masks import Segmentation, encode_mask, is_empty, parse_segmentation
@@ -32,19 +32,16 @@ class BadLine:
     reason: str
 
     def __str__(self) -> str:
-        # Names in the reason may hold anything, line breaks too.
-        shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in self.reason)
-        return f"line {self.number}: {shown}"
+        return f"line {self.number}: {printable(self.reason)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnImage:
-    """An image file that lines name: the id that is made of its path, its record, and whether it asks by EXIF to be
-    turned."""
+    """An image file that lines name: the id that is made of its path, its record, and what its head tells."""
 
     image_id: int
     record: ImageRecord
-    is_turned: bool
+    header: Header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +103,8 @@ def dataset_of(split: str, lines: JsonLines) -> ReferDataset:
         {ref.row.ref_id: ref.mask for ref in lines.refs if ref.mask is not None},
         {number: name for name, number in categories.items()},
         notes=tuple(notes_of(lines.refs)),
+        is_upright=True,
+        turned_ids=frozenset(ref.image.image_id for ref in lines.refs if ref.image.header.is_turned),
     )
 
 
@@ -131,7 +130,7 @@ def read_json_lines(path: Path) -> JsonLines:
                     f"expected a ref of its own, found {row.ref_id}{own}, which line {first} has; give it another `ref`"
                 )
             image = images[row.image]
-            refs.append(OwnRef(row=row, image=image, mask=_mask(row, path.parent, image.record)))
+            refs.append(OwnRef(row=row, image=image, mask=_mask(row, path.parent, image)))
         except InputError as error:
             bad.append(BadLine(number=number, reason=str(error)))
     return JsonLines(path=path, refs=tuple(refs), bad=tuple(bad))
@@ -159,7 +158,8 @@ class _Images:
         return found
 
     def _look_at(self, name: str) -> OwnImage:
-        (height, width), is_turned = read_header(self._folder / name)
+        header = read_header(self._folder / name, upright=True)
+        height, width = header.size
         if max(height, width) > MAX_SIDE:
             raise InputError(f"expected sides of 1 to {MAX_SIDE} pixels, found {height}x{width}; scale the image down")
         # Two spellings of one path are one image.
@@ -167,20 +167,21 @@ class _Images:
         image_id = image_id_of(path)
         if self._path_of.setdefault(image_id, path) != path:
             raise InputError(f"expected an image id of its own, found that of {self._path_of[image_id]!r}; rename one")
-        return OwnImage(image_id=image_id, record=ImageRecord(name, height, width), is_turned=is_turned)
+        return OwnImage(image_id=image_id, record=ImageRecord(name, height, width), header=header)
 
 
-def _mask(row: Row, folder: Path, image: ImageRecord) -> Segmentation | None:
+def _mask(row: Row, folder: Path, image: OwnImage) -> Segmentation | None:
     """The mask of a row as a data set keeps it; InputError for one that does not fit the image or covers nothing."""
-    size = image.height, image.width
+    size = image.header.size
     if row.mask is None:
         return None
     if isinstance(row.mask, str):
         pixels = load_mask(folder / row.mask)
         if pixels.shape != size:
+            is_stored = image.header.is_turned and pixels.shape == size[::-1]
             raise InputError(
-                f"{folder / row.mask}: expected a mask of the image's size {size} (height, width, as stored), found "
-                f"{pixels.shape}"
+                f"{folder / row.mask}: expected a mask of the image's size {size} (height, width, upright), found "
+                f"{pixels.shape}" + (", that of the pixels as stored; turn the mask as its image is" * is_stored)
             )
         segmentation: Segmentation | None = encode_mask(pixels)
     else:
@@ -225,9 +226,12 @@ def notes_of(refs: Sequence[OwnRef]) -> Iterator[str]:
     shared = [image_id for image_id, found in splits.items() if "train" in found and len(found) > 1]
     if shared:
         yield f"{len(shared)} train images are evaluated on too ({some(shared)}): scores are too good"
-    turned = {ref.image.image_id: None for ref in refs if ref.image.is_turned}
+    turned = list(dict.fromkeys(ref.image.image_id for ref in refs if ref.image.header.is_turned))
     if turned:
         yield (
-            f"{len(turned)} images ask by EXIF to be turned ({some(list(turned))}), which is not done: masks and "
-            "expressions must fit the pixels as stored"
+            f"{len(turned)} images ask by EXIF to be turned ({some(turned)}), which is done: masks and expressions "
+            "must fit the upright pictures"
         )
+    scaled = list(dict.fromkeys(ref.image.image_id for ref in refs if ref.image.header.is_scaled))
+    if scaled:
+        yield f"{len(scaled)} images have more than 8 bits a pixel ({some(scaled)}): each is scaled by its own range"

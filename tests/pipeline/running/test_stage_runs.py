@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
@@ -18,7 +17,6 @@ from semires.pipeline.running.stage_runs import cache_sam, choose_device, prepar
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import load_sam
-from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 from semires.stages.cache_sam.sources import train_images
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
@@ -37,14 +35,6 @@ def ignore(what: str, done: int, total: int, note: str = "") -> None:
 @pytest.fixture
 def small_refshapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=4, num_val=1, num_test=1))
-
-
-@pytest.fixture
-def sam_file(tmp_path: Path) -> Path:
-    """Weights of a tiny SAM that has learnt nothing."""
-    torch.manual_seed(0)
-    save_file(build_tiny_sam().state_dict(), tmp_path / "sam.safetensors")
-    return tmp_path / "sam.safetensors"
 
 
 def cache(dataset: ReferDataset, store: Path, sam_file: Path, settings: GeneratorSettings = FEW_POINTS) -> CacheReport:

@@ -68,7 +68,7 @@ def test_add__waits_where_too_much_is_queued(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(commits_module, "MAX_WAITING_BYTES", 2 * one)
     add, most, waiting = StoreWriter.add, 0, 0
 
-    def slow(self: StoreWriter, image: Candidates) -> None:
+    def slow(self: StoreWriter, image: Candidates, file: object) -> None:
         nonlocal waiting
         time.sleep(0.01)
         add(self, image)

@@ -19,6 +19,7 @@ from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.stages.cache_sam import commits, loading, workers
 from semires.stages.cache_sam.filling import CacheReport, Generate, fill_store
+from semires.stages.cache_sam.held import Held, look_at_store
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.processes.stopping import StopRequested
@@ -82,6 +83,32 @@ def test_fill_store__bad_images_are_set_aside_and_tried_again(tmp_path: Path, im
     assert stored(tmp_path / "s") == [1, 3, 4, 5, 6, 8]
     # Of a run over other images, these are no concern.
     assert fill_store(images[:1], tmp_path / "s", MANIFEST, generate).failed == {}
+
+
+def test_fill_store__stale_images_are_made_anew(tmp_path: Path, images: list[ImageSource]) -> None:
+    fill_store(images, tmp_path / "s", MANIFEST, generate, origin="folder-1")
+    store = CandidateStore(tmp_path / "s")
+    assert store.origins == {"folder-1"}
+    before = {number: store[number].bits.tobytes() for number in store.image_ids.tolist()}
+    images[2].path.write_bytes(images[4].path.read_bytes())
+    held = look_at_store(images, tmp_path / "s", "folder-1")
+    other = replace(MANIFEST, sam="other")
+    with pytest.raises(StoreError, match="asked for 'other'"):
+        fill_store(images, tmp_path / "s", other, generate, origin="folder-1", held=held)
+    assert stored(tmp_path / "s") == list(range(1, 9))  # nothing is dropped for what is then refused
+    report = fill_store(images, tmp_path / "s", MANIFEST, generate, origin="folder-1", held=held)
+    assert (report.num_present, report.num_added) == (7, 1)
+    store = CandidateStore(tmp_path / "s")
+    assert [n for n in before if store[n].bits.tobytes() != before[n]] == [3]
+    assert look_at_store(images, tmp_path / "s", "folder-1").stale == ()
+
+
+def test_fill_store__a_foreign_store_is_emptied_when_asked(tmp_path: Path, images: list[ImageSource]) -> None:
+    fill_store(images[:3], tmp_path / "s", MANIFEST, generate, origin="folder-1")
+    held = Held(is_foreign=True)
+    fill_store(images[4:6], tmp_path / "s", MANIFEST, generate, origin="folder-2", held=held, overwrite=True)
+    assert stored(tmp_path / "s") == [5, 6]
+    assert CandidateStore(tmp_path / "s").origins == {"folder-2"}
 
 
 def test_fill_store__progress_counts_bad_images_too(tmp_path: Path, images: list[ImageSource]) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import struct
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 from semires.stages.cache_sam import loading
 from semires.stages.cache_sam.loading import LoadedImage, decode, load_ahead
 from semires.stages.cache_sam.sources import ImageSource
-from semires.stages.data.images import load_image
+from semires.stages.data.images import Picture, load_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 
@@ -82,6 +84,36 @@ def test_decode__as_training_does(tmp_path: Path, write: Callable[[Path], None])
     assert loaded.pixels is not None
     assert loaded.pixels.shape == (12, 20, 3)
     np.testing.assert_array_equal(loaded.pixels, load_image(tmp_path / "a.jpg"))
+    assert loaded.is_scaled == (write is grey_16_bit)
+    assert loaded.record is not None
+    content, status = (tmp_path / "a.jpg").read_bytes(), (tmp_path / "a.jpg").stat()
+    assert loaded.record.sha256 == hashlib.sha256(content).hexdigest()
+    assert (loaded.record.num_bytes, loaded.record.mtime_ns) == (len(content), status.st_mtime_ns)
+
+
+def test_decode__upright(tmp_path: Path) -> None:
+    rotated(tmp_path / "a.jpg")
+    loaded = decode(ImageSource(image_id=1, path=tmp_path / "a.jpg", size=(20, 12), upright=True))
+    assert loaded.pixels is not None
+    np.testing.assert_array_equal(loaded.pixels, load_image(tmp_path / "a.jpg", upright=True))
+
+
+def test_decode__a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record would not be of what was decoded."""
+    jpeg(tmp_path / "a.jpg")
+    original = loading.load_picture
+
+    def load(*args: Any, **kwargs: Any) -> Picture:
+        picture = original(*args, **kwargs)
+        with (tmp_path / "a.jpg").open("ab") as file:
+            file.write(b"more")
+        return picture
+
+    monkeypatch.setattr(loading, "load_picture", load)
+    loaded = decode(ImageSource(image_id=1, path=tmp_path / "a.jpg"))
+    assert loaded.reason == (
+        "expected a file that can be read, found it changed while it was read; run the command again"
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,20 @@ def test_folder_images__no_folder(tmp_path: Path) -> None:
 
 
 def test_folder_images__no_photograph(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("not a photograph")
-    with pytest.raises(InputError, match=r"expected files ending in \.jpg .* found none in"):
+    with pytest.raises(InputError, match=r"expected picture files such as \.jpg or \.png, found none in \S+$"):
         folder_images(tmp_path)
+    (tmp_path / "notes.txt").write_text("not a photograph")
+    with pytest.raises(InputError, match=r"found none in .*, only 1 file of no picture format \(1 \.txt\)$"):
+        folder_images(tmp_path)
+
+
+def test_folder_images__says_what_is_left_out(tmp_path: Path) -> None:
+    save_photograph(tmp_path / "a.jpg")
+    said: list[str] = []
+    folder_images(tmp_path, on_left_out=said.append)
+    (tmp_path / "a.heif2").touch()
+    folder_images(tmp_path, on_left_out=said.append)
+    assert said == ["1 file of no picture format (1 .heif2)"]
 
 
 def test_folder_images__opens_no_file(tmp_path: Path) -> None:

@@ -4,10 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.images import MAX_PIXELS, image_id_of, load_image, load_mask, read_header, resize_image
+from semires.stages.data.images import (
+    MAX_PIXELS,
+    Header,
+    image_id_of,
+    load_image,
+    load_mask,
+    load_picture,
+    picture_suffixes,
+    read_header,
+    resize_image,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -61,26 +71,65 @@ def test_load_image__cmyk(tmp_path: Path) -> None:
     assert np.abs(image.astype(int) - [255, 0, 0]).max() < 12
 
 
-def test_load_image__16_bit_keeps_the_upper_bits(tmp_path: Path) -> None:
-    grey = (np.arange(54, dtype=np.uint16).reshape(6, 9) * 1200).astype(np.uint16)
+@pytest.mark.parametrize("top", [255, 1023, 4095, 65535])
+def test_load_image__16_bit_grey_is_scaled_by_its_own_range(tmp_path: Path, top: int) -> None:
+    """Cameras and microscopes fill 10 or 12 bits: of the upper eight, nothing would be left."""
+    grey = np.linspace(100, top, 54).round().astype(np.uint16).reshape(6, 9)
     Image.fromarray(grey).save(tmp_path / "a.png")
-    image = load_image(tmp_path / "a.png")
-    assert image.dtype == np.uint8
-    assert np.array_equal(image, np.stack([grey >> 8] * 3, axis=2))
+    picture = load_picture(tmp_path / "a.png")
+    assert picture.is_scaled
+    assert picture.pixels.dtype == np.uint8
+    expected = np.linspace(0, 255, 54).reshape(6, 9)
+    assert np.abs(picture.pixels - expected[:, :, None]).max() < 2
+    assert read_header(tmp_path / "a.png").is_scaled
+    assert not load_picture(write_rgb(tmp_path / "rgb.png")).is_scaled
 
 
-def test_load_image__floating_point(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((6, 9), dtype=np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(InputError, match=r"a\.tiff.*floating point"):
-        load_image(tmp_path / "a.tiff")
-    with pytest.raises(InputError, match=r"a\.tiff.*floating point"):
-        read_header(tmp_path / "a.tiff")
+def write_rgb(path: Path) -> Path:
+    Image.fromarray(PIXELS).save(path)
+    return path
 
 
-def test_load_image__more_than_16_bits(tmp_path: Path) -> None:
-    Image.fromarray(np.full((6, 9), 70_000, dtype=np.int32)).save(tmp_path / "a.tiff")
-    with pytest.raises(InputError, match=r"a\.tiff.*16 bits"):
-        load_image(tmp_path / "a.tiff")
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        (np.array([[-40_000, 70_000, 15_000]], np.int32), "a.tiff"),
+        (np.array([[-1.5, 2.5, 0.5]], np.float32), "a.tiff"),
+        (np.array([[-3e38, 3e38, 0]], np.float32), "a.tiff"),
+        (np.array([[0, 65535, 32768]], ">u2"), "a.tiff"),
+    ],
+)
+def test_load_image__deep_grey_of_every_kind(tmp_path: Path, values: np.ndarray, name: str) -> None:
+    Image.fromarray(values).save(tmp_path / name)
+    assert load_image(tmp_path / name)[0].tolist() == [[0] * 3, [255] * 3, [128] * 3]
+
+
+def test_load_image__depth_without_a_measurement(tmp_path: Path) -> None:
+    depth = np.array([[np.nan, 1, 3, np.inf, -np.inf]], np.float32)
+    Image.fromarray(depth).save(tmp_path / "a.tiff")
+    assert load_image(tmp_path / "a.tiff")[0, :, 0].tolist() == [0, 0, 255, 0, 0]
+    for value in (np.nan, 7):
+        Image.fromarray(np.full((2, 2), value, np.float32)).save(tmp_path / "a.tiff")
+        assert not load_image(tmp_path / "a.tiff").any()
+
+
+def test_load_image__never_hands_a_file_to_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow knows an EPS by its content, whatever its name, and decodes it with Ghostscript."""
+
+    def run(*args: object) -> None:
+        raise AssertionError("started Ghostscript")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    Image.fromarray(PIXELS).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg: expected a picture, found EPS"):
+        load_image(tmp_path / "a.jpg")
+
+
+def test_picture_suffixes__what_pillow_opens() -> None:
+    suffixes = picture_suffixes()
+    assert {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".jp2", ".webp", ".bmp", ".tif", ".tiff", ".ppm"} <= suffixes
+    assert not {".pdf", ".eps", ".mpg", ".h5", ".txt"} & suffixes
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp"])
@@ -199,25 +248,35 @@ def test_load_mask__refuses_what_is_not_of_two_values(tmp_path: Path) -> None:
         load_mask(tmp_path / "none.png")
 
 
+@pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
-@pytest.mark.parametrize(("orientation", "turned"), [(None, False), (0, False), (1, False), (3, True), (6, True)])
-def test_read_header__is_what_is_loaded(tmp_path: Path, suffix: str, orientation: int | None, turned: bool) -> None:
+@pytest.mark.parametrize("orientation", [None, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_read_header__is_what_is_loaded(tmp_path: Path, suffix: str, orientation: int | None, upright: bool) -> None:
     exif = Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
-    Image.fromarray(PIXELS).save(tmp_path / f"a.{suffix}", exif=exif)
-    found = read_header(tmp_path / f"a.{suffix}")
-    assert found == (load_image(tmp_path / f"a.{suffix}").shape[:2], turned and suffix != "tiff")  # Pillow turns TIFF
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(PIXELS).save(path, exif=exif, quality=100)
+    found = read_header(path, upright=upright)
+    pixels = load_image(path, upright=upright)
+    assert found.size == pixels.shape[:2]
+    assert found.is_turned == (orientation in range(2, 9) and suffix != "tiff")  # Pillow turns TIFF
+    if upright:
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(pixels, np.array(ImageOps.exif_transpose(image).convert("RGB")))
 
 
 def test_read_header__of_a_png_decodes_nothing(tmp_path: Path) -> None:
     (tmp_path / "head.png").write_bytes(png_header(30, 20))
-    assert read_header(tmp_path / "head.png") == ((20, 30), False)
+    assert read_header(tmp_path / "head.png") == Header(size=(20, 30), is_turned=False, is_scaled=False)
     (tmp_path / "bomb.png").write_bytes(png_header(20_000, 20_000))
     with pytest.raises(InputError, match="expected an image of at most"):
         read_header(tmp_path / "bomb.png")
 
 
-def test_read_header__damaged_exif_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("upright", [False, True])
+def test_read_header__damaged_exif_is_none(tmp_path: Path, upright: bool) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=b"Exif\0\0nonsense")
-    assert read_header(tmp_path / "a.jpg") == ((6, 9), False)
+    header = read_header(tmp_path / "a.jpg", upright=upright)
+    assert header == Header(size=(6, 9), is_turned=False, is_scaled=False)
+    assert load_image(tmp_path / "a.jpg", upright=upright).shape == (6, 9, 3)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from semires.stages.data.annotations import SharedAnnotations
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import image_id_of
 from semires.stages.data.json_lines.reading import load_json_lines, read_json_lines
@@ -215,8 +216,10 @@ def test_notes__shared_images_and_turned_ones(folder: Path, write_lines: WriteLi
     exif[0x0112] = 6
     for number in range(5):
         Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{number}.jpg", exif=exif)
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint16)).save(folder / "deep.png")
     path = write_lines(
         *({"image": f"{number}.jpg"} for number in range(5)),
+        {"image": "deep.png"},
         {"image": "a.png"},
         {"image": "a.png", "split": "val", "mask": [BOX]},
         {"image": "a.png", "split": "test", "mask": [BOX]},
@@ -227,6 +230,28 @@ def test_notes__shared_images_and_turned_ones(folder: Path, write_lines: WriteLi
     assert dataset.spec.evaluation == ("val", "test")
     assert dataset.notes == (
         "1 train images are evaluated on too ('a.png'): scores are too good",
-        "5 images ask by EXIF to be turned ('0.jpg', '1.jpg', '2.jpg', …), which is not done: masks and expressions "
-        "must fit the pixels as stored",
+        "5 images ask by EXIF to be turned ('0.jpg', '1.jpg', '2.jpg', …), which is done: masks and expressions "
+        "must fit the upright pictures",
+        "1 images have more than 8 bits a pixel ('deep.png'): each is scaled by its own range",
     )
+
+
+def test_load__photographs_are_upright(folder: Path, write_lines: WriteLines) -> None:
+    """Whoever draws a mask sees the photograph upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[:, :4] = 255  # what is stored on the left is on top
+    Image.fromarray(pixels).save(folder / "phone.png", exif=exif)
+    Image.fromarray(pixels[:, :, 0].T.copy()).save(folder / "upright.png")
+    Image.fromarray(pixels[:, :, 0]).save(folder / "stored.png")
+    dataset = load_json_lines(str(write_lines({"image": "phone.png", "mask": "upright.png"}, {"image": "a.png"})))
+    (ref, _) = dataset.refs
+    assert dataset.is_upright
+    assert dataset.turned_ids == {ref.image_id}
+    assert dataset.image_size(ref.image_id) == (WIDTH, HEIGHT)
+    samples = SharedAnnotations(dataset, [ref], "raw")
+    for image in (dataset.image(ref.image_id), samples.image(samples[0])):
+        np.testing.assert_array_equal(image[..., 0] > 0, dataset.mask(ref))
+    (reason,) = reasons(write_lines({"image": "phone.png", "mask": "stored.png"}))
+    assert reason.endswith(", that of the pixels as stored; turn the mask as its image is")
