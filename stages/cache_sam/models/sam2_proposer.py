@@ -94,7 +94,8 @@ class Sam2Proposer(Proposer):
         """Embeddings [I, C, g, g], and features [I, C / 4, 2 g, 2 g] and [I, C / 8, 4 g, 4 g]."""
         model, decoder = self._model, self._model.mask_decoder
         with torch.autocast(pixels.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            finest, fine, embedding = model.vision_encoder(pixels).fpn_hidden_states
+            # SAM 3 has a fourth, coarser level, which its decoder does not read.
+            finest, fine, embedding, *_ = model.vision_encoder(pixels).fpn_hidden_states
             # A video's frame without a memory has this added, and a photograph is one.
             embedding = embedding + model.no_memory_embedding.view(1, -1, 1, 1)
             return embedding, decoder.conv_s1(fine), decoder.conv_s0(finest)
