@@ -24,7 +24,10 @@ _RENAMES = (
     (r"^vision_encoder\.neck\.convs\.(\d+)\.", r"image_encoder.neck.convs.\1.conv."),
     (r"patch_embed\.projection\.", "patch_embed.proj."),
     (r"^no_memory_embedding$", "no_mem_embed"),
-    (r"^shared_image_embedding\.positional_embedding$", "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+    (
+        r"^shared_image_embedding\.positional_embedding$",
+        "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    ),
     (r"^prompt_encoder\.", "sam_prompt_encoder."),
     (r"\.mask_embed\.conv1\.", ".mask_downscaling.0."),
     (r"\.mask_embed\.layer_norm1\.", ".mask_downscaling.1."),
@@ -111,7 +114,9 @@ def original_weights(model: Any) -> dict[str, Tensor]:
         if name == "prompt_encoder.shared_embedding.positional_embedding":
             continue  # in sam2 one with the image's
         if name == "prompt_encoder.point_embed.weight":
-            weights |= {f"sam_prompt_encoder.point_embeddings.{row}.weight": each[None] for row, each in enumerate(weight)}
+            weights |= {
+                f"sam_prompt_encoder.point_embeddings.{row}.weight": each[None] for row, each in enumerate(weight)
+            }
             continue
         renamed = _mlp_name(name, model)
         for pattern, replacement in _RENAMES:

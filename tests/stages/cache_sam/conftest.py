@@ -8,8 +8,6 @@ import pytest
 import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from transformers import Sam2Config, Sam2HieraDetConfig, Sam2MaskDecoderConfig, Sam2Model, Sam2PromptEncoderConfig
-from transformers import Sam2VisionConfig
 
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam, load_sam
@@ -112,7 +110,7 @@ def balance_masks(sam: Sam) -> None:
 
 
 @pytest.fixture(scope="session")
-def small_sam2() -> Callable[[int], Sam2Model]:
+def small_sam2() -> Callable[[int], Any]:
     """Small SAM 2s of several shapes by seed, with random weights whose scores and masks differ between prompts."""
     return make_small_sam2
 
@@ -124,15 +122,17 @@ def randomized() -> Callable[[int, Callable[[Any], Any], Any], Any]:
 
 
 @cache
-def make_small_sam2(seed: int) -> Sam2Model:
+def make_small_sam2(seed: int) -> Any:
     """The SAM 2 of `seed`, the same at every call; what sam2's classes fix is as there: heads, layers, MLPs."""
+    import transformers  # which takes seconds that most tests here need not wait
+
     grid, channels, blocks, windows, everywhere, dynamic = [
         (8, 32, [1, 1, 2, 1], [8, 4, 4, 4], [3], True),
         (4, 16, [1, 2, 1, 1], [4, 4, 7, 3], [2], True),
         (6, 48, [1, 1, 1, 2], [8, 4, 14, 7], [4], False),
     ][seed % 3]
     widths = [8, 16, 32, 64]
-    hiera = Sam2HieraDetConfig(
+    hiera = transformers.Sam2HieraDetConfig(
         hidden_size=widths[0],
         blocks_per_stage=blocks,
         embed_dim_per_stage=widths,
@@ -140,18 +140,20 @@ def make_small_sam2(seed: int) -> Sam2Model:
         global_attention_blocks=everywhere,
         window_positional_embedding_background_size=[3, 3],
     )
-    vision = Sam2VisionConfig(
+    vision = transformers.Sam2VisionConfig(
         backbone_config=hiera,
         backbone_channel_list=widths[::-1],
         backbone_feature_sizes=[[scale * grid] * 2 for scale in (4, 2, 1)],
         fpn_hidden_size=channels,
     )
-    prompts = Sam2PromptEncoderConfig(hidden_size=channels, image_size=16 * grid)
-    decoder = Sam2MaskDecoderConfig(
-        hidden_size=channels, dynamic_multimask_via_stability=dynamic, dynamic_multimask_stability_thresh=0.85
+    prompts = transformers.Sam2PromptEncoderConfig(hidden_size=channels, image_size=16 * grid)
+    decoder = transformers.Sam2MaskDecoderConfig(
+        hidden_size=channels, dynamic_multimask_via_stability=dynamic, dynamic_multimask_stability_thresh=0.9
     )
     return randomized_sam2(
-        seed, Sam2Model, Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
+        seed,
+        transformers.Sam2Model,
+        transformers.Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder),
     )
 
 
@@ -177,13 +179,19 @@ def randomized_sam2(seed: int, kind: Callable[[Any], Any], config: Any) -> Any:
         point_xy = torch.tensor([[[[0.2 * side, 0.6 * side]]]])
         model(pixel_values=torch.randn(1, 3, side, side), input_points=point_xy, input_labels=torch.ones(1, 1, 1).int())
         hook.remove()
-        for network in model.mask_decoder.output_hypernetworks_mlps:
-            take_out_mean(features[-1], network.proj_out)
+        for size, network in enumerate(model.mask_decoder.output_hypernetworks_mlps):
+            take_out_mean(features[-1], network.proj_out, least=0.35 * size)
     return model
 
 
-def take_out_mean(features_BCHW: torch.Tensor, last: torch.nn.Linear) -> None:
-    """Take the mean pixel out of what masks are read with, so that random masks are neither empty nor full."""
-    direction = torch.nn.functional.normalize(features_BCHW.mean(dim=(0, 2, 3)), dim=0)
+def take_out_mean(features_BCHW: torch.Tensor, last: torch.nn.Linear, least: float = 0.0) -> None:
+    """Take the mean pixel out of what masks are read with, so that random masks are neither empty nor full.
+
+    With `least` they are smaller: pixels so many standard deviations above the mean, about.
+    """
+    mean = features_BCHW.mean(dim=(0, 2, 3))
+    direction = torch.nn.functional.normalize(mean, dim=0)
     last.weight.sub_(torch.outer(direction, direction @ last.weight)).mul_(6)
     last.bias.sub_(direction * (direction @ last.bias))
+    spread = (features_BCHW - mean[:, None, None]).std() * last.weight.norm() * len(last.weight) ** -0.5
+    last.bias.sub_(direction * (least * spread / mean.norm()))

@@ -93,7 +93,9 @@ def small_sam3(randomized: Callable[..., Any], scale_factors: list[float]) -> An
 
 
 @pytest.fixture(scope="module", params=["sam2", "sam2, one mask", "edgetam", "sam3", "sam3, four levels"])
-def model(request: pytest.FixtureRequest, small_sam2: Callable[[int], Sam2Model], randomized: Callable[..., Any]) -> Any:
+def model(
+    request: pytest.FixtureRequest, small_sam2: Callable[[int], Sam2Model], randomized: Callable[..., Any]
+) -> Any:
     """Small models with random weights; SAM 3's has a level more than its decoder takes, as it is published."""
     makers: dict[str, Callable[[], Any]] = {
         "sam2": lambda: small_sam2(0),
