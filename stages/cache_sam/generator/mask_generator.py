@@ -253,7 +253,7 @@ class MaskGenerator:
             logits = self._proposer.logits(shared, decoded, which_cpu, frame.low_size)
             if self._settings.use_m2m:
                 iou, logits = self._refined(shared, logits, prompts[prompt])
-                kept = self._passes(iou)
+                kept = self._passes(iou).nonzero()[:, 0]
                 iou, logits, prompt = iou[kept], logits[kept], prompt[kept]
         found = []
         num_masks = masks_at_once(frame, logits.device)

@@ -108,7 +108,8 @@ class Sam2Proposer(Proposer):
         """Prompts' tokens, and what the first layer makes of them alone: each float32 [P, T, C]."""
         height, width = size
         # Float32 from here on, as in SAM 2's generator.
-        in_square = points_xy.float() / torch.tensor([width, height], device=self.device) * self.side
+        x, y = points_xy.float().unbind(1)
+        in_square = torch.stack([x / width, y / height], dim=1) * self.side
         labels = torch.ones((1, len(points_xy), 1), dtype=torch.int, device=self.device)
         embedded, _ = self._model.prompt_encoder(in_square[None, :, None], labels, None, None)
         tokens = torch.cat([self._decoder.output_tokens.expand(len(points_xy), -1, -1), embedded[0]], dim=1)
