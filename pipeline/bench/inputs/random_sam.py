@@ -146,7 +146,7 @@ def threshold_above(scores: NDArray[np.floating], share: float) -> float:
 
 
 def _ask(proposer: Proposer, image: Pixels) -> tuple[Tensor, float]:
-    """Predicted IoU [P, 3] of 64 prompts all over an image, and the standard deviation of their low-resolution logits."""
+    """Predicted IoU [P, 3] of 64 prompts all over an image, and the deviation of their low-resolution logits."""
     height, width = image.shape[:2]
     steps = (np.arange(8) + 0.5) / 8
     points_xy = np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 2)
