@@ -55,8 +55,8 @@ def is_installed() -> bool:
 def sam2_original(model: Any) -> Any:
     """sam2's `SAM2Base` of the shape of `model`, a `Sam2Model`, with copies of its weights, in eval mode beside it.
 
-    It segments photographs: where SAM 2 keeps its memory of a video, it has nothing. ValueError for a shape that
-    sam2's classes fix otherwise.
+    It segments photographs: where SAM 2 keeps its memory of a video, it has nothing. RuntimeError, torch's, for a shape
+    that sam2's classes fix otherwise: heads, layers and MLPs of the decoder.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its configuration library is said to be old
@@ -102,8 +102,8 @@ def sam2_original(model: Any) -> Any:
         },
     )
     found = original.load_state_dict(original_weights(model), strict=False)
-    if found.unexpected_keys or set(found.missing_keys) != _OF_VIDEO:
-        raise ValueError(f"expected the weights of sam2's model but for those of videos, found {found}")
+    assert not found.unexpected_keys, found
+    assert set(found.missing_keys) == _OF_VIDEO, found
     return original.eval().to(model.device)
 
 
