@@ -147,7 +147,7 @@ def sam2s_generator(original: Any, **settings: Any) -> Any:
         warnings.simplefilter("ignore")
         from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
-    class Sam2sGenerator(SAM2AutomaticMaskGenerator):  # type: ignore[misc]
+    class Sam2sGenerator(SAM2AutomaticMaskGenerator):
         """It fails where no crop holds a mask: it gives their boxes the shape [0] and reads [0, 4]."""
 
         def _process_crop(self, *args: Any) -> Any:

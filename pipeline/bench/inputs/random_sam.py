@@ -175,5 +175,5 @@ def _take_out_mean(features_BCHW: Tensor, last: Sequence[nn.Linear]) -> None:
     direction = torch.nn.functional.normalize(features_BCHW.mean(dim=(0, 2, 3)), dim=0)
     with torch.no_grad():
         for layer in last:
-            layer.weight -= torch.outer(direction, direction @ layer.weight)
-            layer.bias -= direction * (direction @ layer.bias)
+            layer.weight.sub_(torch.outer(direction, direction @ layer.weight))
+            layer.bias.sub_(direction * (direction @ layer.bias))

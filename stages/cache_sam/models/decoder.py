@@ -17,10 +17,7 @@ from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semires.stages.cache_sam.models.two_way import ImageTokens, TokenToImage, TwoWayBlock
-
-# Bytes of upscaled tokens at once on CPU: rows of the grid are upscaled in turn, so that all stays in a core's cache.
-_CPU_BYTES_UPSCALED = 2**19
+from semires.stages.cache_sam.models.two_way import CPU_BYTES_AT_ONCE, ImageTokens, TokenToImage, TwoWayBlock
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,7 +139,7 @@ class PromptDecoder:
             queries, keys = block.later(queries, keys, tokens_BTC, self._position_half)
         placed_queries = (queries + tokens_BTC).index_select(1, read)
         queries = queries.index_select(1, read)
-        attended = self._final(placed_queries, keys + self._position_half, keys)
+        attended = self._final(placed_queries, keys, self._position_half)
         queries = transformer.norm_final_attn(queries + attended)
         num_masks = len(read) - 1
         iou = self._decoder.iou_prediction_head(queries[:, 0])[:, -num_masks:]
@@ -172,9 +169,9 @@ class PromptDecoder:
             matrix, offset = matrix[-len(hidden_MSC) :], offset[-len(hidden_MSC) :]
             hidden_MSC = torch.baddbmm(offset, hidden_MSC.relu() if index else hidden_MSC, matrix)
         read_BMC = hidden_MSC.transpose(0, 1).to(self._dtype)
-        at_once = rows
-        if device.type == "cpu":
-            at_once = max(1, _CPU_BYTES_UPSCALED // (2 * keys[:, 0].numel() * keys.element_size()))
+        at_once, bytes_a_row = rows, columns * keys.shape[-1] * keys.element_size()
+        if device.type == "cpu" and rows * bytes_a_row > 2 * CPU_BYTES_AT_ONCE:
+            at_once = max(1, CPU_BYTES_AT_ONCE // (len(keys) * bytes_a_row))
         masks = torch.cat(
             [
                 torch.bmm(read_BMC, self._upscale(shared, keys, start, at_once).transpose(1, 2))

@@ -24,6 +24,7 @@ from transformers.models.sam3_tracker.configuration_sam3_tracker import (
     Sam3TrackerPromptEncoderConfig,
 )
 
+from semires.stages.cache_sam.models import decoder, two_way
 from semires.stages.cache_sam.models.sam2_proposer import Sam2Proposer
 
 IMAGE = np.random.default_rng(0).integers(0, 256, size=(60, 90, 3), dtype=np.uint8)
@@ -107,8 +108,12 @@ def model(
     return makers[request.param]()
 
 
+@pytest.mark.parametrize("bytes_at_once", [None, 1000], ids=["together", "some tokens at a time"])
 @torch.inference_mode()
-def test_proposer__as_transformers(model: Any) -> None:
+def test_proposer__as_transformers(model: Any, bytes_at_once: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if bytes_at_once is not None:
+        for module in (decoder, two_way):
+            monkeypatch.setattr(module, "CPU_BYTES_AT_ONCE", bytes_at_once)
     proposer = Sam2Proposer(model, "fp32")
     pixels = proposer.load([IMAGE])
     embedding, fine, finest = proposer.encode(pixels)
