@@ -172,13 +172,11 @@ class PromptDecoder:
         at_once, bytes_a_row = rows, columns * keys.shape[-1] * keys.element_size()
         if device.type == "cpu" and rows * bytes_a_row > 2 * CPU_BYTES_AT_ONCE:
             at_once = max(1, CPU_BYTES_AT_ONCE // (len(keys) * bytes_a_row))
-        masks = torch.cat(
-            [
-                torch.bmm(read_BMC, self._upscale(shared, keys, start, at_once).transpose(1, 2))
-                for start in range(0, rows, at_once)
-            ],
-            dim=2,
-        )
+        parts = [
+            torch.bmm(read_BMC, self._upscale(shared, keys, start, at_once).transpose(1, 2))
+            for start in range(0, rows, at_once)
+        ]
+        masks = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         which = torch.stack([row, masks_K2[:, 1]]).to(device, non_blocking=True)
         masks = masks[which[0], which[1]].float()
         # Children of children are not in image order yet; masks are few, so this is where they are put there.
