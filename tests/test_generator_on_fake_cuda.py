@@ -6,6 +6,7 @@ operands on two devices. Counts that are read and copies to the host are listed.
 
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import (
+    Sam2Config,
+    Sam2HieraDetConfig,
+    Sam2MaskDecoderConfig,
+    Sam2Model,
+    Sam2PromptEncoderConfig,
+    Sam2VisionConfig,
+)
 
 from semires.stages.cache_sam.generator import mask_generator, selection
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
@@ -74,6 +83,28 @@ def sam(fake_cuda: None) -> Sam:
 
 
 @pytest.fixture
+def sam2(fake_cuda: None) -> Any:
+    """A SAM 2 as small as can be; of transformers' buffers none stays on the CPU."""
+    widths = [8, 16, 32, 64]
+    hiera = Sam2HieraDetConfig(
+        hidden_size=8, blocks_per_stage=[1, 1, 2, 1], embed_dim_per_stage=widths, global_attention_blocks=[3]
+    )
+    vision = Sam2VisionConfig(
+        backbone_config=hiera,
+        backbone_channel_list=widths[::-1],
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        fpn_hidden_size=32,
+    )
+    config = Sam2Config(
+        vision_config=vision,
+        prompt_encoder_config=Sam2PromptEncoderConfig(hidden_size=32, image_size=128),
+        mask_decoder_config=Sam2MaskDecoderConfig(hidden_size=32, mlp_dim=64),
+    )
+    with torch.device("cuda"):
+        return Sam2Model(config).eval()
+
+
+@pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The waits of what runs; those for counts that depend on the masks are given counts, so that they pass.
 
@@ -113,6 +144,11 @@ def make_generator(sam: Sam, precision: str) -> MaskGenerator:
     return generator
 
 
+def make_generator_of_sam2(sam2: Any, precision: str, **changes: Any) -> MaskGenerator:
+    """The prompts are the proposer's own: made once a size of image, but without a wait."""
+    return MaskGenerator(proposer_of(sam2, precision), replace(SETTINGS, **changes))
+
+
 def search(generator: MaskGenerator, waits: list[str]) -> Any:
     with HostCopies(waits):
         (embedding,) = generator._encode_all([IMAGE])
@@ -125,6 +161,21 @@ def test_search__waits_for_the_gpu_twice_a_batch_and_stays_on_it(sam: Sam, waits
     assert waits == WAITS * 2
     assert {value.device.type for value in vars(found).values()} == {"cuda"}
     assert found.bits.shape == (2 * NUM_PASSING, 96, 16)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_search__sam2_waits_no_more(sam2: Any, waits: list[str], precision: str) -> None:
+    found = search(make_generator_of_sam2(sam2, precision), waits)
+    assert waits == WAITS * 2
+    assert {value.device.type for value in vars(found).values()} == {"cuda"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_search__sam2_refines_on_the_gpu(sam2: Any, waits: list[str], precision: str) -> None:
+    """One wait more a batch: for which of the refined masks pass."""
+    found = search(make_generator_of_sam2(sam2, precision, use_m2m=True), waits)
+    assert waits == [*WAITS[:2], WAITS[0], WAITS[2]] * 2
+    assert {value.device.type for value in vars(found).values()} == {"cuda"}
 
 
 def test_search__the_first_wait_is_for_the_masks_that_pass(

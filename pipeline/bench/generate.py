@@ -1,8 +1,7 @@
-"""`semires bench generate`: our mask generator beside the installed `SamAutomaticMaskGenerator`.
+"""`semires bench generate`: our mask generator beside `SamAutomaticMaskGenerator`, or SAM 2's, as installed.
 
-Same SAM, settings and images in the same run; at every image, or as many as ours is given at once, the contestants take
-turns. The masks are compared before
-anything is timed.
+Same model, settings and images in the same run; at every image, or as many as ours is given at once, the contestants
+take turns. The masks are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -20,29 +19,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
-from segment_anything.modeling import Sam
+from segment_anything import sam_model_registry
 
 from semires.cache.candidates import Candidates
 from semires.cache.writer import StoreWriter
 from semires.pipeline.bench.contestants.generators import (
-    SAMS_OWN,
     Contestant,
     generate_all,
     network_milliseconds,
+    original_of,
     resident_memory,
 )
+from semires.pipeline.bench.contestants.sam2_original import INSTALL
 from semires.pipeline.bench.inputs.manifest import bench_manifest
-from semires.pipeline.bench.inputs.random_sam import MIN_MASKS, random_sam, settings_for
-from semires.pipeline.bench.measures.agreement import Masks, agreement
+from semires.pipeline.bench.inputs.random_sam import MIN_MASKS, random_sam, random_sam2, settings_for
+from semires.pipeline.bench.measures.agreement import NOT_COMPARED, Masks, agreement
 from semires.pipeline.bench.measures.report import Bench, Cell, interleaved_medians, machine
 from semires.stages.cache_sam.generator.mask_generator import PHASES, MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
 from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import load_sam
+from semires.stages.cache_sam.models.sam2_proposer import GENERATOR_SETTINGS as SAM2_SETTINGS
 from semires.stages.cache_sam.sources import folder_images
+from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image
 from semires.stages.data.refshapes.scene import make_scene
+
+SAM2 = "sam2"
+"""The `sam` that is transformers' SAM 2 in the shape of SAM 2.1's hiera-tiny, with random weights."""
 
 # Scenes are 96x128; so much larger they have the size of a COCO photograph, 480x640.
 SCALE = 5
@@ -57,7 +61,7 @@ class GenerateBenchConfig:
     """What to measure."""
 
     sam: str = "tiny"
-    """A name that `load_sam` knows; vit_b, vit_l and vit_h without a checkpoint get random weights."""
+    """A name that `load_sam` knows, or `SAM2`; vit_b, vit_l and vit_h without a checkpoint get random weights."""
     checkpoint: Path | None = None
     """Weights of `sam`."""
     images: Path | None = None
@@ -79,25 +83,29 @@ class GenerateBenchConfig:
 def bench_generate(config: GenerateBenchConfig) -> Bench:
     """Measure all contestants on `config.device`. InputError where the SAM, the images or the precision are wrong."""
     precision = precision_of(config.precision, config.device)
-    contestants = [Contestant(precision=None), Contestant(precision="fp32")]
-    if precision != "fp32":
-        contestants.append(Contestant(precision=precision))
-    if config.compile:
-        contestants.append(replace(contestants[-1], compiled=True))
+    if config.sam == SAM2 and config.checkpoint is not None:
+        raise InputError(f"--sam-checkpoint: expected none, found {config.checkpoint}; --sam {SAM2} has random weights")
     with tempfile.TemporaryDirectory(prefix="semires-bench-") as folder:
         paths = _image_files(config, Path(folder))
         images = [load_image(path) for path in paths]
-        is_random = config.checkpoint is None and config.sam in sam_model_registry
+        is_random = config.checkpoint is None and config.sam in (*sam_model_registry, SAM2)
         loaded = None if is_random else load_sam(config.sam, config.checkpoint, config.device)
-        settings = GeneratorSettings() if loaded is None else loaded.settings
+        settings = loaded.settings if loaded else SAM2_SETTINGS if config.sam == SAM2 else GeneratorSettings()
         if config.points_per_side is not None:
             settings = replace(settings, points_per_side=config.points_per_side)
         if loaded is None:
-            sam = random_sam(config.sam, images[0], config.device)
-            settings = settings_for(sam, images[:NUM_CALIBRATED], settings)
+            drawn = random_sam2 if config.sam == SAM2 else partial(random_sam, config.sam)
+            model = drawn(images[0], config.device)
+            settings = settings_for(model, images[:NUM_CALIBRATED], settings)
         else:
-            sam = loaded.sam
-        bench = _Measurement(sam, settings, images, config, Path(folder))
+            model = loaded.sam
+        original = original_of(model)
+        contestants = [*([] if original is None else [original]), Contestant(precision="fp32")]
+        if precision != "fp32":
+            contestants.append(Contestant(precision=precision))
+        if config.compile:
+            contestants.append(replace(contestants[-1], compiled=True))
+        bench = _Measurement(model, settings, images, config, Path(folder))
         rows, notes = bench.run(contestants, paths)
     heights_widths = sorted({image.shape[:2] for image in images})
     sizes = ", ".join(f"{height}x{width}" for height, width in heights_widths[:3])
@@ -105,31 +113,43 @@ def bench_generate(config: GenerateBenchConfig) -> Bench:
         f"{len(images)} images of {sizes}{', ...' if len(heights_widths) > 3 else ''}, "
         f"{settings.points_per_side}x{settings.points_per_side} points, on {config.device}; per image the median of "
         f"{config.repeats} turns; ours is given as many images at once as cache-sam gives it",
-        "equal masks, best IoU: against the masks of segment-anything's generator; peak memory: over that of the "
-        "loaded SAM, on CPU at the largest image",
-        "load to commit: an image, measured apart; select of segment-anything's generator is all but the two networks",
+        "peak memory: over that of the loaded model, on CPU at the largest image",
+        "load to commit: an image, measured apart",
     ]
+    if original is None:
+        is_sam2 = type(model).__name__ == "Sam2Model"
+        first.append(
+            f"beside no other: the package sam2 is not installed ({INSTALL})"
+            if is_sam2
+            else "beside no other: the model's authors wrote no such generator"
+        )
+    else:
+        first.append(
+            f"equal masks, best IoU: against the masks of {original.name}'s generator; its select is all but the two "
+            "networks"
+        )
     if is_random:
         first.append(
             f"random weights: predicted IoU above {settings.pred_iou_thresh:.4g}, stability above "
             f"{settings.stability_score_thresh:.4g} at an offset of {settings.stability_score_offset:.3g} and no NMS, "
             f"so that {MIN_MASKS} masks an image or more survive; agreement of lower precision says nothing"
         )
-    return Bench(title=f"Mask generation: SAM {config.sam}", machine=machine(), rows=rows, notes=first + notes)
+    name = "SAM 2.1 hiera-tiny" if config.sam == SAM2 else f"SAM {config.sam}"
+    return Bench(title=f"Mask generation: {name}", machine=machine(), rows=rows, notes=first + notes)
 
 
 class _Measurement:
-    """One SAM, its settings and images, and a folder for what is written."""
+    """One model, its settings and images, and a folder for what is written."""
 
     def __init__(
         self,
-        sam: Sam,
+        model: Any,
         settings: GeneratorSettings,
         images: Sequence[Pixels],
         config: GenerateBenchConfig,
         folder: Path,
     ) -> None:
-        self._sam = sam
+        self._model = model
         self._settings = settings
         self._images = images
         self._config = config
@@ -139,7 +159,7 @@ class _Measurement:
     def run(self, contestants: Sequence[Contestant], paths: Sequence[Path]) -> tuple[list[dict[str, Cell]], list[str]]:
         """The table's rows and the notes that come out of measuring."""
         notes: list[str] = []
-        generators: dict[str, MaskGenerator | SamAutomaticMaskGenerator] = {}
+        generators: dict[str, Any] = {}
         masks: dict[str, list[Masks]] = {}
         candidates: dict[str, list[Candidates]] = {}
         megabytes: dict[str, float | None] = {}
@@ -148,11 +168,11 @@ class _Measurement:
             if self._is_cuda:
                 torch.cuda.reset_peak_memory_stats(self._config.device)
                 start = torch.cuda.memory_allocated(self._config.device)
-            generator = generators[name] = contestant.build(self._sam, self._settings)
+            generator = generators[name] = contestant.build(self._model, self._settings)
             if contestant.compiled:
                 seconds = generator.warm_up(*self._images[0].shape[:2])
                 notes.append(f"{name}: compiled in {seconds:.1f} s, which count nowhere else")
-            found = generate_all(generator, self._images, contestant.at_once(self._sam))
+            found = generate_all(generator, self._images, contestant.at_once(self._model))
             if isinstance(generator, MaskGenerator):
                 candidates[name] = found
                 masks[name] = [each.masks() for each in found]
@@ -166,10 +186,12 @@ class _Measurement:
         milliseconds = self._time(contestants, generators)
         load_ms = _median_ms([partial(load_image, path) for path in paths], self._config.repeats)
 
+        first = contestants[0].name
+        original = first if contestants[0].precision is None else None
         columns: dict[str, dict[str, Cell]] = {}
         for contestant in contestants:
             name = contestant.name
-            agreed = agreement(masks[name], masks[SAMS_OWN])
+            agreed = agreement(masks[name], masks[original]) if original else NOT_COMPARED
             phases: dict[str, float | None] = {"load": None, **self._phases(contestant), "commit": None}
             if name in candidates:
                 phases |= {"load": load_ms, "commit": self._commit_ms(candidates[name])}
@@ -179,16 +201,16 @@ class _Measurement:
                     )
             columns[name] = {
                 "images/s": 1e3 / milliseconds[name],
-                f"ratio to {SAMS_OWN}": milliseconds[SAMS_OWN] / milliseconds[name],
+                f"ratio to {first}": milliseconds[first] / milliseconds[name],
                 "masks an image": statistics.mean(map(len, masks[name])),
                 "equal masks, %": None if agreed.equal is None else 100 * agreed.equal,
                 "best IoU, mean": agreed.mean_iou,
                 "peak memory, MB": megabytes[name],
                 **{f"{phase}, ms": value for phase, value in phases.items()},
             }
-        figures = list(columns[SAMS_OWN])
+        figures = list(columns[first])
         rows = [{"figure": figure, **{name: column[figure] for name, column in columns.items()}} for figure in figures]
-        fewest = min(map(len, masks[SAMS_OWN]))
+        fewest = min(map(len, masks[first]))
         if fewest < MIN_MASKS and self._config.sam != "tiny":
             notes.append(
                 f"only {fewest} masks of an image survive: less than the {MIN_MASKS} that make a fair comparison"
@@ -200,7 +222,7 @@ class _Measurement:
         sums = dict.fromkeys(generators, 0.0)
 
         # Either ends with masks on the host, so there is nothing left on the device to wait for.
-        at_once = {contestant.name: contestant.at_once(self._sam) for contestant in contestants}
+        at_once = {contestant.name: contestant.at_once(self._model) for contestant in contestants}
         in_turn = max(at_once.values())
         for start in range(0, len(self._images), in_turn):
             images = self._images[start : start + in_turn]
@@ -215,15 +237,15 @@ class _Measurement:
         """Milliseconds an image of each of `PHASES`, measured in a pass of its own."""
         phases: dict[str, float | None] = dict.fromkeys(PHASES)
         if contestant.precision is None:
-            sams_own = contestant.build(self._sam, self._settings)
+            original = contestant.build(self._model, self._settings)
             start = time.perf_counter()
-            with network_milliseconds(self._sam) as spent:
+            with network_milliseconds(original) as spent:
                 for image in self._images:
-                    sams_own.generate(image)
+                    original.generate(image)
             spent["select"] = (time.perf_counter() - start) * 1e3 - spent["encode"] - spent["decode"]
             return phases | {name: value / len(self._images) for name, value in spent.items()}
         generator = MaskGenerator(
-            proposer_of(self._sam, contestant.precision, compiled=contestant.compiled), self._settings, profile=True
+            proposer_of(self._model, contestant.precision, compiled=contestant.compiled), self._settings, profile=True
         )
         if contestant.compiled:
             generator.warm_up(*self._images[0].shape[:2])
@@ -247,8 +269,8 @@ class _Measurement:
 
     def _memory_on_cpu(self, contestants: Sequence[Contestant]) -> dict[str, float | None]:
         """Peak megabytes, each in a process of its own; None for a compiled one, whose compiler takes the most."""
-        file = self._folder / "sam.pt"
-        torch.save(self._sam, file)
+        file = self._folder / "model.pt"
+        torch.save(self._model, file)
         largest = max(self._images, key=lambda image: image.size)
         return {
             contestant.name: None if contestant.compiled else resident_memory(contestant, file, self._settings, largest)

@@ -75,8 +75,8 @@ def generate_bench(
     sam: Annotated[
         str | None,
         typer.Option(
-            help="tiny (default), vit_b, vit_l, vit_h, a folder with transformers' SamModel, or a hub name. vit_* get "
-            "random weights without --sam-checkpoint."
+            help="tiny (default), vit_b, vit_l, vit_h, sam2 (SAM 2.1 hiera-tiny's shape), a folder with transformers' "
+            "SamModel, or a hub name. sam2, and vit_* without --sam-checkpoint, get random weights."
         ),
     ] = None,
     sam_checkpoint: Annotated[Path | None, typer.Option(help="Weights of the SAM.")] = None,
@@ -95,7 +95,7 @@ def generate_bench(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Our mask generator beside SamAutomaticMaskGenerator: speed, agreement, memory, milliseconds by phase."""
+    """Our mask generator beside SAM's own, or SAM 2's: speed, agreement, memory, milliseconds by phase."""
     from semires.pipeline.bench.generate import GenerateBenchConfig, bench_generate
     from semires.pipeline.running.stage_runs import choose_device
 

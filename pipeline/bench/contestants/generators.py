@@ -1,4 +1,4 @@
-"""The mask generators that `semires bench generate` measures, their memory, and where SAM's own spends its time."""
+"""The mask generators that `semires bench generate` measures, their memory, and where a model's own spends its time."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
+from semires.pipeline.bench.contestants import sam2_original
 from semires.pipeline.bench.measures.memory import forget_peak, peak_memory
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
@@ -25,35 +26,49 @@ from semires.stages.cache_sam.run import images_at_once
 
 SAMS_OWN = "segment-anything"
 """Name of the contestant that is SAM's own generator."""
+SAM2S_OWN = "sam2"
+"""And of SAM 2's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """A generator to measure; `precision` None is SAM's own, which computes in float32."""
+    """A generator to measure; `precision` None is the model's own, called `original`, which computes in float32."""
 
     precision: str | None
     compiled: bool = False
+    original: str = SAMS_OWN
 
     @property
     def name(self) -> str:
         """As the table calls it."""
         if self.precision is None:
-            return SAMS_OWN
+            return self.original
         return f"semires, {self.precision}" + (", compiled" if self.compiled else "")
 
-    def build(self, sam: Sam, settings: GeneratorSettings) -> Any:
-        """The `MaskGenerator`, or SAM's, ready but for compiling."""
-        if self.precision is None:
-            return SamsGenerator(sam, **settings.recorded(), points_per_batch=settings.points_per_batch)
-        return MaskGenerator(proposer_of(sam, self.precision, compiled=self.compiled), settings)
+    def build(self, model: Any, settings: GeneratorSettings) -> Any:
+        """The `MaskGenerator`, or the model's own, ready but for compiling."""
+        if self.precision is not None:
+            return MaskGenerator(proposer_of(model, self.precision, compiled=self.compiled), settings)
+        options = {**settings.recorded(), "points_per_batch": settings.points_per_batch}
+        if self.original == SAM2S_OWN:
+            return sam2_original.sam2s_generator(sam2_original.sam2_original(model), **options)
+        return SamsGenerator(model, **options)
 
-    def at_once(self, sam: Sam) -> int:
-        """Images that it is given together: as many as the run of stage one gives ours, one of SAM's own."""
-        return (
-            1
-            if self.precision is None
-            else images_at_once(sam.image_encoder.img_size, sam.device, compiled=self.compiled)
-        )
+    def at_once(self, model: Any) -> int:
+        """Images that it is given together: as many as the run of stage one gives ours, one of the model's own."""
+        if self.precision is None:
+            return 1
+        side = model.image_encoder.img_size if isinstance(model, Sam) else model.prompt_encoder.input_image_size
+        return images_at_once(side, model.device, compiled=self.compiled)
+
+
+def original_of(model: Any) -> Contestant | None:
+    """The generator that the model's authors wrote, where it is installed; None where it is not, or there is none."""
+    if isinstance(model, Sam):
+        return Contestant(precision=None)
+    if type(model).__name__ == "Sam2Model" and sam2_original.is_installed():
+        return Contestant(precision=None, original=SAM2S_OWN)
+    return None
 
 
 def generate_all(generator: Any, images: Sequence[NDArray[np.uint8]], at_once: int) -> list[Any]:
@@ -77,14 +92,16 @@ class SamsGenerator(SamAutomaticMaskGenerator):
 
 
 @contextmanager
-def network_milliseconds(sam: Sam) -> Iterator[dict[str, float]]:
-    """Milliseconds spent in the image encoder and the mask decoder inside, as "encode" and "decode"."""
+def network_milliseconds(original: Any) -> Iterator[dict[str, float]]:
+    """Milliseconds that a model's own generator spends in its image encoder and mask decoder, "encode" and "decode"."""
+    model = original.predictor.model
+    decoder = model.mask_decoder if isinstance(model, Sam) else model.sam_mask_decoder
     spent = {"encode": 0.0, "decode": 0.0}
     started = {"encode": 0.0, "decode": 0.0}
 
     def now() -> float:
-        if sam.device.type == "cuda":
-            torch.cuda.synchronize(sam.device)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
         return time.perf_counter() * 1e3
 
     def watch(phase: str, module: torch.nn.Module) -> list[Any]:
@@ -96,7 +113,7 @@ def network_milliseconds(sam: Sam) -> Iterator[dict[str, float]]:
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
-    hooks = watch("encode", sam.image_encoder) + watch("decode", sam.mask_decoder)
+    hooks = watch("encode", model.image_encoder) + watch("decode", decoder)
     try:
         yield spent
     finally:
@@ -105,25 +122,25 @@ def network_milliseconds(sam: Sam) -> Iterator[dict[str, float]]:
 
 
 def resident_memory(
-    contestant: Contestant, sam_file: Path, settings: GeneratorSettings, image: NDArray[np.uint8]
+    contestant: Contestant, model_file: Path, settings: GeneratorSettings, image: NDArray[np.uint8]
 ) -> float:
-    """Peak resident megabytes on the CPU over those of a process that has loaded the SAM, generating for `image`,
+    """Peak resident megabytes on the CPU over those of a process that has loaded the model, generating for `image`,
     as often as it is given images at once.
 
-    `sam_file` is a whole `Sam` that `torch.save` wrote. Measured in a process of its own: what another contestant
+    `model_file` is a whole model that `torch.save` wrote. Measured in a process of its own: what another contestant
     gave back to the allocator would else be had for nothing.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_generate_once, contestant, sam_file, settings, image, torch.get_num_threads()).result()
+        return pool.submit(_generate_once, contestant, model_file, settings, image, torch.get_num_threads()).result()
 
 
 def _generate_once(
-    contestant: Contestant, sam_file: Path, settings: GeneratorSettings, image: NDArray[np.uint8], threads: int
+    contestant: Contestant, model_file: Path, settings: GeneratorSettings, image: NDArray[np.uint8], threads: int
 ) -> float:
     torch.set_num_threads(threads)
-    sam = torch.load(sam_file, weights_only=False)  # our own file, written a moment ago
+    model = torch.load(model_file, weights_only=False)  # our own file, written a moment ago
     start = forget_peak()
-    generator = contestant.build(sam, settings)
-    at_once = contestant.at_once(sam)
+    generator = contestant.build(model, settings)
+    at_once = contestant.at_once(model)
     generate_all(generator, [image] * at_once, at_once)
     return peak_memory() - start

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from segment_anything import SamPredictor, sam_model_registry
 from segment_anything.modeling import Sam
+from torch import Tensor, nn
 
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
+from semires.stages.cache_sam.generator.proposer import Proposer
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.proposers import proposer_of
+
+Pixels = NDArray[np.uint8]
 
 MIN_MASKS = 60
 """Masks of an image that must survive for its time to mean anything."""
@@ -29,7 +35,7 @@ _SHARE_BY_IOU = 0.5
 _MEDIAN_IOU = 0.7
 
 
-def random_sam(name: str, image: NDArray[np.uint8], device: torch.device, *, seed: int = 0) -> Sam:
+def random_sam(name: str, image: Pixels, device: torch.device, *, seed: int = 0) -> Sam:
     """The SAM `name` of segment-anything's registry with random weights, in eval mode, the same for the same seed.
 
     Its heads are moved so that on `image`, uint8 [H, W, 3], masks are neither empty nor full and differ from prompt
@@ -39,32 +45,58 @@ def random_sam(name: str, image: NDArray[np.uint8], device: torch.device, *, see
         torch.manual_seed(seed)
         sam = sam_model_registry[name]()
     sam = sam.eval().to(device)
-    features: list[torch.Tensor] = []
-    hook = sam.mask_decoder.output_upscaling.register_forward_hook(lambda *call: features.append(call[-1]))
+    decoder = sam.mask_decoder
     predictor = SamPredictor(sam)
     predictor.set_image(image)
-    _predict(predictor, image)
-    hook.remove()
-    # Take the mean pixel out of what masks are read with: random masks are else nearly constant.
-    direction = torch.nn.functional.normalize(features[0].mean(dim=(0, 2, 3)), dim=0)
-    with torch.inference_mode():
-        for network in sam.mask_decoder.output_hypernetworks_mlps:
-            last = network.layers[-1]
-            last.weight -= torch.outer(direction, direction @ last.weight)
-            last.bias -= direction * (direction @ last.bias)
-        predicted_iou, _ = _predict(predictor, image)
-        sam.mask_decoder.iou_prediction_head.layers[-1].bias += _MEDIAN_IOU - predicted_iou.median()
+    features = _last_output(
+        decoder.output_upscaling,
+        lambda: predictor.predict(np.array([[image.shape[1] / 2, image.shape[0] / 2]]), np.array([1])),
+    )
+    _take_out_mean(features, [network.layers[-1] for network in decoder.output_hypernetworks_mlps])
+    predicted_iou, _ = _ask(proposer_of(sam, "fp32"), image)
+    with torch.no_grad():
+        decoder.iou_prediction_head.layers[-1].bias += _MEDIAN_IOU - predicted_iou.median()
     return sam
 
 
-def settings_for(sam: Sam, images: Sequence[NDArray[np.uint8]], settings: GeneratorSettings) -> GeneratorSettings:
+def random_sam2(image: Pixels, device: torch.device, *, seed: int = 0, config: Any = None) -> Any:
+    """transformers' `Sam2Model` in the shape of SAM 2.1's hiera-tiny, or that of `config`, with random weights.
+
+    They are drawn as torch draws them: transformers' own are so small that all prompts look alike. Heads are moved as
+    those of `random_sam`.
+    """
+    from transformers import Sam2Config, Sam2Model
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = Sam2Model(config or Sam2Config()).eval()
+        for module in model.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)):
+                module.reset_parameters()
+        for weight in (model.vision_encoder.backbone.pos_embed, model.vision_encoder.backbone.pos_embed_window):
+            weight.normal_(std=0.1)
+        positions = model.shared_image_embedding.positional_embedding
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
+        model.to(device)
+        decoder, side = model.mask_decoder, model.prompt_encoder.input_image_size
+        pixels = proposer_of(model, "fp32").load([image])
+        middle = torch.full((1, 1, 1, 2), side / 2, device=device)
+        features = _last_output(decoder.activation, lambda: model(pixel_values=pixels, input_points=middle))
+        _take_out_mean(features, [network.proj_out for network in decoder.output_hypernetworks_mlps])
+        predicted_iou, _ = _ask(proposer_of(model, "fp32"), image)
+        # Its predicted IoU goes through a sigmoid.
+        decoder.iou_prediction_head.proj_out.bias += (
+            math.log(_MEDIAN_IOU / (1 - _MEDIAN_IOU)) - predicted_iou.logit().median()
+        )
+    return model
+
+
+def settings_for(sam: Any, images: Sequence[Pixels], settings: GeneratorSettings) -> GeneratorSettings:
     """`settings` with thresholds at which about `NUM_MASKS` masks of each image survive, if the prompts give so many.
 
     Half of the masks pass the predicted IoU. The boxes of random masks overlap entirely, so NMS lets all pass.
     """
-    predictor = SamPredictor(sam)
-    predictor.set_image(images[0])
-    _, spread = _predict(predictor, images[0])
+    _, spread = _ask(proposer_of(sam, "fp32"), images[0])
     sample = replace(
         settings,
         points_per_side=min(settings.points_per_side, _POINTS_PER_SIDE),
@@ -113,17 +145,35 @@ def threshold_above(scores: NDArray[np.floating], share: float) -> float:
     return float(np.clip((descending[widest - 1] + descending[widest]) / 2, 0.0, 1.0))
 
 
-def _predict(predictor: SamPredictor, image: NDArray[np.uint8]) -> tuple[torch.Tensor, float]:
-    """Predicted IoU [P, 3] and the standard deviation of the low-resolution logits, of 64 prompts all over the image.
-
-    `image` must be set already.
-    """
+def _ask(proposer: Proposer, image: Pixels) -> tuple[Tensor, float]:
+    """Predicted IoU [P, 3] of 64 prompts all over an image, and the deviation of their low-resolution logits."""
     height, width = image.shape[:2]
     steps = (np.arange(8) + 0.5) / 8
-    points_xy = np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 1, 2)
-    points = torch.as_tensor(
-        predictor.transform.apply_coords(points_xy, (height, width)), dtype=torch.float32, device=predictor.device
-    )
-    labels = torch.ones(points.shape[:2], dtype=torch.int, device=predictor.device)
-    _, predicted_iou, logits = predictor.predict_torch(points, labels, multimask_output=True, return_logits=True)
-    return predicted_iou, float(logits.std())
+    points_xy = np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 2)
+    with torch.inference_mode():
+        (embedding,) = zip(*proposer.encode(proposer.load([image])), strict=True)
+        tokens = proposer.embed(torch.as_tensor(points_xy, device=proposer.device), (height, width))
+        shared = proposer.share(embedding)
+        decoded = proposer.decode(shared, *tokens)
+        every = torch.cartesian_prod(*map(torch.arange, decoded.iou.shape))
+        logits = proposer.logits(shared, decoded, every, (proposer.low_side, proposer.low_side))
+    return decoded.iou, float(logits.std())
+
+
+def _last_output(module: nn.Module, call: Callable[[], object]) -> Tensor:
+    """What `module` returns last while `call` runs, without gradients."""
+    outputs: list[Tensor] = []
+    hook = module.register_forward_hook(lambda *called: outputs.append(called[-1]))
+    with torch.no_grad():
+        call()
+    hook.remove()
+    return outputs[-1]
+
+
+def _take_out_mean(features_BCHW: Tensor, last: Sequence[nn.Linear]) -> None:
+    """Take the mean pixel out of what masks are read with, by these layers: random masks are else nearly constant."""
+    direction = torch.nn.functional.normalize(features_BCHW.mean(dim=(0, 2, 3)), dim=0)
+    with torch.no_grad():
+        for layer in last:
+            layer.weight.sub_(torch.outer(direction, direction @ layer.weight))
+            layer.bias.sub_(direction * (direction @ layer.bias))

@@ -24,11 +24,15 @@ class Agreement:
     lowest_iou: float | None
 
 
+NOT_COMPARED = Agreement(equal=None, mean_iou=None, lowest_iou=None)
+"""Of masks that there is nothing to compare with."""
+
+
 def agreement(found: Sequence[Masks], expected: Sequence[Masks]) -> Agreement:
     """Compare masks bool [M, H, W] with SAM's, bool [N, H, W], image by image."""
     ious = np.concatenate([_best_ious(*pair) for pair in zip(found, expected, strict=True)])
     if len(ious) == 0:
-        return Agreement(equal=None, mean_iou=None, lowest_iou=None)
+        return NOT_COMPARED
     # An IoU of 1 is equality: intersection and union are counted in whole pixels.
     return Agreement(equal=float((ious == 1).mean()), mean_iou=float(ious.mean()), lowest_iou=float(ious.min()))
 

@@ -43,6 +43,9 @@ PHASES = ("encode", "decode", "select", "pack")
 # fresh pages, since glibc gives a thread's back after each batch. The tiny SAM's 144 prompts make 8 batches of it.
 _CPU_BYTES_OF_TOKENS = 9 * 2**17
 
+# Large models have no two prompts in the cache; but fewer than so many are not worth reading the decoder's weights for.
+_CPU_PROMPTS = 4
+
 _T = TypeVar("_T")
 
 
@@ -253,7 +256,7 @@ class MaskGenerator:
             logits = self._proposer.logits(shared, decoded, which_cpu, frame.low_size)
             if self._settings.use_m2m:
                 iou, logits = self._refined(shared, logits, prompts[prompt])
-                kept = self._passes(iou)
+                kept = self._passes(iou).nonzero()[:, 0]
                 iou, logits, prompt = iou[kept], logits[kept], prompt[kept]
         found = []
         num_masks = masks_at_once(frame, logits.device)
@@ -295,7 +298,7 @@ class MaskGenerator:
     def _prompts_at_once(self) -> int:
         if self._proposer.device.type != "cpu":
             return self.points_per_batch
-        return min(self.points_per_batch, max(1, _CPU_BYTES_OF_TOKENS // self._proposer.bytes_a_prompt))
+        return min(self.points_per_batch, max(_CPU_PROMPTS, _CPU_BYTES_OF_TOKENS // self._proposer.bytes_a_prompt))
 
     def _nothing(self, image_size: tuple[int, int]) -> _Found:
         """No mask, in the shapes and types of some; every list of parts begins with it."""

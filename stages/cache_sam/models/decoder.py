@@ -17,22 +17,22 @@ from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from semires.stages.cache_sam.models.two_way import ImageTokens, TokenToImage, TwoWayBlock
+from semires.stages.cache_sam.models.two_way import CPU_BYTES_AT_ONCE, ImageTokens, TokenToImage, TwoWayBlock
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SharedTokens:
     """What all prompts on one image share.
 
-    `embedding` float32 [N, C] is the image's own part of the tokens. `fine` [grid, grid, 4, C / 4] and `finest`
-    [grid, grid, 16, C / 8] are its features of twice and four times the resolution, below each token in the order in
-    which it is upscaled; a model without them has None.
+    `embedding` float32 [N, C] is the image's own part of the tokens. `fine` and `finest` are what the two upscalings
+    add: their biases, [C] and [C / 2]; or, where the image has features of twice and four times the resolution, these
+    plus bias, [grid, grid, C] and [grid, grid, 4, C / 2], for each token the children in the order in which they come.
     """
 
     image: ImageTokens
     embedding: Tensor
-    fine: Tensor | None = None
-    finest: Tensor | None = None
+    fine: Tensor
+    finest: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,8 +83,8 @@ class PromptDecoder:
             self._position_NC = position_CHW.detach().flatten(1).T.contiguous()
             self._position_half = self._position_NC.to(dtype)
             first, norm, self._first_act, second, self._second_act = decoder.output_upscaling
-            self._first_up = [_as_matrix(first.weight).to(dtype), first.bias.repeat(4).to(dtype)]
-            self._second_up = [_as_matrix(second.weight).to(dtype), second.bias.repeat(4).to(dtype)]
+            self._first_up, self._second_up = (_as_matrix(up.weight).to(dtype) for up in (first, second))
+            self._first_bias, self._second_bias = (up.bias.detach().repeat(4) for up in (first, second))
             self._up_norm = [norm.weight.to(dtype), norm.bias.to(dtype), norm.eps]
             self._networks = _stacked([network.layers for network in decoder.output_hypernetworks_mlps])
             leading = [] if object_token is None else [object_token.detach()]
@@ -105,8 +105,8 @@ class PromptDecoder:
         return SharedTokens(
             image=self._blocks[0].share(tokens_NC, self._position_NC),
             embedding=embedding,
-            fine=None if fine is None else _below_tokens(fine, 1).to(self._dtype),
-            finest=None if finest is None else _below_tokens(finest, 2).to(self._dtype),
+            fine=_offset(self._first_bias, fine, 1).to(self._dtype),
+            finest=_offset(self._second_bias, finest, 2).to(self._dtype),
         )
 
     def attend_prompts(self, tokens_BTC: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class PromptDecoder:
             queries, keys = block.later(queries, keys, tokens_BTC, self._position_half)
         placed_queries = (queries + tokens_BTC).index_select(1, read)
         queries = queries.index_select(1, read)
-        attended = self._final(placed_queries, keys + self._position_half, keys)
+        attended = self._final(placed_queries, keys, self._position_half)
         queries = transformer.norm_final_attn(queries + attended)
         num_masks = len(read) - 1
         iou = self._decoder.iou_prediction_head(queries[:, 0])[:, -num_masks:]
@@ -164,27 +164,36 @@ class PromptDecoder:
             keys, mask_tokens = keys[needed, :rows, :columns], mask_tokens[needed]
         else:
             keys = keys[:, :rows, :columns]
-        count = len(keys)
-        weight, bias, eps = self._up_norm
-        # [S, N, 2 x 2 children, C / 4], then [S, N x 4, 2 x 2 children, C / 8]
-        fine = _affine(keys, *self._first_up).view(count, -1, len(weight))
-        if shared.fine is not None:
-            fine = fine + shared.fine[:rows, :columns].reshape(-1, len(weight))
-        fine = self._first_act(F.layer_norm(fine, (len(weight),), weight, bias, eps))
-        finest = _affine(fine, *self._second_up).view(count, rows * columns * 16, -1)
-        if shared.finest is not None:
-            finest = finest + shared.finest[:rows, :columns].reshape(rows * columns * 16, -1)
-        finest = self._second_act(finest)
         hidden_MSC = mask_tokens.transpose(0, 1)
         for index, (matrix, offset) in enumerate(self._networks):
             matrix, offset = matrix[-len(hidden_MSC) :], offset[-len(hidden_MSC) :]
             hidden_MSC = torch.baddbmm(offset, hidden_MSC.relu() if index else hidden_MSC, matrix)
-        masks = torch.bmm(hidden_MSC.transpose(0, 1).to(self._dtype), finest.transpose(1, 2))
+        read_BMC = hidden_MSC.transpose(0, 1).to(self._dtype)
+        at_once, bytes_a_row = rows, columns * keys.shape[-1] * keys.element_size()
+        if device.type == "cpu" and rows * bytes_a_row > 2 * CPU_BYTES_AT_ONCE:
+            at_once = max(1, CPU_BYTES_AT_ONCE // (len(keys) * bytes_a_row))
+        parts = [
+            torch.bmm(read_BMC, self._upscale(shared, keys, start, at_once).transpose(1, 2))
+            for start in range(0, rows, at_once)
+        ]
+        masks = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         which = torch.stack([row, masks_K2[:, 1]]).to(device, non_blocking=True)
         masks = masks[which[0], which[1]].float()
         # Children of children are not in image order yet; masks are few, so this is where they are put there.
         masks = masks.view(-1, rows, columns, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
         return masks.reshape(-1, 4 * rows, 4 * columns)
+
+    def _upscale(self, shared: SharedTokens, keys_BRKC: Tensor, start: int, at_once: int) -> Tensor:
+        """Some rows of a grid of image tokens, [B, rows, columns, C], to sixteen pixels each, [B, pixels, C / 8]."""
+        some = slice(start, start + at_once)
+        keys_BNC = keys_BRKC[:, some].flatten(1, 2)
+        batch, _, columns, _ = keys_BRKC.shape
+        weight, bias, eps = self._up_norm
+        # [B, N, 2 x 2 children, C / 4], then [B, N x 4, 2 x 2 children, C / 8]
+        fine = _affine(keys_BNC, self._first_up, _of_rows(shared.fine, some, columns)).view(batch, -1, len(weight))
+        fine = self._first_act(F.layer_norm(fine, (len(weight),), weight, bias, eps))
+        finest = self._second_act(_affine(fine, self._second_up, _of_rows(shared.finest, some, columns)))
+        return finest.view(batch, -1, self._second_up.shape[1] // 4)
 
 
 def _stacked(networks: list[nn.ModuleList]) -> list[tuple[Tensor, Tensor]]:
@@ -200,14 +209,30 @@ def _as_matrix(weight: Tensor) -> Tensor:
     return weight.detach().permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
-def _below_tokens(features_CHW: Tensor, doublings: int) -> Tensor:
-    """Features [C, 2^n rows, 2^n columns] as [rows, columns, 4^n, C]: below each token its children, theirs within."""
+def _offset(bias: Tensor, features_CHW: Tensor | None, doublings: int) -> Tensor:
+    """An upscaling's bias [4 C], of four children, plus features [C, 2^n rows, 2^n columns] if there are some.
+
+    Then [rows, columns, 4 C], or [rows, columns, 4, 4 C] of children's children: below each token its children, theirs
+    within.
+    """
+    if features_CHW is None:
+        return bias
     channels, rows, columns = features_CHW.shape
     splits = [[side >> doublings, *[2] * doublings] for side in (rows, columns)]
-    features = features_CHW.reshape(channels, *splits[0], *splits[1])
+    features = features_CHW.float().reshape(channels, *splits[0], *splits[1])
     axes = [axis for level in range(doublings + 1) for axis in (1 + level, 2 + doublings + level)]
-    return features.permute(*axes, 0).flatten(2, -2).contiguous()
+    children = features.permute(*axes, 0).reshape(*(split[0] for split in splits), *[4] * (doublings - 1), -1)
+    return children + bias
 
 
-def _affine(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.addmm(bias, tokens.reshape(-1, tokens.shape[-1]), weight)
+def _of_rows(offset: Tensor, rows: slice, columns: int) -> Tensor:
+    """The part of an `_offset` that belongs to some rows and the first columns of the grid, [N, C]; a bias as it is."""
+    return offset if offset.dim() == 1 else offset[rows, :columns].reshape(-1, offset.shape[-1])
+
+
+def _affine(tokens_BNC: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """Each token times `matrix`, plus `offset`: one for all, [D], or for each of a prompt's tokens its own, [N, D]."""
+    if offset.dim() == 1:
+        return torch.addmm(offset, tokens_BNC.flatten(0, 1), matrix).unflatten(0, tokens_BNC.shape[:2])
+    batch = len(tokens_BNC)
+    return torch.baddbmm(offset.expand(batch, -1, -1), tokens_BNC, matrix.expand(batch, -1, -1))

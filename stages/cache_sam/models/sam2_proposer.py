@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as pixels_of
 
 from semires.stages.cache_sam.generator.proposer import Embedding, Proposer, Tokens
@@ -94,11 +95,9 @@ class Sam2Proposer(Proposer):
         """Embeddings [I, C, g, g], and features [I, C / 4, 2 g, 2 g] and [I, C / 8, 4 g, 4 g]."""
         model, decoder = self._model, self._model.mask_decoder
         with torch.autocast(pixels.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            maps = list(model.vision_encoder(pixels).fpn_hidden_states)
-            # A video's frame without a memory has this added, and a photograph is one. SAM 3 has a fourth map, which
-            # nobody reads: transformers adds it to that one.
-            maps[-1] = maps[-1] + model.no_memory_embedding.view(1, -1, 1, 1)
-            finest, fine, embedding = maps[:3]
+            finest, fine, embedding = _pyramid(model.vision_encoder, pixels)
+            # A video's frame without a memory has this added, and a photograph is one.
+            embedding = embedding + model.no_memory_embedding.view(1, -1, 1, 1)
             return embedding, decoder.conv_s1(fine), decoder.conv_s0(finest)
 
     def share(self, embedding: Embedding) -> SharedTokens:
@@ -109,7 +108,8 @@ class Sam2Proposer(Proposer):
         """Prompts' tokens, and what the first layer makes of them alone: each float32 [P, T, C]."""
         height, width = size
         # Float32 from here on, as in SAM 2's generator.
-        in_square = points_xy.float() / torch.tensor([width, height], device=self.device) * self.side
+        x, y = points_xy.float().unbind(1)
+        in_square = torch.stack([x / width, y / height], dim=1) * self.side
         labels = torch.ones((1, len(points_xy), 1), dtype=torch.int, device=self.device)
         embedded, _ = self._model.prompt_encoder(in_square[None, :, None], labels, None, None)
         tokens = torch.cat([self._decoder.output_tokens.expand(len(points_xy), -1, -1), embedded[0]], dim=1)
@@ -142,6 +142,30 @@ class Sam2Proposer(Proposer):
         best = torch.where(is_stable, 0, 1 + decoded.iou[:, 1:].argmax(dim=1))
         prompt = torch.arange(num_prompts, device=self.device)
         return decoded.iou[prompt, best], refined[prompt, best]
+
+
+def _pyramid(encoder: Any, pixels: Tensor) -> list[Tensor]:
+    """Features of four times, twice and once the grid's resolution, [I, C, 4 g, 4 g] and so on.
+
+    What transformers' vision encoders return, without the encodings of positions that they compute for each image and
+    level and that only a video's memory reads. SAM 3 has a fourth, coarser level, which the mask decoder does not read.
+    """
+    found, neck = encoder.backbone(pixels), encoder.neck
+    if not hasattr(neck, "fpn_top_down_levels"):
+        grid = pixels.shape[-1] // encoder.config.backbone_config.patch_size
+        tokens = found.last_hidden_state.unflatten(1, (grid, grid)).permute(0, 3, 1, 2)
+        return [layer(tokens) for layer in neck.fpn_layers[:3]]
+    if hasattr(found, "intermediate_hidden_states"):
+        maps = [each.permute(0, 3, 1, 2) for each in found.intermediate_hidden_states]
+    else:
+        maps = list(found.last_hidden_state)  # EdgeTAM's, timm's
+    levels: list[Tensor] = []
+    for level in reversed(range(len(maps))):
+        features = neck.convs[len(levels)](maps[level])
+        if levels and level in neck.fpn_top_down_levels:
+            features = features + F.interpolate(levels[-1], scale_factor=2.0, mode="nearest")
+        levels.append(features)
+    return levels[: -encoder.num_feature_levels - 1 : -1]
 
 
 def sams_decoder(module: Any) -> MaskDecoder:

@@ -4,17 +4,22 @@ The same function as segment_anything.modeling.transformer, to rounding, in fewe
 
 - before the first layer every prompt has the same image tokens: their projections are made once an image;
 - in later layers the projection of all N image tokens (4,096) is replaced by one of the few prompt tokens. A score is
-  q . (W x) = (W^T q) . x, an output W (sum_n a_n x_n), and T = 7 tokens in 8 heads are 56 vectors a prompt.
+  q . (W x) = (W^T q) . x, an output W (sum_n a_n x_n), and T = 7 tokens in 8 heads are 56 vectors a prompt;
+- on CPU, where a prompt's image tokens do not fit a core's cache, some at a time go through all that is done to them.
 
 Axes: B prompts, T tokens a prompt, N image tokens, C channels, h heads, D channels a head.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# Bytes of a prompt's image tokens in work at once on CPU.
+CPU_BYTES_AT_ONCE = 2**19
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,11 +51,15 @@ class TokenToImage:
         bias = module.out_proj.weight.double() @ module.v_proj.bias.double() + module.out_proj.bias
         self._answer = (weight.float(), bias.detach().float())
 
-    def __call__(self, queries_BTC: Tensor, placed_BNC: Tensor, keys_BNC: Tensor) -> Tensor:
-        """What tokens [B, T, C] see of each prompt's own image tokens, `keys_BNC`; `placed_BNC` has their positions."""
+    def __call__(self, queries_BTC: Tensor, keys_BNC: Tensor, position_NC: Tensor) -> Tensor:
+        """What tokens [B, T, C] see of each prompt's own image tokens, `keys_BNC`."""
         batch, num_tokens, channels = queries_BTC.shape
         asked = F.linear(queries_BTC, *self._ask).view(batch, -1, channels).to(self._dtype)
-        attention = torch.bmm(asked, placed_BNC.transpose(1, 2)).softmax(dim=-1)
+
+        def score(some: slice, tokens: slice) -> Tensor:
+            return torch.bmm(asked[some], (keys_BNC[some, tokens] + position_NC[tokens]).transpose(1, 2))
+
+        attention = _in_cache(score, keys_BNC, dim=2).softmax(dim=-1)
         seen = torch.bmm(attention, keys_BNC).float().view(batch, num_tokens, -1)
         return F.linear(seen, *self._answer)
 
@@ -111,7 +120,12 @@ class TwoWayBlock:
         key = (self.from_image.k_proj(queries + tokens_BTC) * _scale_of(self.from_image)).flatten(0, 1)
         scores_hsN = torch.bmm(_heads(key, self.num_heads).to(self._dtype), image.query.transpose(1, 2))
         scores_BThN = scores_hsN.unflatten(1, (batch, num_tokens)).permute(1, 2, 0, 3)
-        return queries, self._update(image.tokens_NC.expand(batch, -1, -1), scores_BThN, queries)
+        keys_BNC, told = image.tokens_NC.expand(batch, -1, -1), self._told(queries)
+
+        def update(some: slice, tokens: slice) -> Tensor:
+            return self._update(keys_BNC[some, tokens], scores_BThN[some, ..., tokens], told[some])
+
+        return queries, _in_cache(update, keys_BNC)
 
     def later(
         self, queries: Tensor, keys_BNC: Tensor, tokens_BTC: Tensor, position_NC: Tensor
@@ -125,19 +139,49 @@ class TwoWayBlock:
         """A layer from its self-attention on, where each prompt has image tokens of its own."""
         layer = self._layer
         batch, num_tokens, channels = tokens_BTC.shape
-        placed = keys_BNC + position_NC
-        queries = layer.norm2(queries + self.to_image(queries + tokens_BTC, placed, keys_BNC))
+        queries = layer.norm2(queries + self.to_image(queries + tokens_BTC, keys_BNC, position_NC))
         queries = layer.norm3(queries + layer.mlp(queries))
         query = queries + tokens_BTC
         asked = F.linear(query, *self._ask).view(batch, -1, channels).to(self._dtype)
         offset = F.linear(query, *self._ask_offset).view(batch, -1, 1).to(self._dtype)
-        scores = torch.baddbmm(offset, asked, placed.transpose(1, 2))
-        return queries, self._update(keys_BNC, scores.view(batch, num_tokens, self.num_heads, -1), queries)
+        told = self._told(queries)
 
-    def _update(self, keys_BNC: Tensor, scores_BThN: Tensor, queries: Tensor) -> Tensor:
+        def update(some: slice, tokens: slice) -> Tensor:
+            keys = keys_BNC[some, tokens]
+            scores = torch.baddbmm(offset[some], asked[some], (keys + position_NC[tokens]).transpose(1, 2))
+            return self._update(keys, scores.unflatten(1, (num_tokens, self.num_heads)), told[some])
+
+        return queries, _in_cache(update, keys_BNC)
+
+    def _told(self, queries: Tensor) -> Tensor:
+        """What the tokens tell the image, by token and head: [B, T h, C]."""
+        return F.linear(queries, *self._tell).view(len(queries), -1, queries.shape[-1]).to(self._dtype)
+
+    def _update(self, keys_BNC: Tensor, scores_BThN: Tensor, told: Tensor) -> Tensor:
         attention = scores_BThN.softmax(dim=1).flatten(1, 2)
-        told = F.linear(queries, *self._tell).view(len(queries), -1, keys_BNC.shape[-1]).to(self._dtype)
         return F.layer_norm(torch.baddbmm(keys_BNC, attention.transpose(1, 2), told), *self._norm)
+
+
+def _in_cache(compute: Callable[[slice, slice], Tensor], keys_BNC: Tensor, dim: int = 1) -> Tensor:
+    """What `compute` makes of some prompts' and some image tokens, for all of both; `dim` of it is that of the latter.
+
+    In one call, but on CPU with many tokens: there for one prompt and as many of them as fit `CPU_BYTES_AT_ONCE`.
+    """
+    batch, num_tokens, channels = keys_BNC.shape
+    at_once = CPU_BYTES_AT_ONCE // (channels * keys_BNC.element_size())
+    if keys_BNC.device.type != "cpu" or num_tokens <= 2 * at_once or torch.compiler.is_compiling():
+        return compute(slice(None), slice(None))
+    whole = None
+    for prompt in range(batch):
+        for start in range(0, num_tokens, at_once):
+            part = compute(slice(prompt, prompt + 1), slice(start, start + at_once))
+            if whole is None:
+                shape = [batch, *part.shape[1:]]
+                shape[dim] = num_tokens
+                whole = part.new_empty(shape)
+            whole[prompt].narrow(dim - 1, start, part.shape[dim]).copy_(part[0])
+    assert whole is not None
+    return whole
 
 
 def _scale_of(attention: Attention) -> float:

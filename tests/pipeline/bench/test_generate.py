@@ -1,4 +1,6 @@
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 from PIL import Image
 
 from semires.pipeline.bench import generate
+from semires.pipeline.bench.contestants import sam2_original
 from semires.pipeline.bench.generate import GenerateBenchConfig, bench_generate
 from semires.pipeline.bench.inputs import random_sam
 from semires.pipeline.bench.measures.report import Bench
@@ -57,6 +60,41 @@ def test_bench_generate__random_weights_on_photographs(tmp_path: Path, monkeypat
     assert "random weights: predicted IoU above" in notes
 
 
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A folder with one."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    return tmp_path
+
+
+@pytest.fixture
+def as_small(monkeypatch: pytest.MonkeyPatch, small_sam2_config: Any) -> None:
+    """`--sam sam2` draws the weights of a small one."""
+    monkeypatch.setattr(generate, "random_sam2", partial(random_sam.random_sam2, config=small_sam2_config))
+
+
+@pytest.mark.skipif(not sam2_original.is_installed(), reason=f"needs the package sam2: {sam2_original.INSTALL}")
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+def test_bench_generate__sam2_beside_its_own(as_small: None, photographs: Path) -> None:
+    bench = bench_generate(GenerateBenchConfig(sam="sam2", images=photographs, points_per_side=5, repeats=1))
+    assert bench.title == "Mask generation: SAM 2.1 hiera-tiny"
+    assert [row["figure"] for row in bench.rows] == [name.replace("segment-anything", "sam2") for name in FIGURES]
+    ours, sam2s = figures(bench, "semires, fp32"), figures(bench, "sam2")
+    assert ours["masks an image"] == sam2s["masks an image"] >= 60  # type: ignore[operator]
+    assert ours["best IoU, mean"] == pytest.approx(1, abs=1e-3)
+    assert [name for name, value in sam2s.items() if value is None] == ["load, ms", "pack, ms", "commit, ms"]
+
+
+def test_bench_generate__sam2_alone(as_small: None, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sam2_original, "is_installed", lambda: False)
+    bench = bench_generate(GenerateBenchConfig(sam="sam2", images=photographs, points_per_side=5, repeats=1))
+    assert list(bench.rows[0]) == ["figure", "semires, fp32"]
+    assert figures(bench, "semires, fp32")["masks an image"] >= 60  # type: ignore[operator]
+    assert figures(bench, "semires, fp32")["equal masks, %"] is None
+    assert any("the package sam2 is not installed (SAM2_BUILD_CUDA=0 pip install" in note for note in bench.notes)
+
+
 def test_bench_generate__lower_precision_compiled_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     sam = build_tiny_sam()
     sam.image_encoder.blocks = sam.image_encoder.blocks[:1]  # most CPUs compute bf16 slowly
@@ -81,6 +119,7 @@ def test_bench_generate__scenes_for_other_sams_are_as_large_as_photographs(tmp_p
     ("changes", "message"),
     [
         ({"precision": "int8"}, "--precision: expected one of"),
+        ({"sam": "sam2", "checkpoint": Path("some.pt")}, "--sam-checkpoint: expected none, found some.pt"),
         ({"sam": "nonsense"}, "--sam: expected one of"),
         ({"images": Path("nowhere")}, "--images: expected a folder"),
     ],

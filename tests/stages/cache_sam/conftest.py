@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,8 +105,93 @@ def balance_masks(sam: Sam) -> None:
     predictor.set_image(np.random.default_rng(0).integers(0, 256, size=(40, 40, 3), dtype=np.uint8))
     predictor.predict(np.array([[9.0, 20.0]]), np.array([1]))
     hook.remove()
-    direction = torch.nn.functional.normalize(features[0].mean(dim=(0, 2, 3)), dim=0)
     for network in sam.mask_decoder.output_hypernetworks_mlps:
-        last = network.layers[-1]
-        last.weight.sub_(torch.outer(direction, direction @ last.weight)).mul_(6)
-        last.bias.sub_(direction * (direction @ last.bias))
+        take_out_mean(features[0], network.layers[-1])
+
+
+@pytest.fixture(scope="session")
+def small_sam2() -> Callable[[int], Any]:
+    """Small SAM 2s of several shapes by seed, with random weights whose scores and masks differ between prompts."""
+    return make_small_sam2
+
+
+@pytest.fixture(scope="session")
+def randomized() -> Callable[[int, Callable[[Any], Any], Any], Any]:
+    """`randomized_sam2`."""
+    return randomized_sam2
+
+
+@cache
+def make_small_sam2(seed: int) -> Any:
+    """The SAM 2 of `seed`, the same at every call; what sam2's classes fix is as there: heads, layers, MLPs."""
+    import transformers  # which takes seconds that most tests here need not wait
+
+    grid, channels, blocks, windows, everywhere, dynamic = [
+        (8, 32, [1, 1, 2, 1], [8, 4, 4, 4], [3], True),
+        (4, 16, [1, 2, 1, 1], [4, 4, 7, 3], [2], True),
+        (6, 48, [1, 1, 1, 2], [8, 4, 14, 7], [4], False),
+    ][seed % 3]
+    widths = [8, 16, 32, 64]
+    hiera = transformers.Sam2HieraDetConfig(
+        hidden_size=widths[0],
+        blocks_per_stage=blocks,
+        embed_dim_per_stage=widths,
+        window_size_per_stage=windows,
+        global_attention_blocks=everywhere,
+        window_positional_embedding_background_size=[3, 3],
+    )
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=hiera,
+        backbone_channel_list=widths[::-1],
+        backbone_feature_sizes=[[scale * grid] * 2 for scale in (4, 2, 1)],
+        fpn_hidden_size=channels,
+    )
+    prompts = transformers.Sam2PromptEncoderConfig(hidden_size=channels, image_size=16 * grid)
+    decoder = transformers.Sam2MaskDecoderConfig(
+        hidden_size=channels, dynamic_multimask_via_stability=dynamic, dynamic_multimask_stability_thresh=0.9
+    )
+    return randomized_sam2(
+        seed,
+        transformers.Sam2Model,
+        transformers.Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder),
+    )
+
+
+def randomized_sam2(seed: int, kind: Callable[[Any], Any], config: Any) -> Any:
+    """transformers' SAM 2, EdgeTAM or SAM 3 with random weights, with which scores and masks differ between prompts."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        model = kind(config).eval()
+        for module in model.modules():
+            if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Embedding)):
+                module.reset_parameters()  # transformers' own are so small that all prompts look alike
+        for name, weight in model.named_parameters():
+            if name.endswith(("bias", "embed", "pos_embed_window", "memory_embedding")) or "norm" in name:
+                weight.add_(torch.randn_like(weight), alpha=0.3)
+            elif name.startswith("mask_decoder.transformer") and "q_proj" in name:
+                weight.mul_(4)  # so that what is seen depends on who asks
+        positions = model.shared_image_embedding.positional_embedding
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(positions)
+        model.mask_decoder.iou_prediction_head.proj_out.weight.mul_(12)
+        features: list[torch.Tensor] = []
+        hook = model.mask_decoder.activation.register_forward_hook(lambda *call: features.append(call[-1]))
+        side = model.prompt_encoder.input_image_size
+        point_xy = torch.tensor([[[[0.2 * side, 0.6 * side]]]])
+        model(pixel_values=torch.randn(1, 3, side, side), input_points=point_xy, input_labels=torch.ones(1, 1, 1).int())
+        hook.remove()
+        for size, network in enumerate(model.mask_decoder.output_hypernetworks_mlps):
+            take_out_mean(features[-1], network.proj_out, least=0.35 * size)
+    return model
+
+
+def take_out_mean(features_BCHW: torch.Tensor, last: torch.nn.Linear, least: float = 0.0) -> None:
+    """Take the mean pixel out of what masks are read with, so that random masks are neither empty nor full.
+
+    With `least` they are smaller: pixels so many standard deviations above the mean, about.
+    """
+    mean = features_BCHW.mean(dim=(0, 2, 3))
+    direction = torch.nn.functional.normalize(mean, dim=0)
+    last.weight.sub_(torch.outer(direction, direction @ last.weight)).mul_(6)
+    last.bias.sub_(direction * (direction @ last.bias))
+    spread = (features_BCHW - mean[:, None, None]).std() * last.weight.norm() * len(last.weight) ** -0.5
+    last.bias.sub_(direction * (least * spread / mean.norm()))

@@ -30,7 +30,7 @@ def test_contestant__sams_own_survives_no_mask() -> None:
 def test_network_milliseconds__only_inside() -> None:
     sam = build_tiny_sam(weights_path())
     generator = Contestant(precision=None).build(sam, FEW)
-    with network_milliseconds(sam) as spent:
+    with network_milliseconds(generator) as spent:
         generator.generate(IMAGE)
     inside = dict(spent)
     assert set(inside) == {"encode", "decode"}

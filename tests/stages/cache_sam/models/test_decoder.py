@@ -4,6 +4,8 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
+from semires.stages.cache_sam.models import decoder as decoder_module
+from semires.stages.cache_sam.models import two_way
 from semires.stages.cache_sam.models.decoder import PromptDecoder
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 
@@ -37,8 +39,15 @@ def tokens_of(sam: Sam, points_xy: torch.Tensor) -> torch.Tensor:
     return torch.cat([output_tokens.expand(len(points_xy), -1, -1), sparse], dim=1)
 
 
+@pytest.mark.parametrize("bytes_at_once", [None, 1000], ids=["together", "some tokens at a time"])
 @pytest.mark.parametrize("seed", range(4))
-def test_decode__same_as_sams(small_sam: Callable[[int], Sam], seed: int) -> None:
+def test_decode__same_as_sams(
+    small_sam: Callable[[int], Sam], seed: int, bytes_at_once: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also as image tokens are worked on where a prompt's do not fit a core's cache."""
+    if bytes_at_once is not None:
+        for module in (decoder_module, two_way):
+            monkeypatch.setattr(module, "CPU_BYTES_AT_ONCE", bytes_at_once)
     sam = small_sam(seed)
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
