@@ -58,6 +58,7 @@ def sam_of(model: Any) -> Sam:
     mean, std = getattr(model, "pixel_mean", _MEAN), getattr(model, "pixel_std", _STD)
     source = Path(model.name_or_path or "SamHQModel")
     sam = build_sam(model.config, [255 * value for value in mean], [255 * value for value in std], source)
-    weights = {name: value for name, value in model.state_dict().items() if not name.startswith(_OF_HQ)}
+    # Parameters, not the state dict: of tied weights these are one.
+    weights = {name: value.detach() for name, value in model.named_parameters() if not name.startswith(_OF_HQ)}
     sam.load_state_dict(convert_weights(weights, sam, source), assign=True)
     return sam.eval().to(model.device)
