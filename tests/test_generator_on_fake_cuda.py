@@ -25,6 +25,8 @@ from transformers import (
     Sam2Model,
     Sam2PromptEncoderConfig,
     Sam2VisionConfig,
+    SamHQConfig,
+    SamHQModel,
 )
 
 from semires.stages.cache_sam.generator import mask_generator, selection
@@ -132,11 +134,26 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def make_generator(sam: Sam, precision: str) -> MaskGenerator:
+@pytest.fixture
+def sam_hq(fake_cuda: None) -> SamHQModel:
+    vision = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 128, "patch_size": 8}
+    vision |= {"output_channels": 32, "num_pos_feats": 16, "window_size": 4, "global_attn_indexes": [1]}
+    config = SamHQConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 32, "image_size": 128, "patch_size": 8},
+        mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "vit_dim": 48},
+    )
+    with torch.device("cuda"):
+        return SamHQModel(config).eval()
+
+
+def make_generator(model: Any, precision: str) -> MaskGenerator:
     """With the prompts of images like `IMAGE` made: SAM's prompt encoder waits at each new size, not at each image."""
-    generator = MaskGenerator(proposer_of(sam, precision), SETTINGS)
+    proposer = proposer_of(model, precision)
+    generator = MaskGenerator(proposer, SETTINGS)
     points = SETTINGS.points_per_side**2
-    tokens = torch.zeros(points, 7, sam.prompt_encoder.embed_dim, device="cuda")
+    output_tokens = proposer._decoder.output_tokens  # type: ignore[attr-defined]
+    tokens = torch.zeros(points, len(output_tokens) + 2, output_tokens.shape[1], device="cuda")
     prompts = mask_generator.Prompts(
         points_xy=torch.zeros(points, 2, dtype=torch.float64, device="cuda"), tokens=(tokens, tokens)
     )
@@ -156,8 +173,11 @@ def search(generator: MaskGenerator, waits: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_search__waits_for_the_gpu_twice_a_batch_and_stays_on_it(sam: Sam, waits: list[str], precision: str) -> None:
-    found = search(make_generator(sam, precision), waits)
+@pytest.mark.parametrize("kind", ["sam", "sam_hq"])
+def test_search__waits_for_the_gpu_twice_a_batch_and_stays_on_it(
+    request: pytest.FixtureRequest, waits: list[str], kind: str, precision: str
+) -> None:
+    found = search(make_generator(request.getfixturevalue(kind), precision), waits)
     assert waits == WAITS * 2
     assert {value.device.type for value in vars(found).values()} == {"cuda"}
     assert found.bits.shape == (2 * NUM_PASSING, 96, 16)

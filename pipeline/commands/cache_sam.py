@@ -16,7 +16,8 @@ def cache_sam(
         str | None,
         typer.Option(
             help="vit_h, vit_l, vit_b, tiny, a folder with a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 of transformers, or "
-            "a hub name such as facebook/sam2.1-hiera-large. Default: vit_h; tiny for refshapes, and for --images "
+            "a hub name such as facebook/sam2.1-hiera-large, or PACKAGE.MODULE:FACTORY, a proposer of your own "
+            "(docs/own-proposer.md). Default: vit_h; tiny for refshapes, and for --images "
             "without --sam-checkpoint."
         ),
     ] = None,
@@ -125,7 +126,7 @@ def cache_sam(
     chosen_device = choose_device(device)
     if chosen_device.type == "mps":
         raise InputError("--device: expected cpu or cuda for cache-sam, which needs float64, found mps; use cpu")
-    precision = precision_of(precision, chosen_device)
+    precision_of(precision, chosen_device)  # an unknown one is said before anything is loaded
     if sam is None:
         is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
         sam = "tiny" if is_tiny else "vit_h"

@@ -1,7 +1,8 @@
 """The mask decoder of SAM and its successors for many prompts on one image, computing once what the prompts share.
 
 The same function as segment_anything.modeling.MaskDecoder, to rounding, in fewer operations; SAM 2's is that one with a
-token for the object's presence, features of higher resolution, and predicted IoU through a sigmoid.
+token for the object's presence, features of higher resolution, and predicted IoU through a sigmoid, SAM-HQ's that one
+with a mask more, which is added to the others (hq_masks.py).
 
 The transformer is that of two_way.py. Masks are upscaled only for prompts with a predicted IoU worth it (`logits` is
 asked for some masks alone) and only where the image is, not its padding, with the 2 x 2 transposed convolutions as
@@ -17,6 +18,7 @@ from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from semires.stages.cache_sam.models.hq_masks import HqMasks
 from semires.stages.cache_sam.models.two_way import CPU_BYTES_AT_ONCE, ImageTokens, TokenToImage, TwoWayBlock
 
 
@@ -27,12 +29,14 @@ class SharedTokens:
     `embedding` float32 [N, C] is the image's own part of the tokens. `fine` and `finest` are what the two upscalings
     add: their biases, [C] and [C / 2]; or, where the image has features of twice and four times the resolution, these
     plus bias, [grid, grid, C] and [grid, grid, 4, C / 2], for each token the children in the order in which they come.
+    `hq` [4 grid, 4 grid, C / 8] are SAM-HQ's features of the image; another model has none.
     """
 
     image: ImageTokens
     embedding: Tensor
     fine: Tensor
     finest: Tensor
+    hq: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,11 +45,14 @@ class Decoded:
 
     `iou` float32 [B, M]: predicted IoU of each of a prompt's masks. `mask_tokens` float32 [B, M, C] and `image_tokens`
     [B, N, C] are what `PromptDecoder.logits` makes masks of. M is 3, or 4 with the one mask for a whole object first.
+    SAM-HQ's are in falling order of `iou`, `order` int64 [B, M] says of which mask token each is; its own token is the
+    last of `mask_tokens`, which then are M + 1.
     """
 
     iou: Tensor
     mask_tokens: Tensor
     image_tokens: Tensor
+    order: Tensor | None = None
 
 
 class PromptDecoder:
@@ -53,7 +60,8 @@ class PromptDecoder:
 
     `decoder` is segment-anything's module, with another model's weights where it is another model's. `position_CHW` is
     the positional encoding of its image tokens, `no_mask` [C] what stands where a prompt has no mask. `object_token`
-    [1, C] is the token before all others, and `sigmoid` what its predicted IoU goes through: SAM 2 has both.
+    [1, C] is the token before all others, and `sigmoid` what its predicted IoU goes through: SAM 2 has both. `hq` is
+    what SAM-HQ adds to each mask.
 
     Image tokens are kept in `dtype`, the few prompt tokens always in float32: they cost little, and predicted IoU
     comes from them alone.
@@ -68,10 +76,12 @@ class PromptDecoder:
         no_mask: Tensor,
         object_token: Tensor | None = None,
         sigmoid: bool = False,
+        hq: HqMasks | None = None,
     ) -> None:
         self._decoder = decoder
         self._dtype = dtype
         self._sigmoid = sigmoid
+        self._hq = hq
         channels, rows, columns = position_CHW.shape
         self.grid = (rows, columns)
         self.bytes_a_prompt = rows * columns * channels * dtype.itemsize
@@ -86,19 +96,30 @@ class PromptDecoder:
             self._first_up, self._second_up = (_as_matrix(up.weight).to(dtype) for up in (first, second))
             self._first_bias, self._second_bias = (up.bias.detach().repeat(4) for up in (first, second))
             self._up_norm = [norm.weight.to(dtype), norm.bias.to(dtype), norm.eps]
-            self._networks = _stacked([network.layers for network in decoder.output_hypernetworks_mlps])
-            leading = [] if object_token is None else [object_token.detach()]
-            self.output_tokens = torch.cat([*leading, decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
+            leading = [] if object_token is None else [object_token]
+            trailing, layers_of_hq = ([], []) if hq is None else ([hq.token], [hq.layers])
+            networks = [list(network.layers) for network in decoder.output_hypernetworks_mlps]
+            self._networks = _stacked([*networks, *layers_of_hq])
+            tokens = [*leading, decoder.iou_token.weight, decoder.mask_tokens.weight, *trailing]
+            self.output_tokens = torch.cat(tokens).detach()
         # Of the output only the IoU token and the mask tokens are read, of these with several masks a prompt not the
         # first, which is for one.
-        device, start, num_masks = no_mask.device, len(leading), decoder.num_mask_tokens
-        self._read = torch.tensor([start, *range(start + 2, start + 1 + num_masks)], device=device)
-        self._read_every = torch.arange(start, start + 1 + num_masks, device=device)
+        device, start, end = no_mask.device, len(leading), len(self.output_tokens)
+        self._read = torch.tensor([start, *range(start + 2, end)], device=device)
+        self._read_every = torch.arange(start, end, device=device)
 
-    def share(self, embedding_CHW: Tensor, fine: Tensor | None = None, finest: Tensor | None = None) -> SharedTokens:
+    def share(
+        self,
+        embedding_CHW: Tensor,
+        fine: Tensor | None = None,
+        finest: Tensor | None = None,
+        *,
+        hq: Tensor | None = None,
+    ) -> SharedTokens:
         """What all prompts on an image with this embedding share; in float32 until projected.
 
-        `fine` [C / 4, 2 grid, 2 grid] and `finest` [C / 8, 4 grid, 4 grid]: its features of higher resolution.
+        `fine` [C / 4, 2 grid, 2 grid] and `finest` [C / 8, 4 grid, 4 grid]: its features of higher resolution. `hq`
+        [C / 8, 4 grid, 4 grid]: those of `HqMasks.features`.
         """
         embedding = embedding_CHW.float().flatten(1).T
         tokens_NC = (embedding + self._no_mask).contiguous()
@@ -107,6 +128,7 @@ class PromptDecoder:
             embedding=embedding,
             fine=_offset(self._first_bias, fine, 1).to(self._dtype),
             finest=_offset(self._second_bias, finest, 2).to(self._dtype),
+            hq=None if hq is None else hq.permute(1, 2, 0).to(self._dtype).contiguous(),
         )
 
     def attend_prompts(self, tokens_BTC: Tensor) -> Tensor:
@@ -141,9 +163,14 @@ class PromptDecoder:
         queries = queries.index_select(1, read)
         attended = self._final(placed_queries, keys, self._position_half)
         queries = transformer.norm_final_attn(queries + attended)
-        num_masks = len(read) - 1
+        num_masks = len(read) - (1 if self._hq is None else 2)
         iou = self._decoder.iou_prediction_head(queries[:, 0])[:, -num_masks:]
-        return Decoded(iou=iou.sigmoid() if self._sigmoid else iou, mask_tokens=queries[:, 1:], image_tokens=keys)
+        order = None
+        if self._sigmoid:
+            iou = iou.sigmoid()
+        if self._hq is not None:
+            iou, order = iou.sort(dim=1, descending=True)
+        return Decoded(iou=iou, mask_tokens=queries[:, 1:], image_tokens=keys, order=order)
 
     @property
     def low_side(self) -> int:
@@ -156,7 +183,8 @@ class PromptDecoder:
         `masks_K2` int64 [K, 2], on CPU: the prompt (into B) and which of its masks.
         """
         device = decoded.image_tokens.device
-        rows, columns = (min(side, -(-some // 4)) for side, some in zip(self.grid, size, strict=True))
+        margin = 0 if self._hq is None else self._hq.margin
+        rows, columns = (min(side, -(-(some + margin) // 4)) for side, some in zip(self.grid, size, strict=True))
         needed, row = masks_K2[:, 0].unique(return_inverse=True)
         keys, mask_tokens = decoded.image_tokens.unflatten(1, self.grid), decoded.mask_tokens
         if len(needed) < len(keys):
@@ -168,20 +196,26 @@ class PromptDecoder:
         for index, (matrix, offset) in enumerate(self._networks):
             matrix, offset = matrix[-len(hidden_MSC) :], offset[-len(hidden_MSC) :]
             hidden_MSC = torch.baddbmm(offset, hidden_MSC.relu() if index else hidden_MSC, matrix)
-        read_BMC = hidden_MSC.transpose(0, 1).to(self._dtype)
+        hidden_SMC = hidden_MSC.transpose(0, 1)
+        read_SMC = hidden_SMC[:, : decoded.iou.shape[1]].to(self._dtype)
         at_once, bytes_a_row = rows, columns * keys.shape[-1] * keys.element_size()
-        if device.type == "cpu" and rows * bytes_a_row > 2 * CPU_BYTES_AT_ONCE:
+        if device.type == "cpu" and self._hq is None and rows * bytes_a_row > 2 * CPU_BYTES_AT_ONCE:
             at_once = max(1, CPU_BYTES_AT_ONCE // (len(keys) * bytes_a_row))
-        parts = [
-            torch.bmm(read_BMC, self._upscale(shared, keys, start, at_once).transpose(1, 2))
-            for start in range(0, rows, at_once)
-        ]
+        parts = []
+        for start in range(0, rows, at_once):
+            upscaled = self._upscale(shared, keys, start, at_once)
+            parts.append(torch.bmm(read_SMC, upscaled.transpose(1, 2)))
         masks = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-        which = torch.stack([row, masks_K2[:, 1]]).to(device, non_blocking=True)
-        masks = masks[which[0], which[1]].float()
+        which = torch.stack([row, *masks_K2.unbind(1)]).to(device, non_blocking=True)
+        mask = which[2] if decoded.order is None else decoded.order[which[1], which[2]]
         # Children of children are not in image order yet; masks are few, so this is where they are put there.
-        masks = masks.view(-1, rows, columns, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
-        return masks.reshape(-1, 4 * rows, 4 * columns)
+        masks = _in_image_order(masks[which[0], mask].float(), rows, columns)
+        if self._hq is None:
+            return masks
+        assert shared.hq is not None, "SAM-HQ's image has features of its own"
+        features = shared.hq[: 4 * rows, : 4 * columns]
+        masks_hq = self._hq.logits(_in_image_order(upscaled, rows, columns), hidden_SMC[:, -1], features)
+        return (masks + masks_hq[which[0]])[:, : size[0], : size[1]]
 
     def _upscale(self, shared: SharedTokens, keys_BRKC: Tensor, start: int, at_once: int) -> Tensor:
         """Some rows of a grid of image tokens, [B, rows, columns, C], to sixteen pixels each, [B, pixels, C / 8]."""
@@ -196,7 +230,15 @@ class PromptDecoder:
         return finest.view(batch, -1, self._second_up.shape[1] // 4)
 
 
-def _stacked(networks: list[nn.ModuleList]) -> list[tuple[Tensor, Tensor]]:
+def _in_image_order(values: Tensor, rows: int, columns: int) -> Tensor:
+    """Values of each token's children of children, [K, rows x columns x 16, ...], as [K, 4 rows, 4 columns, ...]."""
+    values = values.view(len(values), rows, columns, 2, 2, 2, 2, *values.shape[2:]).permute(
+        0, 1, 3, 5, 2, 4, 6, *range(7, values.ndim + 5)
+    )
+    return values.reshape(len(values), 4 * rows, 4 * columns, *values.shape[7:])
+
+
+def _stacked(networks: list[list[nn.Module]]) -> list[tuple[Tensor, Tensor]]:
     """Several MLPs of one shape as one, layer by layer: matrices [n, in, out] and offsets [n, 1, out]."""
     return [
         (torch.stack([layer.weight.T for layer in layers]), torch.stack([layer.bias[None] for layer in layers]))

@@ -62,15 +62,22 @@ class ImageEncoder:
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Embeddings [I, C, grid, grid] of what `load` returned."""
+        return self.encode_both(pixels)[0]
+
+    def encode_both(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings, and what the first block of global attention returned, [I, grid, grid, D]; None without one."""
         encoder = self._sam.image_encoder
+        early = None
         with torch.autocast(pixels.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
             tokens = encoder.patch_embed(pixels)
             if encoder.pos_embed is not None:
                 tokens = tokens + encoder.pos_embed
             for block, tables in zip(encoder.blocks, self._biases, strict=True):
                 tokens = self._block(block, tables, tokens)
+                if early is None and block.window_size == 0:
+                    early = tokens
             embedding: Tensor = encoder.neck(tokens.permute(0, 3, 1, 2))
-        return embedding
+        return embedding, early
 
     def _load(self, image: NDArray[np.uint8]) -> Tensor:
         resized = self._resize.apply_image(image)

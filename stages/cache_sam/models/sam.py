@@ -12,6 +12,7 @@ from segment_anything import sam_model_registry
 
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.checkpoints import load_checkpoint
+from semires.stages.cache_sam.models.own import load_own
 from semires.stages.cache_sam.models.proposers import LIKE_SAM2
 from semires.stages.cache_sam.models.sam2_proposer import GENERATOR_SETTINGS as SAM2_SETTINGS
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam, weights_path
@@ -19,6 +20,7 @@ from semires.stages.cache_sam.models.transformers_folder import class_of, downlo
 from semires.stages.cache_sam.models.transformers_models import load_transformers_model
 from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.factories import is_factory
 
 SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h
 CHECKPOINT_FILES = {
@@ -44,7 +46,7 @@ class LoadedSam:
     name: str
     sha256: str
     sam: Any
-    """segment-anything's `Sam`, or one of transformers' classes: what `proposer_of` takes."""
+    """segment-anything's `Sam`, one of transformers' classes, or a `Proposer`: what `proposer_of` takes."""
     settings: GeneratorSettings = field(default_factory=GeneratorSettings)
     """The generator's settings that were published for it, of the tiny SAM those that suit RefShapes."""
     note: str | None = None
@@ -52,9 +54,10 @@ class LoadedSam:
 
 
 def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
-    """Load the SAM `name`: one of `SAM_NAMES`, else a folder in transformers' format, else a hub name.
+    """Load the SAM `name`: one of `SAM_NAMES`, a folder in transformers' format, a factory, or else a hub name.
 
-    Folder and hub may have a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 (`transformers_folder.CLASSES`).
+    Folder and hub may have a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 (`transformers_folder.CLASSES`); a factory,
+    "package.module:function", gives a `Proposer` of the user's own.
 
     A hub name is one such as "facebook/sam-vit-huge"; a folder called "tiny" is reached as "./tiny". `checkpoint` is
     the weights' file of one of `SAM_NAMES`, Meta's or of a fine-tuned one (`load_checkpoint`); it may be None for
@@ -98,19 +101,23 @@ def sha256_of(*paths: Path) -> str:
 
 
 def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
-    """A SAM in transformers' format: the folder `name`, else the hub's model of this name."""
+    """A SAM in transformers' format, of the folder `name` or the hub; or what the user's factory makes."""
     folder = Path(name)
     is_folder = bool(name) and folder.is_dir()
-    if not is_folder and not HUB_NAME.fullmatch(name):
+    is_own = not is_folder and is_factory(name)
+    if not is_folder and not is_own and not HUB_NAME.fullmatch(name):
         raise InputError(
-            f"--sam: expected one of {', '.join(SAM_NAMES)}, a folder with a SAM of transformers, or a hub name such "
-            f"as facebook/sam2.1-hiera-large, found {name!r}"
+            f"--sam: expected one of {', '.join(SAM_NAMES)}, a folder with a SAM of transformers, a hub name such as "
+            f"facebook/sam2.1-hiera-large, or PACKAGE.MODULE:FACTORY, found {name!r}"
         )
     if checkpoint is not None:
         raise InputError(
             f"--sam-checkpoint: expected none with --sam {name}, which brings its weights, found {checkpoint}: leave "
             "it out"
         )
+    if is_own:
+        proposer, sha256 = load_own(name, device)
+        return LoadedSam(name=name, sha256=sha256, sam=proposer)
     recorded = folder.resolve().name if is_folder else name
     if not is_folder:
         folder = download_model(name)

@@ -13,16 +13,17 @@ from semires.stages.cache_sam.generator.proposer import Embedding, Proposer, Tok
 from semires.stages.cache_sam.generator.settings import PRECISIONS
 from semires.stages.cache_sam.models.decoder import Decoded, PromptDecoder, SharedTokens
 from semires.stages.cache_sam.models.encoder import ImageEncoder
+from semires.stages.cache_sam.models.hq_masks import HqMasks
 
 
 class SamProposer(Proposer):
     """A `Sam`; its weights are read and rearranged at construction and must not change afterwards.
 
     A point becomes T = 7 tokens of C channels: the decoder's IoU token, its four mask tokens, the point, and the
-    padding that stands where a box would be.
+    padding that stands where a box would be. `hq`, of a SAM-HQ, adds its token.
     """
 
-    def __init__(self, sam: Sam, precision: str, *, compiled: bool = False) -> None:
+    def __init__(self, sam: Sam, precision: str, *, compiled: bool = False, hq: HqMasks | None = None) -> None:
         self._sam = sam
         self.device = sam.device
         self.precision = precision
@@ -35,6 +36,7 @@ class SamProposer(Proposer):
                 dtype,
                 position_CHW=sam.prompt_encoder.get_dense_pe()[0],
                 no_mask=sam.prompt_encoder.no_mask_embed.weight[0],
+                hq=hq,
             )
         self.side = sam.image_encoder.img_size
         self.low_side = self._decoder.low_side

@@ -7,9 +7,10 @@ from typing import Any
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.factories import is_factory
 from semires.stages.train.models.clipseg import ClipSeg
 from semires.stages.train.models.clipseg_nano import IMAGE_SIZE, clipseg_nano
-from semires.stages.train.models.factory import is_factory, model_of_factory
+from semires.stages.train.models.factory import model_of_factory
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LAVT_SIZES, LavtConfig

@@ -4,23 +4,15 @@ The factory is called as `factory(pretrained=True)` where training starts and as
 weights are loaded over it, and returns a `ResModel`. docs/own-model.md shows a complete example.
 """
 
-import importlib
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.factories import find_factory
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.tokenization import Tokenizer
-
-
-def is_factory(name: str) -> bool:
-    """Whether a model's name is that of a factory."""
-    return ":" in name
 
 
 def model_of_factory(name: str, *, pretrained: bool) -> ResModel:
@@ -29,33 +21,10 @@ def model_of_factory(name: str, *, pretrained: bool) -> ResModel:
     Modules are looked for in the working directory too, as `python -m` does. InputError where there is no such factory,
     or where what it returns cannot be trained; an exception of the user's own code is left as it is.
     """
-    found = _find(name)(pretrained=pretrained)
+    found = find_factory(name, "--model")(pretrained=pretrained)
     _check(name, found)
     found.factory = name
     return found.train()
-
-
-def _find(name: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise InputError(f"--model: expected PACKAGE.MODULE:FACTORY, found {name!r}; name both")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A module that is there and imports one that is not says so itself.
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(
-            f"--model: expected a module {module_name}, found none; run the command in the folder that holds it, or "
-            "install it"
-        ) from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        raise InputError(f"--model: expected a function {attribute!r} in {module.__file__}, found none; check the name")
-    found: Callable[..., Any] = factory
-    return found
 
 
 def _check(name: str, model: Any) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, PreTrainedTokenizerBase
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.factories import is_factory
 from semires.stages.data.files.tensor_files import load_tensors, save_tensors
 from semires.stages.train.models.checkpoints.hub import download_model
 from semires.stages.train.models.checkpoints.model_card import CardFacts, model_card
@@ -28,7 +29,7 @@ from semires.stages.train.models.checkpoints.pieces import check_tensors
 from semires.stages.train.models.checkpoints.position_index import restore_position_index
 from semires.stages.train.models.checkpoints.replacing import replacing_folder
 from semires.stages.train.models.clipseg import ClipSeg
-from semires.stages.train.models.factory import is_factory, model_of_factory
+from semires.stages.train.models.factory import model_of_factory
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.lavt.config import LavtConfig

@@ -82,7 +82,7 @@ def test_load_sam__unknown_name(name: str) -> None:
         InputError, match="--sam: expected one of vit_h, vit_l, vit_b, default, tiny, a folder"
     ) as caught:
         load_sam(name, None, CPU)
-    assert f"facebook/sam2.1-hiera-large, found {name!r}" in str(caught.value)
+    assert f"facebook/sam2.1-hiera-large, or PACKAGE.MODULE:FACTORY, found {name!r}" in str(caught.value)
 
 
 def test_load_sam__names_are_the_registrys() -> None:
