@@ -15,6 +15,7 @@ from semires.stages.cache_sam.models.transformers_folder import (
     weight_files,
 )
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.hub import without_bars
 
 
 def load_transformers_model(folder: Path) -> Any:
@@ -29,9 +30,10 @@ def load_transformers_model(folder: Path) -> Any:
     name = class_of(folder)
     weight_files(folder)  # what is missing is said before anything is read
     try:
-        model, info = getattr(transformers, name).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+        with without_bars():
+            model, info = getattr(transformers, name).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
     except InputError:
         raise
     except Exception as error:  # what a wrong shape, config or file raises differs between versions

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, whose every failure is one line; data sets of it."""
+"""The Hugging Face hub, whose every failure is one line; data sets of it, and models loaded quietly."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -36,3 +36,17 @@ def one_line(what: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
         raise InputError(f"{what} ({reason}): {remedy}") from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing its progress bars over ours, and into logs, while it loads a model."""
+    from transformers.utils import logging
+
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()

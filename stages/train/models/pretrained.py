@@ -9,6 +9,7 @@ import torch
 from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
 from semires.stages.data.errors import InputError
+from semires.stages.data.files.hub import without_bars
 from semires.stages.train.models.checkpoints.swin import resize_tables
 from semires.stages.train.models.checkpoints.swin_files import read_swin
 from semires.stages.train.models.lavt import Lavt
@@ -100,9 +101,10 @@ def read_pretrained(
             check_values(kind, source, own.config, {field: getattr(config, field) for field in own.fields})
         if not with_weights:
             return config, None
-        model, info = model_class.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-        )
+        with without_bars():
+            model, info = model_class.from_pretrained(
+                source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+            )
     except InputError:
         raise
     # What an unreadable file, a wrong shape or an unreachable hub raises differs between versions and file formats.

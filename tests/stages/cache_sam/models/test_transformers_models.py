@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import Sam2Config, Sam2Model
+from transformers.utils import logging
 
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.proposers import proposer_of
@@ -69,6 +70,14 @@ def test_load_sam__folder_of_a_sam_2(saved: Path) -> None:
     weights = load_file(saved / "model.safetensors")
     state = loaded.sam.state_dict()
     assert all(torch.equal(state[name], value) for name, value in weights.items())
+
+
+def test_load__says_nothing(saved: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """transformers draws a bar of its own, which a log or our own bar has no place for."""
+    assert logging.is_progress_bar_enabled()
+    load_transformers_model(saved)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
 
 
 def test_load__a_video_models_folder(folder: Path) -> None:
