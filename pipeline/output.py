@@ -104,8 +104,6 @@ def _shown(error: UnicodeError) -> tuple[str, int]:
 def _shown_as(character: str) -> str:
     if character in _BLOCKS:
         return _BLOCKS[character]
-    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not in the system's encoding
-        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("ascii", "backslashreplace").decode("ascii")
 
 

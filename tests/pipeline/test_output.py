@@ -38,7 +38,7 @@ def test_lasting_output__writes_and_gives_back(tmp_path: Path) -> None:
             assert not sys.stdout.isatty()
         assert sys.stdout is before
         print("after", flush=True)
-    assert (tmp_path / "out").read_text() == "before\na [red] \\xe9\\xe9 \\u6570 ##\nafter\n"
+    assert (tmp_path / "out").read_text() == "before\na [red] \\xe9\\udce9 \\u6570 ##\nafter\n"
 
 
 def test_lasting_output__what_is_no_file_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,9 @@ def never_ends(job, paths, device, tell):
         raise StopRequested(stop.requested)
 
 os.setsid()
+# What started it may have been started where these are ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.stderr = errors.open("w", buffering=1)
 launching.CONTEXT = multiprocessing.get_context("fork")
 launching.attempt = never_ends

@@ -127,9 +127,9 @@ def test_ref_samples__kept_in_memory_or_not_are_the_same(
     reads: Counter[Path] = Counter()
     load = annotations_module.load_image_of_size
 
-    def counted(path: Path, size: tuple[int, int]) -> object:
+    def counted(path: Path, size: tuple[int, int], *, upright: bool) -> object:
         reads[path] += 1
-        return load(path, size)
+        return load(path, size, upright=upright)
 
     monkeypatch.setattr(annotations_module, "load_image_of_size", counted)
     view = CandidateView(viewed_store, SIZE)
