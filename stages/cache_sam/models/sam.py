@@ -11,14 +11,14 @@ import torch
 from segment_anything import sam_model_registry
 
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
-from semires.stages.cache_sam.models.checkpoints import load_checkpoint
-from semires.stages.cache_sam.models.own import load_own
+from semires.stages.cache_sam.models.loading.checkpoints import load_checkpoint
+from semires.stages.cache_sam.models.loading.own import load_own
+from semires.stages.cache_sam.models.loading.transformers_folder import class_of, download_model, weight_files
+from semires.stages.cache_sam.models.loading.transformers_models import load_transformers_model
+from semires.stages.cache_sam.models.loading.transformers_sam import load_transformers_sam
 from semires.stages.cache_sam.models.proposers import LIKE_SAM2
 from semires.stages.cache_sam.models.sam2_proposer import GENERATOR_SETTINGS as SAM2_SETTINGS
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam, weights_path
-from semires.stages.cache_sam.models.transformers_folder import class_of, download_model, weight_files
-from semires.stages.cache_sam.models.transformers_models import load_transformers_model
-from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam
 from semires.stages.data.errors import InputError
 from semires.stages.data.files.factories import is_factory
 

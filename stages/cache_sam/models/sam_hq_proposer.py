@@ -11,8 +11,8 @@ from semires.stages.cache_sam.generator.proposer import Embedding
 from semires.stages.cache_sam.generator.settings import PRECISIONS
 from semires.stages.cache_sam.models.decoder import SharedTokens
 from semires.stages.cache_sam.models.hq_masks import HqMasks
+from semires.stages.cache_sam.models.loading.transformers_sam import build_sam, convert_weights
 from semires.stages.cache_sam.models.sam_proposer import SamProposer
-from semires.stages.cache_sam.models.transformers_sam import build_sam, convert_weights
 
 # Mean and standard deviation of each colour, of pixels from 0 to 1.
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -13,11 +13,11 @@ from transformers import SamConfig, SamModel
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models import tiny_sam
+from semires.stages.cache_sam.models.loading.transformers_folder import weight_files
+from semires.stages.cache_sam.models.loading.transformers_sam import load_transformers_sam
 from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import CHECKPOINT_FILES, SAM_NAMES, load_sam, sha256_of
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
-from semires.stages.cache_sam.models.transformers_folder import weight_files
-from semires.stages.cache_sam.models.transformers_sam import load_transformers_sam
 from semires.stages.data.errors import InputError
 
 CPU = torch.device("cpu")

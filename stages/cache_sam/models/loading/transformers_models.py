@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from semires.stages.cache_sam.models.transformers_folder import (
+from semires.stages.cache_sam.models.loading.transformers_folder import (
     CONFIG,
     PROCESSOR,
     PROCESSOR_BEFORE,

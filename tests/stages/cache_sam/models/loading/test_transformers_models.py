@@ -11,10 +11,10 @@ from transformers import Sam2Config, Sam2Model
 from transformers.utils import logging
 
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.models.loading.transformers_models import load_transformers_model
 from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import load_sam
 from semires.stages.cache_sam.models.sam2_proposer import GENERATOR_SETTINGS, Sam2Proposer
-from semires.stages.cache_sam.models.transformers_models import load_transformers_model
 from semires.stages.data.errors import InputError
 
 CPU = torch.device("cpu")

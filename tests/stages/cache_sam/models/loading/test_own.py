@@ -10,11 +10,11 @@ import torch
 
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
-from semires.stages.cache_sam.models.own import load_own
+from semires.stages.cache_sam.models.loading.own import load_own
 from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.data.errors import InputError
 
-DOCS = Path(__file__).parents[4] / "docs" / "own-proposer.md"
+DOCS = Path(__file__).parents[5] / "docs" / "own-proposer.md"
 CPU = torch.device("cpu")
 
 

@@ -16,9 +16,13 @@ from segment_anything import sam_model_registry
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from semires.stages.cache_sam.models import transformers_folder
-from semires.stages.cache_sam.models.transformers_folder import download_model, read_pixel_statistics, weight_files
-from semires.stages.cache_sam.models.transformers_sam import (
+from semires.stages.cache_sam.models.loading import transformers_folder
+from semires.stages.cache_sam.models.loading.transformers_folder import (
+    download_model,
+    read_pixel_statistics,
+    weight_files,
+)
+from semires.stages.cache_sam.models.loading.transformers_sam import (
     FREQUENCIES,
     FREQUENCIES_TWIN,
     build_sam,

@@ -16,7 +16,7 @@ from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from transformers import SamConfig
 
-from semires.stages.cache_sam.models.transformers_folder import (
+from semires.stages.cache_sam.models.loading.transformers_folder import (
     CONFIG,
     class_of,
     first_line,

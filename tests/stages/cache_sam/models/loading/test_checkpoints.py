@@ -14,7 +14,7 @@ from segment_anything.modeling import ImageEncoderViT, Sam
 from torch import Tensor, nn
 from transformers import SamConfig, SamModel
 
-from semires.stages.cache_sam.models.checkpoints import check_weights, for_grid, read_checkpoint
+from semires.stages.cache_sam.models.loading.checkpoints import check_weights, for_grid, read_checkpoint
 from semires.stages.data.errors import InputError
 
 Weights = Mapping[str, Tensor]
