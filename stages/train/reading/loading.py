@@ -17,6 +17,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,7 @@ def _end_with_parent_only() -> None:
     for signum in {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}:  # Windows has one of them
         signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is None or not hasattr(signal, "sigwaitinfo"):  # macOS has none
+    if parent is None:
         return
 
     def wait() -> None:
@@ -246,5 +247,13 @@ def _end_with_parent_only() -> None:
             pass
         os._exit(0)
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that are started from now on inherit it
-    threading.Thread(target=wait, daemon=True).start()
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # threads that are started from now on inherit it
+        threading.Thread(target=wait, daemon=True).start()
+
+    def end_at_once() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    # torch's own ending waits for the batches on their way, which nobody takes where the parent was killed.
+    threading.Thread(target=end_at_once, daemon=True).start()

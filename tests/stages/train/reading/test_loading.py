@@ -4,8 +4,10 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections import namedtuple
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,40 @@ def test_loader__processes_end_only_when_their_parent_says_so(samples: RefSample
     process.terminate()
     process.join(10)
     assert process.exitcode == 0
+
+
+def read_for_ever(samples: RefSamples, told: Connection) -> None:
+    reading = Loader(samples, 2).read(PLAN * 50)
+    next(reading)
+    told.send([process.pid for process in multiprocessing.active_children()])
+    time.sleep(600)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_loader__processes_end_with_a_parent_that_was_killed(samples: RefSamples) -> None:
+    """With batches on their way, which fill the pipes: nobody takes them any more."""
+    context = multiprocessing.get_context("fork")
+    told, teller = context.Pipe(duplex=False)
+    parent = context.Process(target=read_for_ever, args=(samples, teller))
+    parent.start()
+    readers = told.recv()
+    assert len(readers) == 2
+    parent.kill()
+    parent.join()
+    deadline = time.monotonic() + 20  # torch's own looks every five seconds whether the parent is there
+    while (left := [pid for pid in readers if is_running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # nobody may be there who asks for its exit code
 
 
 @pytest.fixture
