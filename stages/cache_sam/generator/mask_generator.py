@@ -22,7 +22,7 @@ from torch import Tensor
 from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
 from semires.stages.cache_sam.generator.prompts import Crop, PromptGrid, Prompts, crops_of
-from semires.stages.cache_sam.generator.proposer import Embedding, Proposer
+from semires.stages.cache_sam.generator.proposer import Embedding, Proposer, RefiningProposer
 from semires.stages.cache_sam.generator.selection import (
     Frame,
     boxes_of,
@@ -90,8 +90,11 @@ class MaskGenerator:
                 f"min_mask_region_area: expected OpenCV for {settings.min_mask_region_area}, found no module cv2; "
                 "install opencv-python-headless or leave it at 0"
             )
-        if settings.use_m2m and not proposer.can_refine:
-            raise InputError("use_m2m: expected a SAM 2, which refines a mask by a second prompt, found another model")
+        self._refiner: RefiningProposer | None = None
+        if settings.use_m2m:
+            if not isinstance(proposer, RefiningProposer):
+                raise InputError("use_m2m: expected a SAM 2, which refines a mask by a second prompt, found another")
+            self._refiner = proposer
         self.points_per_batch = settings.points_per_batch
         self._proposer = proposer
         self._settings = settings
@@ -239,13 +242,12 @@ class MaskGenerator:
         """Masks of one batch of prompts on one crop that pass all thresholds, in parts, before NMS."""
         with timer.phase("decode"):
             asked = prompts
-            if (
-                self._proposer.compiled and len(prompts) < at_once
-            ):  # another shape would be compiled anew: repeat the last one
+            if self._proposer.compiled and len(prompts) < at_once:
+                # Another shape would be compiled anew: repeat the last one.
                 asked = prompts[torch.arange(at_once, device=self._proposer.device).clamp(max=len(prompts) - 1)]
             decoded = self._decode(shared, *asked.tokens)
             iou = decoded.iou[: len(prompts)]
-            passes = torch.ones_like(iou, dtype=torch.bool) if self._settings.use_m2m else self._passes(iou)
+            passes = self._passes(iou) if self._refiner is None else torch.ones_like(iou, dtype=torch.bool)
             which = passes.nonzero()
             # Up to its logits the batch waits for the device here alone: sizes from here on depend on what passed.
             which_cpu = which.cpu()
@@ -254,8 +256,8 @@ class MaskGenerator:
             prompt, mask = which.unbind(1)
             iou = iou[prompt, mask]
             logits = self._proposer.logits(shared, decoded, which_cpu, frame.low_size)
-            if self._settings.use_m2m:
-                iou, logits = self._refined(shared, logits, prompts[prompt])
+            if self._refiner is not None:
+                iou, logits = self._refined(self._refiner, shared, logits, prompts[prompt])
                 kept = self._passes(iou).nonzero()[:, 0]
                 iou, logits, prompt = iou[kept], logits[kept], prompt[kept]
         found = []
@@ -285,13 +287,13 @@ class MaskGenerator:
         threshold = self._settings.pred_iou_thresh
         return iou > threshold if threshold > 0 else torch.ones_like(iou, dtype=torch.bool)
 
-    def _refined(self, shared: Any, logits: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    def _refined(
+        self, refiner: RefiningProposer, shared: Any, logits: Tensor, prompts: Prompts
+    ) -> tuple[Tensor, Tensor]:
         """What the model makes of its own masks, in batches: predicted IoU [K], and logits like the K given."""
         at_once = self._prompts_at_once()
-        parts = []
-        for start in range(0, len(logits), at_once):
-            some = slice(start, start + at_once)
-            parts.append(self._proposer.refine(shared, logits[some], *prompts[some].tokens))
+        batches = [slice(start, start + at_once) for start in range(0, len(logits), at_once)]
+        parts = [refiner.refine(shared, logits[some], *prompts[some].tokens) for some in batches]
         ious, refined = zip(*parts, strict=True)
         return torch.cat(ious), torch.cat(refined)
 

@@ -80,20 +80,20 @@ class Proposer(ABC):
         `masks_K2` int64 [K, 2], on CPU: the prompt (into P) and which of its M masks.
         """
 
-    def refine(self, shared: Any, logits: Tensor, *tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """K prompts asked again with a mask of their first answer, low-resolution logits float32 [K, l, l].
-
-        Returns predicted IoU float32 [K] and low-resolution logits like those given, one mask a prompt. Only for
-        `use_m2m`; a model that has no such step says so before any image (`can_refine`).
-        """
-        raise NotImplementedError
-
-    can_refine: bool = False
-    """Whether `refine` is there."""
-
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the model's square that an image of this size fills; zero where it is too narrow."""
         if self.stretches:
             return self.side, self.side
         rows, columns = ResizeLongestSide.get_preprocess_shape(height, width, self.side)
         return rows, columns
+
+
+class RefiningProposer(Proposer):
+    """A proposer that can be asked again about its own masks, which `use_m2m` is for."""
+
+    @abstractmethod
+    def refine(self, shared: Any, logits: Tensor, *tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """K prompts asked again with a mask of their first answer, low-resolution logits float32 [K, l, l].
+
+        Returns predicted IoU float32 [K] and low-resolution logits like those given, one mask a prompt.
+        """

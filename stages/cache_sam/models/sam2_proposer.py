@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as pixels_of
 
-from semires.stages.cache_sam.generator.proposer import Embedding, Proposer, Tokens
+from semires.stages.cache_sam.generator.proposer import Embedding, RefiningProposer, Tokens
 from semires.stages.cache_sam.generator.settings import PRECISIONS, GeneratorSettings
 from semires.stages.cache_sam.models.decoder import Decoded, PromptDecoder, SharedTokens
 
@@ -45,7 +45,7 @@ _RENAMES = (
 )
 
 
-class Sam2Proposer(Proposer):
+class Sam2Proposer(RefiningProposer):
     """One of transformers' three models; weights are read and rearranged at construction and must not change.
 
     `model` is in eval mode on its device. Its pixels from 0 to 1 are normalized by `model.pixel_mean` and
@@ -56,7 +56,6 @@ class Sam2Proposer(Proposer):
     """
 
     stretches = True
-    can_refine = True
 
     def __init__(self, model: Any, precision: str, *, compiled: bool = False) -> None:
         self._model = model

@@ -147,4 +147,5 @@ def test_hangup__a_closed_terminal_lets_the_run_finish(tmp_path: Path) -> None:
     wait_for(kept.exists)
     os.close(terminal)
     os.waitpid(shell, 0)
-    wait_for(lambda: kept.read_text() == "finished SIGHUP")
+    wait_for(lambda: kept.read_text() != "")
+    assert kept.read_text() == "finished SIGHUP"

@@ -186,6 +186,11 @@ def test_generator__small_regions_without_opencv(random_sam: Sam, monkeypatch: p
         MaskGenerator(proposer_of(random_sam), GeneratorSettings(min_mask_region_area=20))
 
 
+def test_generator__a_second_prompt_that_the_model_does_not_have(random_sam: Sam) -> None:
+    with pytest.raises(InputError, match="use_m2m: expected a SAM 2, which refines a mask by a second prompt"):
+        MaskGenerator(proposer_of(random_sam), GeneratorSettings(use_m2m=True))
+
+
 def connected_components(mask: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.ndarray, None]:
     """What OpenCV's connectedComponentsWithStats gives, as far as SAM reads it: labels and, last, areas."""
     assert connectivity == 8
