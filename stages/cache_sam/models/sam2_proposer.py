@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything.modeling import MaskDecoder, TwoWayTransformer
-from segment_anything.modeling.transformer import Attention
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as pixels_of
 
 from semires.stages.cache_sam.generator.proposer import Embedding, RefiningProposer, Tokens
 from semires.stages.cache_sam.generator.settings import PRECISIONS, GeneratorSettings
 from semires.stages.cache_sam.models.decoder import Decoded, PromptDecoder, SharedTokens
+from semires.stages.cache_sam.models.loading.sam2_decoder import sams_decoder
 
 # SAM2AutomaticMaskGenerator's defaults where they are not SAM's.
 GENERATOR_SETTINGS = GeneratorSettings(pred_iou_thresh=0.8)
@@ -31,18 +30,6 @@ _PIXELS_OF_SAM3 = ([0.5] * 3, [0.5] * 3)
 
 # A mask that is asked about again: SAM2ImagePredictor clamps its logits to what prompts were in training.
 _LARGEST_LOGIT = 32.0
-
-# Names in transformers' mask decoder and in segment-anything's, part by part; see `sams_decoder`.
-_RENAMES = (
-    ("upscale_conv1.", "output_upscaling.0."),
-    ("upscale_layer_norm.", "output_upscaling.1."),
-    ("upscale_conv2.", "output_upscaling.3."),
-    (".layer_norm_final_attn.", ".norm_final_attn."),
-    (".layer_norm", ".norm"),
-    (".o_proj.", ".out_proj."),
-    (".mlp.proj_in.", ".mlp.lin1."),
-    (".mlp.proj_out.", ".mlp.lin2."),
-)
 
 
 class Sam2Proposer(RefiningProposer):
@@ -165,57 +152,3 @@ def _pyramid(encoder: Any, pixels: Tensor) -> list[Tensor]:
             features = features + F.interpolate(levels[-1], scale_factor=2.0, mode="nearest")
         levels.append(features)
     return levels[: -encoder.num_feature_levels - 1 : -1]
-
-
-def sams_decoder(module: Any) -> MaskDecoder:
-    """transformers' mask decoder of SAM 2's kind as segment-anything's module; the two share their weights.
-
-    What segment-anything's does not have stays behind: the object token and its head, the features' projections.
-    ValueError where the sizes are some that segment-anything's cannot have.
-    """
-    config = module.config
-    if config.num_hidden_layers != len(module.transformer.layers) or module.transformer.layers[0].mlp.layers:
-        raise ValueError("expected two layers in each MLP of the mask decoder's transformer")
-    transformer = TwoWayTransformer(
-        depth=config.num_hidden_layers,
-        embedding_dim=config.hidden_size,
-        mlp_dim=config.mlp_dim,
-        num_heads=config.num_attention_heads,
-        attention_downsample_rate=config.attention_downsample_rate,
-    )
-    # transformers' layers have the configured rate, and so has the last attention.
-    transformer.final_attn_token_to_image = Attention(
-        config.hidden_size, config.num_attention_heads, downsample_rate=config.attention_downsample_rate
-    )
-    decoder = MaskDecoder(
-        transformer_dim=config.hidden_size,
-        transformer=transformer,
-        num_multimask_outputs=config.num_multimask_outputs,
-        iou_head_depth=max(2, config.iou_head_depth),
-        iou_head_hidden_dim=config.iou_head_hidden_dim,
-    )
-    weights = module.state_dict()
-    names = {name: _sams_name(name, module) for name in weights}
-    wanted = decoder.state_dict()
-    decoder.load_state_dict({name: weights[key] for key, name in names.items() if name in wanted}, assign=True)
-    epsilons = {name: part.eps for name, part in module.named_modules() if isinstance(part, nn.LayerNorm)}
-    for name, eps in epsilons.items():
-        decoder.get_submodule(_sams_name(f"{name}.", module).removesuffix(".")).eps = eps
-    return decoder.eval()
-
-
-def _sams_name(name: str, module: Any) -> str:
-    for found, wanted in _RENAMES:
-        name = name.replace(found, wanted)
-    # transformers names the first and the last layer of a small MLP apart, and counts the ones between from 0.
-    parent, _, rest = name.partition(".proj_in.")
-    if rest:
-        return f"{parent}.layers.0.{rest}"
-    parent, _, rest = name.partition(".proj_out.")
-    if rest:
-        return f"{parent}.layers.{module.get_submodule(parent).num_layers - 1}.{rest}"
-    if name.startswith(("output_hypernetworks_mlps.", "iou_prediction_head.")):
-        parent, _, rest = name.partition(".layers.")
-        layer, _, parameter = rest.partition(".")
-        return f"{parent}.layers.{int(layer) + 1}.{parameter}"
-    return name

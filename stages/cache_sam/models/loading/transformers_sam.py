@@ -162,8 +162,11 @@ def build_sam(config: SamConfig, pixel_mean: list[float], pixel_std: list[float]
     return sam
 
 
-def transformers_names(sam: Sam) -> dict[str, str]:
-    """transformers' name of each weight in `sam.state_dict()`, in its order; no two are the same."""
+def transformers_names(sam: nn.Module) -> dict[str, str]:
+    """transformers' name of each weight in `sam.state_dict()`, in its order; no two are the same.
+
+    `sam` is a `Sam`, or holds some of its parts under their names there.
+    """
     last_layers = {name: module.num_layers - 1 for name, module in sam.named_modules() if isinstance(module, MLP)}
     return {key: _transformers_name(key, last_layers) for key in sam.state_dict()}
 
