@@ -1,5 +1,3 @@
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,38 +12,22 @@ from semires.stages.train.models.interface import ResModel
 from semires.stages.train.run import train_run
 from semires.stages.train.run_folder import RunFolder
 
-DOCS = Path(__file__).parents[4] / "docs" / "own-model.md"
-
 
 @pytest.fixture
-def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """Write a module of the user's own into the working directory; returns its name."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def write(name: str, source: str) -> str:
-        (tmp_path / f"{name}.py").write_text(source)
-        return name
-
-    return write
-
-
-def example() -> str:
+def example(documented: Callable[[str], str]) -> str:
     """The model in the documentation."""
-    found = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    assert len(found[1].splitlines()) < 60
-    return found[1]
+    return documented("own-model.md")
 
 
 def test_example__of_the_documentation_trains_in_both_phases(
-    write_module: Callable[[str, str], str],
+    write_module: Callable[[str, str], Path],
     tmp_path: Path,
     refshapes: ReferDataset,
     viewed_store: Path,
     nano_config: Callable[..., TrainConfig],
+    example: str,
 ) -> None:
-    name = write_module("documented_model", example())
+    name = write_module("documented_model", example).stem
     config = nano_config(method="semires", model=f"{name}:build", mutual_epochs=2, num_evaluations=1)
     result = train_run(config, refshapes, tmp_path / "run", torch.device("cpu"), store=viewed_store)
     assert result["steps"] >= 10
@@ -57,8 +39,8 @@ def test_example__of_the_documentation_trains_in_both_phases(
     assert any(not torch.equal(tensor, burnt_in[name]) for name, tensor in model.state_dict().items())
 
 
-def test_parameter_groups__vectors_do_not_decay(write_module: Callable[[str, str], str]) -> None:
-    model = model_of_factory(write_module("decaying_model", example()) + ":build", pretrained=True)
+def test_parameter_groups__vectors_do_not_decay(write_module: Callable[[str, str], Path], example: str) -> None:
+    model = model_of_factory(write_module("decaying_model", example).stem + ":build", pretrained=True)
     assert model.training
     decayed, plain = model.parameter_groups(weight_decay=0.1, learning_rate=1e-3)
     assert (decayed["weight_decay"], plain["weight_decay"], decayed["lr"]) == (0.1, 0.0, 1e-3)
@@ -75,7 +57,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_factory__returns_something_else(write_module: Callable[[str, str], str], case: str) -> None:
+def test_factory__returns_something_else(write_module: Callable[[str, str], Path], case: str) -> None:
     body, message = BROKEN[case]
     source = body
     if case != "no_model":
@@ -86,14 +68,14 @@ def test_factory__returns_something_else(write_module: Callable[[str, str], str]
             "def build(pretrained): return Model()\n"
         )
     with pytest.raises(InputError, match=message) as caught:
-        model_of_factory(write_module(f"broken_{case}", source) + ":build", pretrained=True)
+        model_of_factory(write_module(f"broken_{case}", source).stem + ":build", pretrained=True)
     assert "\n" not in str(caught.value)
 
 
-def test_factory__other_logits(write_module: Callable[[str, str], str]) -> None:
-    source = example().replace("self.classify = nn.Conv2d(width, 2, 1)", "self.classify = nn.Conv2d(width, 1, 1)")
+def test_factory__other_logits(write_module: Callable[[str, str], Path], example: str) -> None:
+    source = example.replace("self.classify = nn.Conv2d(width, 2, 1)", "self.classify = nn.Conv2d(width, 1, 1)")
     with pytest.raises(InputError, match=r"logits float \[2, 2, 96, 96\].*found torch\.float32 \[2, 1, 96, 96\]"):
-        model_of_factory(write_module("one_channel", source) + ":build", pretrained=True)
+        model_of_factory(write_module("one_channel", source).stem + ":build", pretrained=True)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +94,8 @@ def test_factory__is_not_there(name: str, message: str) -> None:
         model_of_factory(name, pretrained=True)
 
 
-def test_factory__errors_of_its_own_keep_their_traceback(write_module: Callable[[str, str], str]) -> None:
-    name = write_module("importing_what_is_missing", "import a_module_nobody_has\n")
+def test_factory__errors_of_its_own_keep_their_traceback(write_module: Callable[[str, str], Path]) -> None:
+    name = write_module("importing_what_is_missing", "import a_module_nobody_has\n").stem
     with pytest.raises(ModuleNotFoundError, match="a_module_nobody_has"):
         model_of_factory(f"{name}:build", pretrained=True)
 

@@ -1,6 +1,4 @@
 import hashlib
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,33 +12,19 @@ from semires.stages.cache_sam.models.loading.own import load_own
 from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.data.errors import InputError
 
-DOCS = Path(__file__).parents[5] / "docs" / "own-proposer.md"
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
-    """Write a module of the user's own into the working directory; returns its file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def write(name: str, source: str) -> Path:
-        (tmp_path / f"{name}.py").write_text(source)
-        return tmp_path / f"{name}.py"
-
-    return write
-
-
-def example() -> str:
+def example(documented: Callable[[str], str]) -> str:
     """The proposer in the documentation."""
-    found = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert found is not None
-    assert len(found[1].splitlines()) < 60
-    return found[1]
+    return documented("own-proposer.md")
 
 
-def test_example__of_the_documentation_finds_what_has_one_colour(write_module: Callable[[str, str], Path]) -> None:
-    write_module("documented_proposer", example())
+def test_example__of_the_documentation_finds_what_has_one_colour(
+    write_module: Callable[[str, str], Path], example: str
+) -> None:
+    write_module("documented_proposer", example)
     proposer, _ = load_own("documented_proposer:build", CPU)
     image = np.full((90, 120, 3), 30, dtype=np.uint8)
     image[20:60, 50:100] = (220, 40, 40)
@@ -55,9 +39,9 @@ def test_example__of_the_documentation_finds_what_has_one_colour(write_module: C
 
 
 def test_load_own__digest_is_of_the_source_and_of_what_it_says_of_its_weights(
-    write_module: Callable[[str, str], Path],
+    write_module: Callable[[str, str], Path], example: str
 ) -> None:
-    source = example()
+    source = example
     path = write_module("digested_proposer", source)
     sha256 = load_own("digested_proposer:build", CPU)[1]
     assert sha256 == hashlib.sha256(path.read_bytes() + b"no weights").hexdigest()
@@ -67,8 +51,10 @@ def test_load_own__digest_is_of_the_source_and_of_what_it_says_of_its_weights(
     assert load_own("silent_proposer:build", CPU)[1] == hashlib.sha256(silent.read_bytes()).hexdigest()
 
 
-def test_load_own__digest_is_of_the_file_that_a_factory_comes_from(write_module: Callable[[str, str], Path]) -> None:
-    path = write_module("first_home", example())
+def test_load_own__digest_is_of_the_file_that_a_factory_comes_from(
+    write_module: Callable[[str, str], Path], example: str
+) -> None:
+    path = write_module("first_home", example)
     write_module("second_home", "import functools\nimport first_home\nbuild = functools.partial(first_home.build)\n")
     assert load_own("second_home:build", CPU)[1] == hashlib.sha256(path.read_bytes() + b"no weights").hexdigest()
 
@@ -92,9 +78,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_load_own__something_else(write_module: Callable[[str, str], Path], case: str) -> None:
+def test_load_own__something_else(write_module: Callable[[str, str], Path], case: str, example: str) -> None:
     before, after, message = BROKEN[case]
-    source = example()
+    source = example
     assert before in source
     name = f"broken_{case}"
     write_module(name, source.replace(before, after))
