@@ -19,12 +19,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import (
-    Sam2Config,
-    Sam2HieraDetConfig,
-    Sam2MaskDecoderConfig,
     Sam2Model,
-    Sam2PromptEncoderConfig,
-    Sam2VisionConfig,
     SamHQConfig,
     SamHQModel,
 )
@@ -85,25 +80,10 @@ def sam(fake_cuda: None) -> Sam:
 
 
 @pytest.fixture
-def sam2(fake_cuda: None) -> Any:
-    """A SAM 2 as small as can be; of transformers' buffers none stays on the CPU."""
-    widths = [8, 16, 32, 64]
-    hiera = Sam2HieraDetConfig(
-        hidden_size=8, blocks_per_stage=[1, 1, 2, 1], embed_dim_per_stage=widths, global_attention_blocks=[3]
-    )
-    vision = Sam2VisionConfig(
-        backbone_config=hiera,
-        backbone_channel_list=widths[::-1],
-        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
-        fpn_hidden_size=32,
-    )
-    config = Sam2Config(
-        vision_config=vision,
-        prompt_encoder_config=Sam2PromptEncoderConfig(hidden_size=32, image_size=128),
-        mask_decoder_config=Sam2MaskDecoderConfig(hidden_size=32, mlp_dim=64),
-    )
+def sam2(small_sam2_config: Any, fake_cuda: None) -> Any:
+    """Of transformers' buffers none stays on the CPU."""
     with torch.device("cuda"):
-        return Sam2Model(config).eval()
+        return Sam2Model(small_sam2_config).eval()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
+from semires.cache.candidates import Candidates
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.sam import LoadedSam, load_sam
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
@@ -195,3 +196,29 @@ def take_out_mean(features_BCHW: torch.Tensor, last: torch.nn.Linear, least: flo
     last.bias.sub_(direction * (direction @ last.bias))
     spread = (features_BCHW - mean[:, None, None]).std() * last.weight.norm() * len(last.weight) ** -0.5
     last.bias.sub_(direction * (least * spread / mean.norm()))
+
+
+@pytest.fixture(scope="session")
+def assert_same_records() -> Callable[[Candidates, list[dict[str, Any]]], None]:
+    """Candidates beside the records of a generator of SAM's kind: the same masks in the same order, scores within 1e-4,
+    masks equal but for pixels whose logit is within rounding of the threshold."""
+
+    def check(candidates: Candidates, records: list[dict[str, Any]]) -> None:
+        assert candidates.num_masks == len(records)
+        for name in ("predicted_iou", "stability_score"):
+            expected = np.float32([record[name] for record in records])
+            np.testing.assert_allclose(getattr(candidates, name), expected, atol=1e-4, rtol=0, equal_nan=True)
+        points_xy = np.float32([record["point_coords"][0] for record in records]).reshape(-1, 2)
+        assert np.array_equal(candidates.points_xy, points_xy)
+        for mask, area, box, record in zip(
+            candidates.masks(), candidates.area, candidates.boxes_xyxy, records, strict=True
+        ):
+            expected = record["segmentation"]
+            assert np.count_nonzero(mask & expected) >= 0.999 * np.count_nonzero(mask | expected)
+            if np.array_equal(mask, expected):
+                assert area == record["area"]
+                x, y, width, height = record["bbox"]
+                # SAM's boxes end at the last pixel, ours behind it; both are zero for an empty mask.
+                assert box.tolist() == ([x, y, x + width + 1, y + height + 1] if area else [0, 0, 0, 0])
+
+    return check

@@ -30,29 +30,22 @@ class ReferenceGenerator(SamAutomaticMaskGenerator):
         return data
 
 
-def assert_same_as_sams(sam: Sam, settings: GeneratorSettings, image: np.ndarray) -> int:
+SameAsSams = Callable[[Sam, GeneratorSettings, np.ndarray], int]
+
+
+@pytest.fixture
+def assert_same_as_sams(assert_same_records: Callable[..., None]) -> SameAsSams:
     """Ours against the installed generator; returns how many masks there were."""
-    candidates = MaskGenerator(proposer_of(sam, "fp32"), settings).generate(42, image)
-    records = ReferenceGenerator(sam, **settings.recorded(), points_per_batch=settings.points_per_batch).generate(image)
-    assert (candidates.image_id, candidates.height, candidates.width) == (42, *image.shape[:2])
-    assert candidates.num_masks == len(records)
-    for name in ("predicted_iou", "stability_score"):
-        expected = np.float32([record[name] for record in records])
-        np.testing.assert_allclose(getattr(candidates, name), expected, atol=1e-4, rtol=0, equal_nan=True)
-    points_xy = np.float32([record["point_coords"][0] for record in records]).reshape(-1, 2)
-    assert np.array_equal(candidates.points_xy, points_xy)
-    for mask, area, box, record in zip(
-        candidates.masks(), candidates.area, candidates.boxes_xyxy, records, strict=True
-    ):
-        expected = record["segmentation"]
-        union = np.count_nonzero(mask | expected)
-        assert np.count_nonzero(mask & expected) >= 0.999 * union
-        if np.array_equal(mask, expected):
-            assert area == record["area"]
-            x, y, width, height = record["bbox"]
-            # SAM's boxes end at the last pixel, ours behind it; both are zero for an empty mask.
-            assert box.tolist() == ([x, y, x + width + 1, y + height + 1] if record["area"] else [0, 0, 0, 0])
-    return len(records)
+
+    def check(sam: Sam, settings: GeneratorSettings, image: np.ndarray) -> int:
+        candidates = MaskGenerator(proposer_of(sam, "fp32"), settings).generate(42, image)
+        sams_own = ReferenceGenerator(sam, **settings.recorded(), points_per_batch=settings.points_per_batch)
+        records = sams_own.generate(image)
+        assert (candidates.image_id, candidates.height, candidates.width) == (42, *image.shape[:2])
+        assert_same_records(candidates, records)
+        return len(records)
+
+    return check
 
 
 @pytest.fixture
@@ -91,6 +84,7 @@ def test_generate__same_as_sams_on_random_weights(
     image: np.ndarray,
     changes: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
+    assert_same_as_sams: SameAsSams,
 ) -> None:
     # At its own threshold of 0 random masks cover the image; above it they differ in size, some are empty.
     monkeypatch.setattr(random_sam, "mask_threshold", 0.1)
@@ -100,7 +94,11 @@ def test_generate__same_as_sams_on_random_weights(
 @pytest.mark.parametrize("size", [(40, 70), (90, 41), (33, 33), (200, 150), (7, 5)])
 @pytest.mark.parametrize("seed", range(4))
 def test_generate__same_as_sams_on_small_sams(
-    small_sam: Callable[[int], Sam], seed: int, size: tuple[int, int], open_settings: GeneratorSettings
+    small_sam: Callable[[int], Sam],
+    seed: int,
+    size: tuple[int, int],
+    open_settings: GeneratorSettings,
+    assert_same_as_sams: SameAsSams,
 ) -> None:
     """SAMs of four shapes; images portrait, landscape, odd, larger than the SAM's input and tiny."""
     photograph = np.random.default_rng(seed).integers(0, 256, size=(*size, 3), dtype=np.uint8)
@@ -109,7 +107,7 @@ def test_generate__same_as_sams_on_small_sams(
 
 
 @pytest.mark.parametrize("index", range(2))
-def test_generate__same_as_sams_on_scenes(shipped_sam: Sam, index: int) -> None:
+def test_generate__same_as_sams_on_scenes(shipped_sam: Sam, index: int, assert_same_as_sams: SameAsSams) -> None:
     """The tiny SAM with its settings, as `semires cache-sam --split refshapes` runs it."""
     assert assert_same_as_sams(shipped_sam, GENERATOR_SETTINGS, make_scene("sam_check", 0, index).image) > 3
 
@@ -124,20 +122,28 @@ def test_generate__same_as_sams_on_scenes(shipped_sam: Sam, index: int) -> None:
     ids=["crops", "thresholds, portrait", "nms, odd"],
 )
 def test_generate__same_as_sams_by_settings(
-    shipped_sam: Sam, image: np.ndarray, changes: dict[str, float], area: tuple[slice, slice]
+    shipped_sam: Sam,
+    image: np.ndarray,
+    changes: dict[str, float],
+    area: tuple[slice, slice],
+    assert_same_as_sams: SameAsSams,
 ) -> None:
     settings = replace(GENERATOR_SETTINGS, points_per_side=6, **changes)
     assert assert_same_as_sams(shipped_sam, settings, np.ascontiguousarray(image[area])) > 0
 
 
-def test_generate__same_as_sams_on_enlarged_scene(shipped_sam: Sam, image: np.ndarray) -> None:
+def test_generate__same_as_sams_on_enlarged_scene(
+    shipped_sam: Sam, image: np.ndarray, assert_same_as_sams: SameAsSams
+) -> None:
     """An image larger than the SAM's input, whose masks are upsampled twice."""
     large = image.repeat(2, axis=0).repeat(2, axis=1)[:170, :201]
     assert assert_same_as_sams(shipped_sam, replace(GENERATOR_SETTINGS, points_per_side=5), large) > 3
 
 
 @pytest.mark.parametrize("crop_n_layers", [0, 1])
-def test_generate__image_without_masks(random_sam: Sam, image: np.ndarray, crop_n_layers: int) -> None:
+def test_generate__image_without_masks(
+    random_sam: Sam, image: np.ndarray, crop_n_layers: int, assert_same_as_sams: SameAsSams
+) -> None:
     settings = GeneratorSettings(points_per_side=2, pred_iou_thresh=1.0, crop_n_layers=crop_n_layers)
     assert assert_same_as_sams(random_sam, settings, image) == 0
     candidates = MaskGenerator(proposer_of(random_sam), settings).generate(7, image)
@@ -209,7 +215,10 @@ def connected_components(mask: np.ndarray, connectivity: int) -> tuple[int, np.n
 
 
 def test_generate__small_regions_same_as_sams(
-    small_sam: Callable[[int], Sam], open_settings: GeneratorSettings, monkeypatch: pytest.MonkeyPatch
+    small_sam: Callable[[int], Sam],
+    open_settings: GeneratorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_same_as_sams: SameAsSams,
 ) -> None:
     """With a stand-in for OpenCV, which both generators then use."""
     opencv = ModuleType("cv2")
@@ -251,7 +260,11 @@ def cuda_sam() -> Sam:
 @pytest.mark.filterwarnings("ignore:Please use the new API")
 @pytest.mark.parametrize("crop_n_layers", [0, 1])
 def test_generate__same_as_sams_on_cuda(
-    cuda_sam: Sam, image: np.ndarray, crop_n_layers: int, monkeypatch: pytest.MonkeyPatch
+    cuda_sam: Sam,
+    image: np.ndarray,
+    crop_n_layers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_same_as_sams: SameAsSams,
 ) -> None:
     """In float32 throughout: cuDNN would compute SAM's transposed convolutions, ours are none, in TF32."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

@@ -30,27 +30,23 @@ OPEN = GeneratorSettings(
 )
 
 
-def assert_same_as_sam2s(model: Sam2Model, settings: GeneratorSettings, image: np.ndarray) -> list[dict[str, Any]]:
+SameAsSam2s = Callable[[Sam2Model, GeneratorSettings, np.ndarray], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def assert_same_as_sam2s(assert_same_records: Callable[..., None]) -> SameAsSam2s:
     """Ours against the installed generator; returns the latter's records."""
-    candidates = MaskGenerator(proposer_of(model, "fp32"), settings).generate(42, image)
-    generator = sam2s_generator(sam2_original(model), **settings.recorded(), points_per_batch=settings.points_per_batch)
-    records: list[dict[str, Any]] = generator.generate(image)
-    assert candidates.num_masks == len(records)
-    for name in ("predicted_iou", "stability_score"):
-        expected = np.float32([record[name] for record in records])
-        np.testing.assert_allclose(getattr(candidates, name), expected, atol=1e-4, rtol=0, equal_nan=True)
-    points_xy = np.float32([record["point_coords"][0] for record in records]).reshape(-1, 2)
-    assert np.array_equal(candidates.points_xy, points_xy)
-    for mask, area, box, record in zip(
-        candidates.masks(), candidates.area, candidates.boxes_xyxy, records, strict=True
-    ):
-        expected = record["segmentation"]
-        assert np.count_nonzero(mask & expected) >= 0.999 * np.count_nonzero(mask | expected)
-        if np.array_equal(mask, expected):
-            x, y, width, height = record["bbox"]
-            # SAM's boxes end at the last pixel, ours behind it; both are zero for an empty mask.
-            assert box.tolist() == ([x, y, x + width + 1, y + height + 1] if area else [0, 0, 0, 0])
-    return records
+
+    def check(model: Sam2Model, settings: GeneratorSettings, image: np.ndarray) -> list[dict[str, Any]]:
+        candidates = MaskGenerator(proposer_of(model, "fp32"), settings).generate(42, image)
+        original, at_once = sam2_original(model), settings.points_per_batch
+        records: list[dict[str, Any]] = sam2s_generator(
+            original, **settings.recorded(), points_per_batch=at_once
+        ).generate(image)
+        assert_same_records(candidates, records)
+        return records
+
+    return check
 
 
 def photograph(seed: int, height: int, width: int) -> np.ndarray:
@@ -64,7 +60,9 @@ def photograph(seed: int, height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(40, 70), (90, 41), (33, 33), (200, 150), (7, 5)])
 @pytest.mark.parametrize("seed", range(3))
-def test_generate__same_as_sam2s(small_sam2: Callable[[int], Sam2Model], seed: int, size: tuple[int, int]) -> None:
+def test_generate__same_as_sam2s(
+    small_sam2: Callable[[int], Sam2Model], seed: int, size: tuple[int, int], assert_same_as_sam2s: SameAsSam2s
+) -> None:
     """SAM 2s of three shapes; images portrait, landscape, odd, larger than the model's input and tiny."""
     assert_same_as_sam2s(small_sam2(seed), replace(OPEN, points_per_side=2), photograph(seed, *size))
 
@@ -87,13 +85,15 @@ def test_generate__same_as_sam2s(small_sam2: Callable[[int], Sam2Model], seed: i
 )
 @pytest.mark.parametrize("seed", [0, 2])
 def test_generate__same_as_sam2s_by_settings(
-    small_sam2: Callable[[int], Sam2Model], seed: int, changes: dict[str, Any]
+    small_sam2: Callable[[int], Sam2Model], seed: int, changes: dict[str, Any], assert_same_as_sam2s: SameAsSam2s
 ) -> None:
     records = assert_same_as_sam2s(small_sam2(seed), replace(OPEN, **changes), photograph(seed, 60, 90))
     assert len(records) > 2
 
 
-def test_generate__same_as_sam2s_with_dynamic_multimask(small_sam2: Callable[[int], Sam2Model]) -> None:
+def test_generate__same_as_sam2s_with_dynamic_multimask(
+    small_sam2: Callable[[int], Sam2Model], assert_same_as_sam2s: SameAsSam2s
+) -> None:
     """Some second answers are the one mask for all, some, where that is not stable, the best of the other three."""
     records = assert_same_as_sam2s(small_sam2(0), replace(OPEN, use_m2m=True), photograph(0, 60, 90))
     # The small SAM thinks much of its one mask and little of the others.
@@ -101,7 +101,9 @@ def test_generate__same_as_sam2s_with_dynamic_multimask(small_sam2: Callable[[in
     assert 0 < sum(one_mask) < len(records)
 
 
-def test_generate__same_as_sam2s_with_its_defaults(small_sam2: Callable[[int], Sam2Model]) -> None:
+def test_generate__same_as_sam2s_with_its_defaults(
+    small_sam2: Callable[[int], Sam2Model], assert_same_as_sam2s: SameAsSam2s
+) -> None:
     """What `semires cache-sam` takes for SAM 2 is what its generator takes; nothing of random masks is left."""
     generator = sam2s_generator(sam2_original(small_sam2(1)))
     parameters = inspect.signature(type(generator).__base__.__init__).parameters
@@ -113,6 +115,8 @@ def test_generate__same_as_sam2s_with_its_defaults(small_sam2: Callable[[int], S
 
 
 @pytest.mark.parametrize("crop_n_layers", [0, 1])
-def test_generate__same_as_sam2s_without_masks(small_sam2: Callable[[int], Sam2Model], crop_n_layers: int) -> None:
+def test_generate__same_as_sam2s_without_masks(
+    small_sam2: Callable[[int], Sam2Model], crop_n_layers: int, assert_same_as_sam2s: SameAsSam2s
+) -> None:
     settings = replace(OPEN, pred_iou_thresh=1.0, crop_n_layers=crop_n_layers)
     assert assert_same_as_sam2s(small_sam2(0), settings, photograph(0, 20, 30)) == []
