@@ -203,10 +203,9 @@ def cache_sam(
     if group.reports:
         if report.num_scaled:
             say(f"{report.num_scaled} images of more than 8 bits a pixel: each was scaled by its own range")
-        console.print(
+        say(
             f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, "
-            f"{report.num_present} were there",
-            soft_wrap=True,
+            f"{report.num_present} were there"
         )
         if report.num_added and not report.num_masks:
             print(
