@@ -43,12 +43,12 @@ class Held:
     is_foreign: bool = False
     """Whether it holds another's images, and is to be emptied."""
 
-    def lines(self) -> list[str]:
-        """What to say of it, a line each."""
+    def lines(self, consequence: str = "done anew") -> list[str]:
+        """What to say of it, a line each; `consequence` is what becomes of stale images."""
         lines = []
         if self.stale:
             names = [printable(source.path.name) for source in self.stale]
-            lines.append(f"{len(names)} images have changed since they were cached ({_some(names)}): done anew")
+            lines.append(f"{len(names)} images have changed since they were cached ({_some(names)}): {consequence}")
         if self.num_unrecorded:
             lines.append(
                 f"{self.num_unrecorded} of {self.num_held} images in the store have no record of their files, being "
@@ -88,6 +88,17 @@ def file_record(file: BufferedReader) -> FileRecord:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise OSError("it changed while it was read")
     return FileRecord(num_bytes=before.st_size, mtime_ns=before.st_mtime_ns, sha256=digest)
+
+
+def file_record_at(path: Path | None) -> FileRecord | None:
+    """The record of a file; None where it cannot be read."""
+    try:
+        if path is not None:
+            with path.open("rb") as file:
+                return file_record(file)
+    except OSError:
+        pass
+    return None
 
 
 def look_at_store(
@@ -199,11 +210,8 @@ def _look(path: Path, record: FileRecord, *, is_here: bool) -> bool | None:
 
 
 def _has_content(path: Path, record: FileRecord, *, is_here: bool) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file_record(file).sha256 == record.sha256
-    except OSError:
-        return is_here
+    found = file_record_at(path)
+    return is_here if found is None else found.sha256 == record.sha256
 
 
 def _some(names: Sequence[str]) -> str:
