@@ -106,8 +106,11 @@ def predict(
         raise InputError(
             f"expected images and expressions, or --input FILE, found {'neither' if input is None else 'both'}"
         )
+    folder = output or (None if stdout or jsonl is not None else make_paths(None).reports)
     if input is None:
-        tasks = tasks_of_words(words or [], expression or (), on_left_out=lambda text: say(f"left out: {text}"))
+        tasks = tasks_of_words(
+            words or [], expression or (), output=folder, on_left_out=lambda text: say(f"left out: {text}")
+        )
     elif input == "-":
         tasks = tasks_of_lines(sys.stdin, Path(), "standard input")
     else:
@@ -118,9 +121,9 @@ def predict(
             raise no_file(task.image)
     num_asked = sum(len(task.expressions) for task in tasks)
     files = None
-    if output is not None or not (stdout or jsonl is not None):
+    if folder is not None:
         files = PictureFiles(
-            output or make_paths(None).reports,
+            folder,
             overwrite=overwrite,
             names_expressions=any(len(task.expressions) > 1 for task in tasks),
             is_single=num_asked == 1,

@@ -8,7 +8,6 @@ one.mask                                      # bool [H, W]
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import load_image
+from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.prediction import predict_logits
 from semires.stages.train.run_folder import RunFolder
@@ -126,7 +126,7 @@ class Predictor:
 
 def shipped_folder() -> Path:
     """The folder of the model that comes with the package."""
-    return Path(str(resources.files("semires.stages.train.models") / "weights" / "refshapes"))
+    return weights_folder() / "refshapes"
 
 
 def _pixels(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:

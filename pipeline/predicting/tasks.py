@@ -19,20 +19,25 @@ class Task:
 
 
 def tasks_of_words(
-    words: Sequence[str], expressions: Sequence[str] = (), *, on_left_out: Callable[[str], None] | None = None
+    words: Sequence[str],
+    expressions: Sequence[str] = (),
+    *,
+    output: Path | None = None,
+    on_left_out: Callable[[str], None] | None = None,
 ) -> list[Task]:
     """Every image of a command line with every expression of it.
 
     The first word is an image or a folder of images. So is each other one that is the path of a file or folder, or ends
     like a picture (".jpg"); the rest are expressions, before those of `expressions`, which are never paths.
-    `on_left_out` is told what of a folder is no picture. InputError where there is no image or no expression, for an
-    empty expression, and for one that is no text.
+    Of a folder, pictures in `output` are none: they are what an earlier command wrote. `on_left_out` is told of them,
+    and of what is no picture. InputError where there is no image or no expression, for an empty expression, and for
+    one that is no text.
     """
     images, asked = list[Path](), list[str]()
     for number, word in enumerate(words):
         path = _home_expanded(word)
         if number == 0 or path.suffix.lower() in picture_suffixes() or _exists(path):
-            images += _images_at(path, on_left_out)
+            images += _images_at(path, output, on_left_out)
         else:
             asked.append(word)
     asked += expressions
@@ -73,10 +78,17 @@ def tasks_of_lines(lines: Iterable[str], folder: Path, where: str) -> list[Task]
     return tasks
 
 
-def _images_at(path: Path, on_left_out: Callable[[str], None] | None) -> list[Path]:
+def _images_at(path: Path, output: Path | None, on_left_out: Callable[[str], None] | None) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return [source.path for source in folder_images(path, on_left_out=on_left_out)]
+    found = [source.path for source in folder_images(path, on_left_out=on_left_out)]
+    if output is None or not output.is_dir() or path.resolve().is_relative_to(output.resolve()):
+        return found
+    written_to = output.resolve()
+    images = [image for image in found if not image.resolve().is_relative_to(written_to)]
+    if on_left_out is not None and len(images) < len(found):
+        on_left_out(f"{len(found) - len(images)} pictures in {output}, where masks are written")
+    return images
 
 
 def _home_expanded(word: str) -> Path:
