@@ -87,9 +87,23 @@ def build_page(showing: Showing, what: str, examples: Sequence[tuple[str, str]] 
                     label="Covered share that a candidate must exceed (cpi)",
                 )
             with gr.Column():
-                mask = gr.Image(label="Mask", format="png", elem_id="mask", interactive=False)
-                refined = gr.Image(label="Mask made of candidates", format="png", elem_id="refined", interactive=False)
-                candidates = gr.Image(label="Candidates", format="png", elem_id="candidates", interactive=False)
+                mask = gr.Image(
+                    label="Mask", format="png", buttons=["download", "fullscreen"], elem_id="mask", interactive=False
+                )
+                refined = gr.Image(
+                    label="Mask made of candidates",
+                    format="png",
+                    buttons=["download", "fullscreen"],
+                    elem_id="refined",
+                    interactive=False,
+                )
+                candidates = gr.Image(
+                    label="Candidates",
+                    format="png",
+                    buttons=["download", "fullscreen"],
+                    elem_id="candidates",
+                    interactive=False,
+                )
                 words = gr.Textbox(label="In words", lines=3, elem_id="words", interactive=False)
         inputs = [image, expression, threshold, strategy, iou_rate, inter]
         outputs = [mask, candidates, refined, words]

@@ -25,12 +25,13 @@ from semires.stages.train.prediction import overlay, predict_logits
 
 REFINED_COLOR = (40, 120, 255)
 _NUM_KEPT = 4
+_SIDE = 640  # pixels, of what is shown
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
-    """Three pictures of the size of the one that was given, and what is to be said of them."""
+    """Three pictures of the one that was given, small ones enlarged, and what is to be said of them."""
 
     mask: Image.Image
     """The model's mask."""
@@ -72,9 +73,9 @@ class Showing:
         words.append(f"{candidates.num_masks} candidates: {made}.")
         unread = unread_line(model.tokenizer, expression)
         return Shown(
-            mask=overlay(image, found.mask),
-            candidates=all_colored(image, masks),
-            refined=overlay(image, found.mask if refined is None else refined, color=REFINED_COLOR),
+            mask=_enlarged(overlay(image, found.mask)),
+            candidates=_enlarged(all_colored(image, masks)),
+            refined=_enlarged(overlay(image, found.mask if refined is None else refined, color=REFINED_COLOR)),
             words="\n".join(words if unread is None else [*words, unread]),
         )
 
@@ -86,3 +87,9 @@ class Showing:
             self._kept.popitem(last=False)
         kept: _T = self._kept[key]  # type: ignore[assignment]
         return kept
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    """A small picture so many times larger that it is easily seen, each pixel a square."""
+    factor = max(1, _SIDE // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

@@ -91,6 +91,8 @@ def test_examples__are_scenes_with_something_to_find(tmp_path: Path, showing: Sh
     for path, expression in write_examples(tmp_path):
         image = np.asarray(Image.open(path))
         shown = showing.show(image, expression, threshold=0.5, config=MatchConfig())
-        assert shown.mask.size == shown.candidates.size == shown.refined.size == (image.shape[1], image.shape[0])
+        assert (
+            shown.mask.size == shown.candidates.size == shown.refined.size == (5 * image.shape[1], 5 * image.shape[0])
+        )
         found += "sees nothing" not in shown.words
     assert found >= 4
