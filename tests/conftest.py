@@ -28,6 +28,11 @@ from semires.stages.data.refshapes.scene import make_scene
 from semires.stages.data.refshapes.writer import RefShapesConfig, write_refshapes
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: a third of the suite's time is spent on other processes, which some test waits for."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of whole processes first, which take longest: begun last, one worker would wait for the other."""
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)  # keeps the order of all else
