@@ -29,8 +29,8 @@ from semires.stages.data.refshapes.writer import RefShapesConfig, write_refshape
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores: a third of the suite's time is spent on other processes, which some test waits for."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+    """One worker more than cores: a test that waits for processes of its own leaves a core idle."""
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
