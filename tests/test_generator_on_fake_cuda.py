@@ -149,7 +149,7 @@ def make_generator_of_sam2(sam2: Any, precision: str, **changes: Any) -> MaskGen
 def search(generator: MaskGenerator, waits: list[str]) -> Any:
     with HostCopies(waits):
         (embedding,) = generator._encode_all([IMAGE])
-        return generator._search(IMAGE, embedding)
+        return generator._search(0, IMAGE, embedding)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -1,0 +1,106 @@
+"""Concepts: the nouns of an image's expressions, which SAM 3 is asked about by name.
+
+    concepts_of(["man in red shirt on left", "second guy from the right"])  ->  ("guy", "man", "shirt")
+
+The rule, `RULE`: an expression is put into lower case, and all that is no letter, digit or apostrophe becomes a blank.
+TextBlob's `PatternTagger` (a dictionary and rules, which are in its package) tells the nouns: tags that begin with NN.
+`HOMOGRAPHS`, which it takes for verbs and adjectives, are nouns as well. A noun is a concept as it is written, man and
+men are two, if it has two letters or more, nothing but letters, and is none of `NO_CONCEPTS`: words of place, colours,
+words for the picture, and words for anything. The rule knows English only; a slip of the pen is a concept too, of
+which SAM 3 finds nothing.
+"""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from semires.stages.cache_sam.sources import ImageSource
+from semires.stages.data.errors import InputError
+from semires.stages.data.place_words import LEFT_RIGHT, OTHER_PLACES
+from semires.stages.data.refer import ReferDataset
+
+RULE = "textblob-nouns-1"
+"""Name and version of the rule; a store's manifest has it."""
+
+HOMOGRAPHS = frozenset({"bear", "bears", "fly", "monitor", "orange", "remote", "sink", "sinks", "stand", "watch"})
+"""Nouns that the tagger takes for other words, of COCO's categories and other things in its photographs."""
+
+NO_CONCEPTS = frozenset(
+    {
+        *(*LEFT_RIGHT, *OTHER_PLACES),
+        *("side", "sides", "row", "edge", "end", "area", "rightest", "leftest", "frt", "oclock"),
+        *("silver", "gold", "blk", "navy", "color", "colour"),  # others are no nouns to the tagger
+        *("pic", "pics", "picture", "photo", "photograph", "image", "view", "focus", "blur"),
+        *("thing", "things", "object", "objects", "item", "items", "stuff", "something", "anything", "someone", "one"),
+        *("ones", "part", "parts", "piece", "pieces", "half", "portion", "section", "number", "way", "bunch", "group"),
+    }
+)
+
+_NO_WORD = re.compile(r"[^\w']|_")
+_DIGEST_LENGTH = 16
+
+
+def require_tagger() -> None:
+    """InputError where TextBlob is not installed."""
+    _tagger()
+
+
+def concepts_of(expressions: Iterable[str]) -> tuple[str, ...]:
+    """The distinct concepts of some expressions, sorted. InputError where TextBlob is not installed."""
+    tagger = _tagger()
+    found = set[str]()
+    for expression in expressions:
+        for word, tag in tagger.tag(_NO_WORD.sub(" ", expression.lower())):
+            if (tag.startswith("NN") or word in HOMOGRAPHS) and len(word) > 1 and word.isalpha():
+                found.add(word)
+    return tuple(sorted(found - NO_CONCEPTS))
+
+
+def digest_of(concepts: Sequence[str]) -> str:
+    """What a store records of the concepts that an image was searched for: 16 hexadecimal digits."""
+    return hashlib.sha256("\n".join(concepts).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+def with_concepts(
+    sources: Sequence[ImageSource],
+    dataset: ReferDataset,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[ImageSource]:
+    """The images, each with the concepts of its train refs' expressions: of those of other splits nothing is read,
+    which RefCOCOg's authors have on the same images. `on_progress(done, total)` counts images."""
+    expressions = defaultdict[int, list[str]](list)
+    for ref in dataset.refs_of("train"):
+        expressions[ref.image_id] += ref.expressions
+    found = []
+    for done, source in enumerate(sources, start=1):
+        found.append(replace(source, concepts=concepts_of(expressions[source.image_id])))
+        if on_progress is not None:
+            on_progress(done, len(sources))
+    return found
+
+
+def summary(sources: Sequence[ImageSource]) -> str:
+    """What to say of images with concepts, in a line."""
+    counts = [len(source.concepts or ()) for source in sources]
+    distinct = {concept for source in sources for concept in source.concepts or ()}
+    average = sum(counts) / max(1, len(counts))
+    text = f"concepts: {len(distinct)} nouns in the expressions of {len(counts)} images, {average:.1f} an image"
+    num_without = counts.count(0)
+    return text + (f"; {num_without} images have none: SAM 3 is asked nothing about them" if num_without else "")
+
+
+@cache
+def _tagger() -> Any:
+    try:
+        from textblob.taggers import PatternTagger
+    except ImportError as error:
+        raise InputError(
+            "--concepts: expected the package textblob, which tells the nouns, found none: pip install "
+            "'semires[concepts]'"
+        ) from error
+    return PatternTagger()
