@@ -14,10 +14,11 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.sources import ImageSource
 from semires.stages.data.errors import InputError
 from semires.stages.data.place_words import LEFT_RIGHT, OTHER_PLACES
@@ -40,8 +41,58 @@ NO_CONCEPTS = frozenset(
     }
 )
 
+ONLY, BESIDE = "only", "beside"
+"""Concepts in place of the grid of points, or beside it."""
+
+_SETTINGS_OF_MASKS = ("stability_score_offset", "box_nms_thresh", "min_mask_region_area")
+# The finest features of the published SAM 3, [256, 288, 288], are 85 MB, and each word has them several times.
+_WORDS_AT_ONCE = 8
+
 _NO_WORD = re.compile(r"[^\w']|_")
 _DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptSettings:
+    """How a SAM 3 is asked for concepts: `mode` is ONLY or BESIDE, `threshold` the lowest score kept (SAM 3's: 0.5)."""
+
+    mode: str
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.mode not in (ONLY, BESIDE):
+            raise InputError(f"--concepts: expected {ONLY} or {BESIDE}, found {self.mode!r}")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"--concept-thresh: expected a number from 0 to 1, found {self.threshold}")
+
+    @property
+    def is_only(self) -> bool:
+        """Whether no points are asked."""
+        return self.mode == ONLY
+
+    def check(self, names: Iterable[str]) -> None:
+        """InputError where generator settings of these names were given that nothing reads."""
+        if self.is_only and (unread := sorted(set(names) - set(_SETTINGS_OF_MASKS))):
+            raise InputError(
+                f"--{unread[0].replace('_', '-')}: expected none with --concepts {ONLY}, which asks no points: leave "
+                f"it out, or give --concepts {BESIDE}; the score's threshold is --concept-thresh"
+            )
+
+    def of_words(self, settings: GeneratorSettings) -> GeneratorSettings:
+        """Of these settings those that words have: no crops, and no threshold of stability, as SAM 3 has none."""
+        return GeneratorSettings(
+            points_per_batch=_WORDS_AT_ONCE,
+            pred_iou_thresh=self.threshold,
+            stability_score_thresh=0.0,
+            **{name: getattr(settings, name) for name in _SETTINGS_OF_MASKS},
+        )
+
+    def recorded(self, settings: GeneratorSettings) -> dict[str, int | float | str]:
+        """What the manifest keeps: the grid's settings where it is asked, the words', and `RULE`."""
+        kept = settings.recorded()
+        if self.is_only:
+            kept = {name: kept[name] for name in _SETTINGS_OF_MASKS}
+        return kept | {"concepts": self.mode, "concept_rule": RULE, "concept_thresh": self.threshold}
 
 
 def require_tagger() -> None:

@@ -148,7 +148,7 @@ def suppress(boxes_xyxy: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 
 def joined(first: Candidates, more: Candidates, threshold: float) -> Candidates:
-    """All of `first`, then those of `more` (of the same image) whose box has IoU above `threshold` with none of them."""
+    """All of `first`, then those of `more`, of the same image, whose box has no IoU above `threshold` with these."""
     if first.num_masks and more.num_masks:
         ious = box_iou(*(torch.from_numpy(each.boxes_xyxy).float() for each in (more, first)))
         is_new = (ious.amax(dim=1) <= threshold).numpy()

@@ -1,4 +1,4 @@
-"""SAM 2, EdgeTAM, SAM 3's tracker and SAM-HQ as transformers' own modules, from a folder."""
+"""SAM 2, EdgeTAM, SAM 3's two models and SAM-HQ as transformers' own modules, from a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.files.hub import without_bars
 
 
-def load_transformers_model(folder: Path) -> Any:
-    """The model in `folder`, of one of the classes that `transformers_folder.CLASSES` names: float32, CPU, eval mode.
+def load_transformers_model(folder: Path, *, words: bool = False) -> Any:
+    """The model in `folder`, of the class that `class_of` names: float32, CPU, eval mode.
 
     Where the folder has a processor, the model's `pixel_mean` and `pixel_std` are what it says, for pixels from 0 to 1.
     What the weights of a video's model have beside is left out. InputError where the folder holds no such model, no
@@ -27,7 +27,7 @@ def load_transformers_model(folder: Path) -> Any:
     """
     import transformers  # a second, and more for the class itself
 
-    name = class_of(folder)
+    name = class_of(folder, words=words)
     weight_files(folder)  # what is missing is said before anything is read
     try:
         with without_bars():
