@@ -240,20 +240,18 @@ def cache_sam(
             f"{report.num_present} were there"
         )
         if report.num_added and not report.num_masks:
-            values, options = [], []
-            if asked is None or not asked.is_only:
-                values += [
-                    f"predicted IoU {settings.pred_iou_thresh:g}",
-                    f"stability {settings.stability_score_thresh:g}",
-                ]
-                options += ["--pred-iou-thresh", "--stability-score-thresh"]
+            thresholds = {
+                "--pred-iou-thresh": f"predicted IoU {settings.pred_iou_thresh:g}",
+                "--stability-score-thresh": f"stability {settings.stability_score_thresh:g}",
+            }
             if asked is not None:
-                values, options = [*values, f"score of concepts {asked.threshold:g}"], [*options, "--concept-thresh"]
+                of_concepts = {"--concept-thresh": f"score of a concept {asked.threshold:g}"}
+                thresholds = of_concepts if asked.is_only else thresholds | of_concepts
             print(
                 f"warning: none of the {report.num_added} images added has a mask: the weights of SAM {loaded.name} "
                 f"({sam_checkpoint or 'its own'}, sha256 {loaded.sha256[:12]}) do not fit these images, or the "
-                f"thresholds ({', '.join(values)}) do not fit the weights: try lower {' and '.join(options)}, or other "
-                "weights",
+                f"thresholds ({', '.join(thresholds.values())}) do not fit the weights: try lower "
+                f"{' and '.join(thresholds)}, or other weights",
                 file=sys.stderr,
             )
         if report.failed:
