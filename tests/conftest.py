@@ -415,7 +415,7 @@ def sam3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "detr_decoder_config": small | {"num_layers": 2, "num_queries": 5},
         "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 4},
     }
-    tracker = {"model_type": "sam3_tracker_video", "vision_config": vision}
+    tracker = {"model_type": "sam3_tracker_video", "vision_config": vision, "image_size": 14 * grid}
     tracker |= {"prompt_encoder_config": {"hidden_size": 32, "image_size": 14 * grid}}
     tracker |= {"mask_decoder_config": {"hidden_size": 32, "mlp_dim": 64}, "memory_attention_hidden_size": 32}
     tracker |= {"memory_attention_feed_forward_hidden_size": 32, "memory_attention_num_layers": 1}

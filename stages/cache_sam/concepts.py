@@ -12,6 +12,7 @@ which SAM 3 finds nothing.
 
 import hashlib
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -154,4 +155,8 @@ def _tagger() -> Any:
             "--concepts: expected the package textblob, which tells the nouns, found none: pip install "
             "'semires[concepts]'"
         ) from error
-    return PatternTagger()
+    tagger = PatternTagger()
+    with warnings.catch_warnings():  # its dictionary is read now, and the file never closed
+        warnings.simplefilter("ignore", ResourceWarning)
+        tagger.tag("a word")
+    return tagger

@@ -51,10 +51,8 @@ class Held:
         lines = []
         if self.stale:
             names = [printable(source.path.name) for source in self.stale]
-            reworded = f", {self.num_reworded} of them their expressions' nouns," if self.num_reworded else ""
-            lines.append(
-                f"{len(names)} images have changed{reworded} since they were cached ({_some(names)}): done anew"
-            )
+            nouns = f", {self.num_reworded} of them in the nouns of their expressions," if self.num_reworded else ""
+            lines.append(f"{len(names)} images have changed{nouns} since they were cached ({_some(names)}): done anew")
         if self.num_unrecorded:
             lines.append(
                 f"{self.num_unrecorded} of {self.num_held} images in the store have no record of their files, being "

@@ -1,5 +1,7 @@
 """SAM 2, EdgeTAM, SAM 3's two models and SAM-HQ as transformers' own modules, from a folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def load_transformers_model(folder: Path, *, words: bool = False) -> Any:
     name = class_of(folder, words=words)
     weight_files(folder)  # what is missing is said before anything is read
     try:
-        with without_bars():
+        with without_bars(), _unheard_warnings():
             model, info = getattr(transformers, name).from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
@@ -53,3 +55,16 @@ def load_transformers_model(folder: Path, *, words: bool = False) -> Any:
         mean, std = read_pixel_statistics(folder)
         model.pixel_mean, model.pixel_std = ([value / 255 for value in values] for values in (mean, std))
     return model.eval()
+
+
+@contextmanager
+def _unheard_warnings() -> Iterator[None]:
+    """Keep transformers from warnings of a screen's length, of a video's folder for one; what matters is looked at."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
