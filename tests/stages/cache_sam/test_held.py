@@ -176,8 +176,8 @@ def test_look_at_store__other_concepts_are_stale(tmp_path: Path, sources: list[I
     assert [source.image_id for source in found.stale] == [1, 2]
     assert found.num_reworded == 2
     assert found.lines() == [
-        "2 images have changed, 2 of them in the nouns of their expressions, since they were cached (1.png, 2.png): done "
-        "anew"
+        "2 images have changed, 2 of them in the nouns of their expressions, since they were cached (1.png, 2.png): "
+        "done anew"
     ]
     assert look([("man",), ("man", "hat"), (), ()]).lines() == [
         "1 images have changed since they were cached (1.png): done anew"
