@@ -79,10 +79,10 @@ class FileRecords:
     def from_json(cls, value: object, num_images: int) -> FileRecords:
         """The records of as many images that `to_json` wrote; ValueError for anything else."""
         match value:
-            case {"num_bytes": list(sizes), "mtime_ns": list(times), "sha256": str(sha256)}:
+            case {"num_bytes": list(sizes), "mtime_ns": list(times), "sha256": str(sha256), **others}:
                 arrays = [np.asarray(numbers or np.zeros(0, np.int64)) for numbers in (sizes, times)]
                 is_whole = all(array.dtype == np.int64 and array.shape == (num_images,) for array in arrays)
-                words = value.get("words", "")
+                words = str(others.get("words", ""))
                 is_hex = _is_hex(sha256, _DIGITS * num_images) and (
                     words == "" or _is_hex(words, _WORD_DIGITS * num_images)
                 )
@@ -91,5 +91,5 @@ class FileRecords:
         raise ValueError(f"expected num_bytes, mtime_ns and sha256 of {num_images} files, found {value!r:.80}")
 
 
-def _is_hex(value: object, length: int) -> bool:
-    return isinstance(value, str) and len(value) == length and _HEXADECIMAL.fullmatch(value) is not None
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and _HEXADECIMAL.fullmatch(text) is not None

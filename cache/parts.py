@@ -12,7 +12,8 @@ The first four columns describe the part to any Zarr reader, under checksum. The
 that a store opens with one small read a part, where the columns would take twelve; `check_columns` holds both equal.
 The attributes also hold a checksum of themselves and of each column's metadata, which zarr reads unchecked: a flipped
 digit is an error, never another mask. Two keys are there only where they are known: `origin`, whose images these are,
-and `files`, records of the images' files and of the words that they were searched for (files.py). Releases that do not know them read the part as well.
+and `files`, records of the images' files and of the words that they were searched for (files.py). Releases that do not
+know them read the part as well.
 """
 
 from __future__ import annotations

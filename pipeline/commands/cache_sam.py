@@ -125,6 +125,7 @@ def cache_sam(
         return held
 
     def load() -> LoadedSam:
+        assert sam is not None
         if asked is None:
             return load_sam(sam, sam_checkpoint, chosen_device)
         return load_sam3(sam, chosen_device, with_tracker=not asked.is_only)

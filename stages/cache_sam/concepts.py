@@ -91,9 +91,9 @@ class ConceptSettings:
     def recorded(self, settings: GeneratorSettings) -> dict[str, int | float | str]:
         """What the manifest keeps: the grid's settings where it is asked, the words', and `RULE`."""
         kept = settings.recorded()
-        if self.is_only:
-            kept = {name: kept[name] for name in _SETTINGS_OF_MASKS}
-        return kept | {"concepts": self.mode, "concept_rule": RULE, "concept_thresh": self.threshold}
+        names = [name for name in kept if not self.is_only or name in _SETTINGS_OF_MASKS]
+        own: dict[str, int | float | str] = {"concepts": self.mode, "concept_rule": RULE}
+        return {**{name: kept[name] for name in names}, **own, "concept_thresh": self.threshold}
 
 
 def require_tagger() -> None:

@@ -5,6 +5,7 @@ Boxes here are SAM's: right and bottom are the last pixel inside, and an empty m
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,10 +155,11 @@ def joined(first: Candidates, more: Candidates, threshold: float) -> Candidates:
         is_new = (ious.amax(dim=1) <= threshold).numpy()
     else:
         is_new = np.ones(more.num_masks, dtype=np.bool_)
-    columns = ("bits", "area", "boxes_xyxy", "predicted_iou", "stability_score", "points_xy")
-    return replace(
-        first, **{name: np.concatenate([getattr(first, name), getattr(more, name)[is_new]]) for name in columns}
-    )
+    names = ("bits", "area", "boxes_xyxy", "predicted_iou", "stability_score", "points_xy")
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(more, name)[is_new]]) for name in names
+    }
+    return replace(first, **columns)
 
 
 def _count(masks_KHW: Tensor) -> Tensor:

@@ -67,10 +67,8 @@ class Sam3Concepts(WordModel):
 
     def __init__(self, sam3: Sam3, precision: str) -> None:
         self._model, self._tokenizer = sam3.text, sam3.tokenizer
-        self._statistics = tuple(
-            getattr(self._model, name, usual)
-            for name, usual in zip(("pixel_mean", "pixel_std"), PIXELS_OF_SAM3, strict=True)
-        )
+        mean, std = PIXELS_OF_SAM3
+        self._statistics = getattr(self._model, "pixel_mean", mean), getattr(self._model, "pixel_std", std)
         self.device = self._model.device
         self.precision = precision
         self._dtype = PRECISIONS[precision]
