@@ -66,7 +66,7 @@ def cache_images(
     longer), or that the device has no memory for, one prompt at a time.
     """
     proposer, generator = _generator(loaded.sam, settings, concepts, images, precision, compile)
-    is_warm = not compile
+    points_per_batch, is_warm = generator.points_per_batch, not compile
 
     def generate(image_ids: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Candidates]:
         nonlocal is_warm
@@ -84,7 +84,7 @@ def cache_images(
         except torch.OutOfMemoryError:
             pass
         # Outside of the handler, where the error no longer holds the memory. What this image took is not for all.
-        generator.points_per_batch = settings.points_per_batch
+        generator.points_per_batch = points_per_batch
         torch.cuda.empty_cache()
         raise UnfitImage("expected memory on the device for one prompt at a time, found less; scale the image down")
 
