@@ -16,6 +16,7 @@ from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.data import make_refshapes
 from semires.pipeline.commands.demo import demo
+from semires.pipeline.commands.doctor import doctor
 from semires.pipeline.commands.export import export
 from semires.pipeline.commands.options import expanding_homes
 from semires.pipeline.commands.predict import predict
@@ -67,7 +68,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.command("make-refshapes")(make_refshapes)
 app.command("cache-sam")(cache_sam)
-for command in (train, evaluate, predict, demo, convert, export, table1, figure, report):
+for command in (train, evaluate, predict, demo, convert, export, table1, figure, report, doctor):
     app.command()(command)
 expanding_homes(app)
 

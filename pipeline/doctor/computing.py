@@ -15,7 +15,13 @@ def look_at_computing() -> Iterator[Finding]:
     from semires.stages.train.engine.precision import resolve_precision
     from semires.stages.train.matching.dispatch import backend_of
 
-    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}" if torch.version.hip else "CPU only"
+    built = (
+        f"CUDA {torch.version.cuda}"
+        if torch.version.cuda
+        else f"ROCm {torch.version.hip}"
+        if torch.version.hip
+        else "CPU only"
+    )
     yield Finding(what="torch", found=f"{torch.__version__}, built for {built}, {torch.get_num_threads()} threads")
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
@@ -23,7 +29,9 @@ def look_at_computing() -> Iterator[Finding]:
             found = f"{device.name}, {gibibytes(device.total_memory)}, compute capability {device.major}.{device.minor}"
             yield Finding(what=f"cuda:{number}", found=found)
     elif torch.version.cuda:
-        yield Finding(what="CUDA", found="no device, or no driver of NVIDIA's", state="missing", remedy="nvidia-smi says which")
+        yield Finding(
+            what="CUDA", found="no device, or no driver of NVIDIA's", state="missing", remedy="nvidia-smi says which"
+        )
     if torch.backends.mps.is_available():
         yield Finding(what="mps", found="Apple's GPU; stage one needs float64 and runs on the CPU")
     chosen = choose_device(None)
@@ -32,8 +40,15 @@ def look_at_computing() -> Iterator[Finding]:
     stage_one = chosen if chosen.type != "mps" else torch.device("cpu")
     prompts = GeneratorSettings().on(stage_one).points_per_batch
     found = f"{precision_of(None, stage_one)} on {stage_one}"
-    yield Finding(what="mask generator", found=found if stage_one.type == "cpu" else f"{found}, {prompts} prompts at once")
+    yield Finding(
+        what="mask generator", found=found if stage_one.type == "cpu" else f"{found}, {prompts} prompts at once"
+    )
     backend = backend_of(chosen.type)
     yield Finding(what="matching", found=f"{backend.__name__} ({backend.__module__.rpartition('.')[2]}.py)")
     if chosen.type == "cuda" and backend.__name__ != "match_triton":
-        yield Finding(what="Triton", found="not here: matching takes torch's operators", state="missing", remedy="pip install triton")
+        yield Finding(
+            what="Triton",
+            found="not here: matching takes torch's operators",
+            state="missing",
+            remedy="pip install triton",
+        )

@@ -28,7 +28,7 @@ Section = tuple[str, Callable[[], Iterable[Finding]]]
 
 
 def examined(sections: Iterable[Section]) -> Iterator[tuple[str, list[Finding]]]:
-    """What each section finds; one that fails is itself a finding, in a line: whatever is broken, the others are told."""
+    """What each section finds; one that fails is itself a finding, in a line, and the others are told all the same."""
     for title, look in sections:
         findings: list[Finding] = []
         try:

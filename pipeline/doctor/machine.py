@@ -65,7 +65,10 @@ def _disk(what: str, folder: Path) -> Finding:
     there = next((one for one in (folder.absolute(), *folder.absolute().parents) if one.exists()), Path("/"))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return Finding(
-            what=what, found=f"{folder}, which cannot be written", state="bad", remedy="give another folder, or its rights"
+            what=what,
+            found=f"{folder}, which cannot be written",
+            state="bad",
+            remedy="give another folder, or its rights",
         )
     free = shutil.disk_usage(there).free
     found = f"{folder}{'' if folder.exists() else ' (not there yet)'}, {gibibytes(free)} free"
