@@ -15,17 +15,15 @@ from semires.cache.schema import Manifest
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 
-PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
-
 
 @pytest.fixture(scope="module")
-def documented_reader() -> SimpleNamespace:
+def documented_reader(fenced: Any) -> SimpleNamespace:
     """The page's functions; each block that follows the first goes on with its names."""
     names: dict[str, Any] = {}
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8").partition("## A reader")[2], re.DOTALL)
+    blocks = fenced("docs/store-format.md", "python", section="A reader in plain numpy")
     assert len(blocks) == 2
-    assert len([line for line in blocks[0].splitlines() if line]) <= 52
-    for block in blocks:
+    assert len([line for line in blocks[0].text.splitlines() if line]) <= 52
+    for _, block in blocks:
         assert not re.search(r"\b(zarr|semires|numcodecs)\b(?!\.json)", block)
         exec(block, names)
     return SimpleNamespace(**names)

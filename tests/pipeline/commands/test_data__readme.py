@@ -9,7 +9,6 @@ import functools
 import hashlib
 import io
 import json
-import re
 import shlex
 import zipfile
 from collections.abc import Callable
@@ -33,19 +32,6 @@ from semires.stages.data.refer import ReferDataset
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_SIZES
 from semires.stages.train.models.tokenization import build_vocab
-
-README = Path(__file__).parents[3] / "README.md"
-
-
-def steps() -> list[str]:
-    """The commands of the section's numbered steps, each step's first block: those for other machines come after."""
-    section = README.read_text(encoding="utf-8").split("## RefCOCO step by step\n")[1].split("\n## ")[0]
-    commands = []
-    for step in re.split(r"^\d\. ", section, flags=re.MULTILINE)[1:]:
-        block = re.search(r"```sh\n(.*?)```", step, flags=re.DOTALL)
-        assert block is not None, step
-        commands += [line for line in map(str.strip, block[1].splitlines()) if line and not line.startswith("#")]
-    return commands
 
 
 def zipped(folder: Path, inside: str) -> bytes:
@@ -135,8 +121,11 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_models")
-def test_readme__refcoco_step_by_step(semires: Callable[..., Any], served: Any, tmp_path: Path) -> None:
-    commands = steps()
+def test_readme__refcoco_step_by_step(
+    semires: Callable[..., Any], served: Any, fenced: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    lines = "".join(block.text for block in fenced("README.md", "sh", section="RefCOCO step by step")).splitlines()
+    commands = [line for line in lines if not line.startswith("#")]
     assert [command.split()[1] for command in commands] == ["data", "data", "cache-sam", "train", "evaluate"]
     outputs = []
     for command in commands:
