@@ -87,8 +87,9 @@ def check_docker(words: list[str]) -> None:
     assert words[0] in ("build", "run")
     given = {word.partition("=")[0] for before, word in pairwise(words) if before == "--build-arg"}
     assert given <= set(declared)
-    if "semires" in words:  # what the image is run with, the image's name before it
-        check_semires(words[words.index("semires") + 1 :])
+    if words[0] == "run":
+        image = next(number for number, word in enumerate(words) if word.startswith("semires"))
+        check_semires(words[image + 1 :])
 
 
 PROGRAMS = {
