@@ -139,6 +139,20 @@ def test_check_semires__finds_what_is_not_there() -> None:
             check_semires(words)
 
 
+def leaves(command: Any, name: str) -> Iterator[str]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield name
+    else:
+        for child_name, child in children.items():
+            yield from leaves(child, f"{name} {child_name}")
+
+
+def test_commands__are_all_on_their_page() -> None:
+    text = text_of("docs/commands.md")
+    assert [name for name in leaves(SEMIRES, "semires") if not re.search(rf"\b{name}\b", text)] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_python__imports_what_is_there(page: str, fenced: Callable[..., list[Any]]) -> None:
     for block in fenced(page, "python"):
