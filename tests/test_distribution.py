@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -32,6 +33,14 @@ class Built(NamedTuple):
     sdist: Path
     wheel: Path
     python: Path
+
+
+def installed_name(path: Path) -> str:
+    """Where a file of the repository lies in the wheel, by pyproject's `package-dir`: the innermost folder decides."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {Path(folder): name for name, folder in setuptools["package-dir"].items()}
+    folder = next(parent for parent in path.parents if parent in packages)
+    return f"{packages[folder].replace('.', '/')}/{path.relative_to(folder)}"
 
 
 def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -64,7 +73,7 @@ def test_wheel__has_every_module_and_its_data_and_nothing_else(built: Built) -> 
     with zipfile.ZipFile(built.wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {
-        f"semires/{path.relative_to(ROOT)}"
+        installed_name(path.relative_to(ROOT))
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix in DATA and "__pycache__" not in path.parts
