@@ -1,7 +1,7 @@
-"""README's "RefCOCO step by step", typed as it stands, on a data set in RefCOCO's full layout served from loopback.
+"""README's first mask and its "RefCOCO step by step", typed as they stand.
 
-Small are the images, SAM, Swin, BERT and the number of epochs; the commands, the files' names and their places are
-README's.
+RefCOCO is a data set in its full layout, served from loopback. Small are the images, SAM, Swin, BERT and the number of
+epochs; the commands, the files' names and their places are README's.
 """
 
 import dataclasses
@@ -15,20 +15,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from semires.cache.reader import CandidateStore
-from semires.pipeline import recipes
+from semires.pipeline import datasets, recipes
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models import sam
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
 from semires.stages.data.checking.counts import PUBLISHED, count_splits
 from semires.stages.data.download.sources import SOURCES
 from semires.stages.data.refer import ReferDataset
+from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_SIZES
 from semires.stages.train.models.tokenization import build_vocab
@@ -150,3 +153,27 @@ def test_readme__refcoco_step_by_step(
         "testA": 8,
         "testB": 8,
     }
+
+
+def test_readme__a_first_mask(
+    semires: Callable[..., Any], fenced: Callable[..., list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=1, num_val=1, num_test=1))
+    Image.new("RGB", (128, 96), "grey").save(tmp_path / "picture.png")
+    lines = "".join(block.text for block in fenced("README.md", "sh", section="Install, and a first mask")).splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert [command[:2] for command in commands] == [
+        ["pip", "install"],
+        ["semires", "predict"],
+        ["semires", "make-refshapes"],
+        ["semires", "predict"],
+    ]
+    for _, *arguments in commands[1:]:
+        finished = semires(*arguments)
+        assert (finished.code, finished.err) == (0, ""), (arguments, finished)
+    refshapes = ReferDataset.load(tmp_path / "data", "refshapes")
+    (meant,) = (ref for ref in refshapes.refs_of("testA") if "purple ball on the right" in ref.expressions)
+    true = refshapes.mask(meant)
+    with Image.open(tmp_path / "reports" / "testA_000000_mask.png") as picture:
+        mask = np.asarray(picture) > 0
+    assert (mask & true).sum() / (mask | true).sum() > 0.8
