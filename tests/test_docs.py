@@ -75,11 +75,17 @@ def check_python(words: list[str]) -> None:
     match words:
         case ["-c", code]:
             ast.parse(code)
+        case ["-m", "venv", _]:
+            pass
         case ["-m", module, *rest] if module.startswith("semires."):
             source = source_of(module).read_text(encoding="utf-8")
             assert [word for word in rest if word.startswith("--") and word not in source] == []
         case _:
             raise AssertionError(words)
+
+
+def check_source(words: list[str]) -> None:
+    assert words == [".venv/bin/activate"]
 
 
 def check_docker(words: list[str]) -> None:
@@ -98,6 +104,8 @@ PROGRAMS = {
     "make": check_make,
     "pip": check_pip,
     "python": check_python,
+    "python3": check_python,
+    "source": check_source,
     "docker": check_docker,
 }
 
