@@ -15,10 +15,12 @@ from semires.pipeline.commands import bench, cache_rewriting, data, study
 from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.data import make_refshapes
+from semires.pipeline.commands.demo import demo
 from semires.pipeline.commands.export import export
 from semires.pipeline.commands.options import expanding_homes
+from semires.pipeline.commands.predict import predict
 from semires.pipeline.commands.report import report
-from semires.pipeline.commands.run import evaluate, figure, predict
+from semires.pipeline.commands.run import evaluate, figure
 from semires.pipeline.commands.table1 import table1
 from semires.pipeline.commands.train import train
 from semires.pipeline.output import LastingOutput
@@ -65,7 +67,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.command("make-refshapes")(make_refshapes)
 app.command("cache-sam")(cache_sam)
-for command in (train, evaluate, predict, convert, export, table1, figure, report):
+for command in (train, evaluate, predict, demo, convert, export, table1, figure, report):
     app.command()(command)
 expanding_homes(app)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from semires.pipeline.datasets import read_dataset
 from semires.pipeline.paths import Paths
-from semires.stages.cache_sam.sources import folder_images, train_images
+from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import image_id_of
 from semires.stages.data.splits import SPLITS, is_own_data, own_path
@@ -58,6 +58,10 @@ class StoreImages:
         paths = {source.image_id: source.path for source in folder_images(folder)}
         names = {image_id: path.relative_to(folder).as_posix() for image_id, path in paths.items()}
         return cls(where=str(folder), paths=paths, names=names, train_ids=frozenset(paths))
+
+    def sources(self) -> list[ImageSource]:
+        """All images, as stage one takes them."""
+        return [ImageSource(image_id=image_id, path=path) for image_id, path in self.paths.items()]
 
     def path(self, image_id: int) -> Path:
         """The image's file; InputError for one that is not among them."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from semires.cache.candidates import Candidates
 from semires.cache.errors import StoreError
+from semires.cache.files import FileRecord
 from semires.cache.interchange import coco, label_pngs, mask_pngs, npy, semires
 from semires.cache.interchange.files import bad_file
 from semires.cache.interchange.found import Found, FoundImage, LoadRecords, Request
@@ -65,6 +66,8 @@ def import_masks(
     on_progress: Callable[[int, int], None] | None = None,
     images_per_part: int = 256,
     codec: str = str(DEFAULT_CODEC),
+    origin: str = "",
+    file_of: Callable[[int], FileRecord | None] | None = None,
 ) -> ImportReport:
     """Add the masks in the folder or file `source` to the store at `location` (a path or fsspec URL).
 
@@ -72,10 +75,12 @@ def import_masks(
     points; areas and boxes are computed from the masks. `images` are those that the masks may be of, by which names
     become ids: what is of others is left out, and reported; None: any. Images that the store holds already are
     skipped, so an interrupted import resumes. `on_progress(done, total)` is told the number of images at the start and
-    after each. `images_per_part` and `codec` are the StoreWriter's.
+    after each. `images_per_part`, `codec` and `origin` are the StoreWriter's; `file_of` gives an image's file as it is
+    now, by its id.
 
     Where every file carries the same intact manifest of the split of `manifest`, as `export_coco` writes it, that is
-    the store's, so that `cache-sam` can go on with it; else it is `manifest`.
+    the store's, so that `cache-sam` can go on with it; else it is `manifest`. Of what a manifest was made for,
+    which may have been other files, none is recorded.
 
     StoreError where there is nothing to import, an image is in two places, or a file is malformed or contradicts itself
     or the known images. Images read before a malformed mask are kept; of none, there is no store.
@@ -89,7 +94,9 @@ def import_masks(
         # Before there is a store, so that a refusal leaves none behind.
         ready = {found.images[0].image_id: _read(found.images[0], known)}
         total, num_masks = len(found.images), 0
-        with StoreWriter(location, _manifest(found, manifest), images_per_part=images_per_part, codec=codec) as writer:
+        made = _manifest(found, manifest)
+        record = file_of if file_of is not None and made.sam == IMPORTED else lambda image_id: None
+        with StoreWriter(location, made, images_per_part=images_per_part, codec=codec, origin=origin) as writer:
             missing = set(writer.missing(image.image_id for image in found.images))
             done = num_present = total - len(missing)
             if on_progress is not None:
@@ -98,19 +105,16 @@ def import_masks(
                 if image.image_id not in missing:
                     continue
                 is_ready = image.image_id in ready
-                num_masks += _add(writer, ready.pop(image.image_id) if is_ready else _read(image, known))
+                candidates = ready.pop(image.image_id) if is_ready else _read(image, known)
+                writer.add(candidates, record(image.image_id))
+                num_masks += candidates.num_masks
+                del candidates  # none outlives its turn: they may be large
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
     return ImportReport(
         num_present=num_present, num_added=len(missing), num_masks=num_masks, left_out=tuple(found.left_out)
     )
-
-
-def _add(writer: StoreWriter, candidates: Candidates) -> int:
-    """Add one image and return the number of its masks; here, so that none outlives its turn: they may be large."""
-    writer.add(candidates)
-    return candidates.num_masks
 
 
 def _manifest(found: Found, asked: Manifest) -> Manifest:

@@ -75,6 +75,7 @@ def cache_import(
     from semires.cache.interchange.known_images import KnownImages
     from semires.pipeline.progress import console, counting, progress
     from semires.pipeline.store_images import StoreImages
+    from semires.stages.cache_sam.held import file_record_at, folder_origin, look_at_store, split_origin
     from semires.stages.data.errors import InputError
     from semires.stages.data.files.json_records import load_records
     from semires.stages.data.splits import plain_name
@@ -84,14 +85,19 @@ def cache_import(
     paths = make_paths(data, coco_images)
     known: StoreImages | None
     if images is not None:
-        known, name = StoreImages.of_folder(images), images.resolve().name
+        known, name, origin = StoreImages.of_folder(images), images.resolve().name, folder_origin(images)
     else:
         assert split is not None
         name = plain_name(split)
         # The public code's files are named after refs, which only the data set knows.
         known = (StoreImages.of_split if format == "semires" else StoreImages.of_split_if_here)(split, paths)
+        origin = "" if known is None else split_origin(split)
     target = store or paths.store(split or name)
     with progress() as on_progress:
+        if known is not None:
+            held = look_at_store(known.sources(), target, origin, on_progress=counting(on_progress, "comparing images"))
+            for line in held.lines("to import them anew, `semires cache drop` them first"):
+                console.print(line, soft_wrap=True)
         report = import_masks(
             source,
             target,
@@ -102,6 +108,8 @@ def cache_import(
             if known is None
             else KnownImages(where=known.where, file_names=known.names, sizes=known.sizes, refs=known.refs),
             on_progress=counting(on_progress, "importing"),
+            origin=origin,
+            file_of=None if known is None else lambda image_id: file_record_at(known.paths.get(image_id)),
             **given(codec=codec),
         )
     for line in report.left_out[:NUM_NAMED]:

@@ -64,7 +64,7 @@ LogTo = Annotated[
 
 
 # What a user says about an image, whatever it begins with.
-_NO_PATHS = ("expression",)
+_NO_PATHS = ("words", "expression")
 
 
 def expanding_homes(app: typer.Typer) -> None:

@@ -2,7 +2,7 @@
 
 Ids of photographs are made of their names alone, so that two folders may have the same, and a file may be replaced
 under its name. Stage one therefore records each file it reads, and whose images they are (`folder_origin`,
-`split_origin`).
+`split_origin`); of images that are searched for concepts also which these were, for expressions may change as well.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from semires.cache.errors import StoreError
 from semires.cache.files import FileRecord
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import IMPORTED
+from semires.stages.cache_sam.concepts import digest_of
 from semires.stages.cache_sam.sources import ImageSource
 from semires.stages.data.errors import InputError, printable
 from semires.stages.data.splits import is_own_data, own_path
@@ -35,7 +36,9 @@ class Held:
     """What a store holds of the images asked for."""
 
     stale: tuple[ImageSource, ...] = ()
-    """Images whose files have changed since: their candidates are to be dropped and made anew."""
+    """Images whose files or concepts have changed since: their candidates are to be dropped and made anew."""
+    num_reworded: int = 0
+    """Those of them whose concepts have changed."""
     num_held: int = 0
     """Images that it holds, the stale ones included."""
     num_unrecorded: int = 0
@@ -43,12 +46,14 @@ class Held:
     is_foreign: bool = False
     """Whether it holds another's images, and is to be emptied."""
 
-    def lines(self) -> list[str]:
-        """What to say of it, a line each."""
+    def lines(self, consequence: str = "done anew") -> list[str]:
+        """What to say of it, a line each; `consequence` is what becomes of stale images."""
         lines = []
         if self.stale:
             names = [printable(source.path.name) for source in self.stale]
-            lines.append(f"{len(names)} images have changed since they were cached ({_some(names)}): done anew")
+            nouns = f", {self.num_reworded} of them in the nouns of their expressions," if self.num_reworded else ""
+            many = f"{len(names)} images have changed{nouns} since they were cached"
+            lines.append(f"{many} ({_some(names)}): {consequence}")
         if self.num_unrecorded:
             lines.append(
                 f"{self.num_unrecorded} of {self.num_held} images in the store have no record of their files, being "
@@ -90,6 +95,17 @@ def file_record(file: BufferedReader) -> FileRecord:
     return FileRecord(num_bytes=before.st_size, mtime_ns=before.st_mtime_ns, sha256=digest)
 
 
+def file_record_at(path: Path | None) -> FileRecord | None:
+    """The record of a file; None where it cannot be read."""
+    try:
+        if path is not None:
+            with path.open("rb") as file:
+                return file_record(file)
+    except OSError:
+        pass
+    return None
+
+
 def look_at_store(
     sources: Sequence[ImageSource],
     location: str | Path,
@@ -118,8 +134,9 @@ def look_at_store(
         stale = _differing(held, records, is_here=True, on_progress=on_progress)
         if not is_imported:  # stored pixels of before own data was upright
             stale |= {source.image_id for source in held if source.is_turned and source.image_id not in records}
-        found = tuple(source for source in held if source.image_id in stale)
-        return Held(stale=found, num_held=len(held), num_unrecorded=num_unrecorded)
+        reworded = {source.image_id for source in held if _has_other_words(source, records.get(source.image_id))}
+        found = tuple(source for source in held if source.image_id in stale | reworded)
+        return Held(stale=found, num_reworded=len(reworded), num_held=len(held), num_unrecorded=num_unrecorded)
     kinds = {one.partition("-")[0] for one in origins}
     if kinds == {origin.partition("-")[0]}:
         differing = _differing(held, records, is_here=False, on_progress=on_progress)
@@ -185,6 +202,13 @@ def _differing(
     return differing
 
 
+def _has_other_words(source: ImageSource, record: FileRecord | None) -> bool:
+    """Whether both are of images searched for concepts, and for others: any other difference is the manifest's."""
+    if source.concepts is None or record is None or not record.words:
+        return False
+    return record.words != digest_of(source.concepts)
+
+
 def _look(path: Path, record: FileRecord, *, is_here: bool) -> bool | None:
     """Whether the file is the recorded one, by its size and time; None where only its content can tell."""
     try:
@@ -199,11 +223,8 @@ def _look(path: Path, record: FileRecord, *, is_here: bool) -> bool | None:
 
 
 def _has_content(path: Path, record: FileRecord, *, is_here: bool) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file_record(file).sha256 == record.sha256
-    except OSError:
-        return is_here
+    found = file_record_at(path)
+    return is_here if found is None else found.sha256 == record.sha256
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """`semires cache export` and `semires cache import` from the outside; the formats are tested where they lie."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,38 @@ def test_import__masks_of_photographs(semires: Semires, assert_refused: Refused,
         refused, "cvat.json: expected a name of one image of photos, found '1.png', which means 'a/1.png', 'b/"
     )
     assert not (tmp_path / "y.zarr").exists()
+
+
+def test_import__another_folder_of_that_name(
+    semires: Semires, assert_refused: Refused, tmp_path: Path, photos: Path
+) -> None:
+    """Ids are made of names alone: whose images they are is recorded, and what their files were."""
+    images = [{"id": 1, "height": 24, "width": 32, "file_name": "ok.png"}]
+    annotations = [{"id": 1, "image_id": 1, "segmentation": FULL}]
+    (tmp_path / "cvat.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    assert semires("cache", "import", "cvat.json", "--images", "photos").code == 0
+    store = CandidateStore(tmp_path / "data" / "cache" / "photos.zarr")
+    record = store.file(image_id_of("ok.png"))
+    assert record is not None
+    assert record.sha256 == hashlib.sha256((photos / "ok.png").read_bytes()).hexdigest()
+
+    other = tmp_path / "other" / "photos"
+    other.mkdir(parents=True)
+    Image.new("RGB", (32, 24), "blue").save(other / "ok.png")
+    refused = semires("cache", "import", "cvat.json", "--images", "other/photos")
+    assert_refused(refused, "expected a store of these images, found one of another folder of photographs")
+    # The same photographs elsewhere are the same.
+    moved = tmp_path / "moved" / "photos"
+    moved.parent.mkdir()
+    photos.rename(moved)
+    again = semires("cache", "import", "cvat.json", "--images", moved)
+    assert "0 images added with 0 candidate masks, 1 were there" in again.out, again.err
+
+    moved.rename(photos)
+    Image.new("RGB", (32, 24), "green").save(photos / "ok.png")
+    finished = semires("cache", "import", "cvat.json", "--images", "photos")
+    said = "1 images have changed since they were cached (ok.png): to import them anew, `semires cache drop` them first"
+    assert said in finished.out
 
 
 def test_import__many_left_out(semires: Semires, tmp_path: Path, photos: Path) -> None:
