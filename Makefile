@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup test lint format reproduce-table1 clean
+.PHONY: setup test lint format docs dist reproduce-table1 clean
 
 setup: $(INSTALLED)
 
@@ -34,10 +34,22 @@ lint: $(INSTALLED)
 	mkdir -p build/typing/semires
 	for folder in pipeline stages cache; do ln -sfn ../../../$$folder build/typing/semires/$$folder; done
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The pages of docs/ as a site, build/docs/index.html; a link to nowhere is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# What is given away: sdist and wheel, checked, and the wheel installed without the repository.
+dist: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest -m slow tests/test_distribution.py
 
 # SEEDS=3 runs every cell three times and prints mean and standard deviation. The page is written of what there is, also
 # where a data set could not be measured.
@@ -47,5 +59,5 @@ reproduce-table1: $(RUNNABLE)
 
 # Data sets, stores and runs stay: they are hours of work. Remove data/, runs/ and reports/ by hand.
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,15 +2,17 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import signal
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before it is imported: a hub that cannot be reached is asked again for 20 s
@@ -45,6 +47,28 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Fenced(NamedTuple):
+    """A fenced block of a page: its language, and its text without a list's indentation."""
+
+    language: str
+    text: str
+
+
+@pytest.fixture(scope="session")
+def fenced() -> Callable[..., list[Fenced]]:
+    """`fenced("docs/page.md", "sh", "python", section="Title")`: the blocks of these languages, as they follow."""
+    root = Path(__file__).parents[1]
+
+    def read(page: str, *languages: str, section: str | None = None) -> list[Fenced]:
+        text = (root / page).read_text(encoding="utf-8")
+        if section is not None:
+            text = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+        found = re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+        return [Fenced(name, textwrap.dedent(block)) for _, name, block in found if name in languages]
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def train(
     ] = None,
     labeled_list: Annotated[Path | None, typer.Option(help="File of labeled image ids, in place of a draw.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="supervised, baseline, semires (default) or semires-cc (README).")
+        str | None, typer.Option(help="supervised, baseline, semires (default) or semires-cc (docs/better-labels.md).")
     ] = None,
     matching: Annotated[str | None, typer.Option(help="iom, cpi, cpi-u (default) or cpi-o.")] = None,
     iou_rate: Annotated[float | None, typer.Option(help="IOM's threshold (paper: 0.5).")] = None,

@@ -50,7 +50,7 @@ SPLITS: dict[str, SplitSpec] = {
             by="procedural",
             evaluation=("val", "testA", "testB"),
             images="refshapes/images",
-            hint='semires writes RefShapes itself: see the README, "RefShapes"',
+            hint="semires writes RefShapes itself: see docs/refshapes.md",
         ),
         # What `semires data import` writes under names of its own: it must not pass for what is published.
         *(

@@ -1,11 +1,9 @@
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -22,13 +20,12 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
 
 
 @pytest.fixture
-def documented() -> Callable[[str], str]:
+def documented(fenced: Callable[..., list[Any]]) -> Callable[[str], str]:
     """The example in Python that a page of the documentation shows."""
 
     def read(page: str) -> str:
-        found = re.search(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
-        assert found is not None
-        assert len(found[1].splitlines()) < 60
-        return found[1]
+        example: str = fenced(f"docs/{page}", "python")[0].text
+        assert len(example.splitlines()) < 60
+        return example
 
     return read

@@ -1,6 +1,5 @@
 """docs/importing-masks.md, typed as it stands: every format's example is run, and its store holds what it says."""
 
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,15 @@ from semires.cache.interchange.importing import FORMATS
 from semires.cache.reader import CandidateStore
 from semires.stages.data.images import image_id_of
 
-PAGE = Path(__file__).parents[3] / "docs" / "importing-masks.md"
 DOG, CAT = image_id_of("dog.png"), image_id_of("cats/1.png")
 
 
-def test_page__every_example(semires: Callable[..., Any], tmp_path: Path) -> None:
+def test_page__every_example(
+    semires: Callable[..., Any], fenced: Callable[..., list[tuple[str, str]]], tmp_path: Path
+) -> None:
     names: dict[str, Any] = {}
     formats = {"semires"}  # its example is README's, which needs RefCOCO
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL):
+    for language, block in fenced("docs/importing-masks.md", "python", "sh"):
         if language == "python":
             exec(block, names)
             continue

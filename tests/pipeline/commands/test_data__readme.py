@@ -1,7 +1,7 @@
-"""README's "RefCOCO step by step", typed as it stands, on a data set in RefCOCO's full layout served from loopback.
+"""README's first mask and its "RefCOCO step by step", typed as they stand.
 
-Small are the images, SAM, Swin, BERT and the number of epochs; the commands, the files' names and their places are
-README's.
+RefCOCO is a data set in its full layout, served from loopback. Small are the images, SAM, Swin, BERT and the number of
+epochs; the commands, the files' names and their places are README's.
 """
 
 import dataclasses
@@ -9,43 +9,32 @@ import functools
 import hashlib
 import io
 import json
-import re
 import shlex
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from semires.cache.reader import CandidateStore
-from semires.pipeline import recipes
+from semires.pipeline import datasets, recipes
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models import sam
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
 from semires.stages.data.checking.counts import PUBLISHED, count_splits
 from semires.stages.data.download.sources import SOURCES
 from semires.stages.data.refer import ReferDataset
+from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.lavt.config import LAVT_BASE, LAVT_SIZES
 from semires.stages.train.models.tokenization import build_vocab
-
-README = Path(__file__).parents[3] / "README.md"
-
-
-def steps() -> list[str]:
-    """The commands of the section's numbered steps, each step's first block: those for other machines come after."""
-    section = README.read_text(encoding="utf-8").split("## RefCOCO step by step\n")[1].split("\n## ")[0]
-    commands = []
-    for step in re.split(r"^\d\. ", section, flags=re.MULTILINE)[1:]:
-        block = re.search(r"```sh\n(.*?)```", step, flags=re.DOTALL)
-        assert block is not None, step
-        commands += [line for line in map(str.strip, block[1].splitlines()) if line and not line.startswith("#")]
-    return commands
 
 
 def zipped(folder: Path, inside: str) -> bytes:
@@ -135,8 +124,11 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_models")
-def test_readme__refcoco_step_by_step(semires: Callable[..., Any], served: Any, tmp_path: Path) -> None:
-    commands = steps()
+def test_readme__refcoco_step_by_step(
+    semires: Callable[..., Any], served: Any, fenced: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    lines = "".join(block.text for block in fenced("README.md", "sh", section="RefCOCO step by step")).splitlines()
+    commands = [line for line in lines if not line.startswith("#")]
     assert [command.split()[1] for command in commands] == ["data", "data", "cache-sam", "train", "evaluate"]
     outputs = []
     for command in commands:
@@ -161,3 +153,22 @@ def test_readme__refcoco_step_by_step(semires: Callable[..., Any], served: Any, 
         "testA": 8,
         "testB": 8,
     }
+
+
+def test_readme__a_first_mask(
+    semires: Callable[..., Any], fenced: Callable[..., list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "REFSHAPES", RefShapesConfig(num_train=1, num_val=1, num_test=1))
+    Image.new("RGB", (128, 96), "grey").save(tmp_path / "picture.png")
+    lines = "".join(block.text for block in fenced("README.md", "sh", section="Install, and a first mask")).splitlines()
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("semires ")]
+    assert [command[0] for command in commands] == ["predict", "make-refshapes", "predict"]
+    for arguments in commands:
+        finished = semires(*arguments)
+        assert (finished.code, finished.err) == (0, ""), (arguments, finished)
+    refshapes = ReferDataset.load(tmp_path / "data", "refshapes")
+    (meant,) = (ref for ref in refshapes.refs_of("testA") if "purple ball on the right" in ref.expressions)
+    true = refshapes.mask(meant)
+    with Image.open(tmp_path / "reports" / "testA_000000_mask.png") as picture:
+        mask = np.asarray(picture) > 0
+    assert (mask & true).sum() / (mask | true).sum() > 0.8

@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,21 +14,32 @@ from PIL import Image
 from semires.stages.data.refshapes.writer import RefShapesConfig, write_refshapes
 from semires.stages.train.run_folder import RunFolder
 
-DOCS = (Path(__file__).parents[3] / "docs" / "own-data.md").read_text(encoding="utf-8").partition("## Ten lines")[2]
-(LINES,) = re.findall(r"```json\n(.*?)```", DOCS, re.DOTALL)
-(DRAW,), COMMANDS = (block.splitlines() for block in re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL))
+
+class TenLines(NamedTuple):
+    """The page's file, and the commands that are typed then."""
+
+    file: Path
+    commands: list[str]
+
+
+@pytest.fixture
+def ten_lines(fenced: Callable[..., list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TenLines:
+    """RefShapes' pictures, and the ten lines beside them with the mask that the page draws, in the working folder."""
+    (lines,) = fenced("docs/own-data.md", "json", section="Ten lines")
+    draw, commands = fenced("docs/own-data.md", "sh", section="Ten lines")
+    write_refshapes(tmp_path / "data", RefShapesConfig(num_train=6, num_val=3, num_test=1))
+    file = tmp_path / "data" / "refshapes" / "ten.jsonl"
+    file.write_text(lines.text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(shlex.split(draw.text)[2])
+    return TenLines(file, commands.text.splitlines())
 
 
 def test_docs__ten_lines_through_both_stages_to_predict(
-    semires: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    semires: Callable[..., Any], ten_lines: TenLines, tmp_path: Path
 ) -> None:
-    write_refshapes(tmp_path / "data", RefShapesConfig(num_train=6, num_val=3, num_test=1))
-    file = tmp_path / "data" / "refshapes" / "ten.jsonl"
-    file.write_text(LINES, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    exec(shlex.split(DRAW)[2])
     printed = []
-    for command in COMMANDS:
+    for command in ten_lines.commands:
         program, *arguments = shlex.split(command)
         finished = semires(*arguments)
         assert (program, finished.code) == ("semires", 0), finished.err
@@ -53,14 +64,10 @@ def test_docs__ten_lines_through_both_stages_to_predict(
     assert "of the image; written" in predicted
 
 
-def test_docs__masks_are_of_the_things_that_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docs__masks_are_of_the_things_that_are_meant(ten_lines: TenLines) -> None:
     """An example with wrong masks would teach people wrongly."""
     from semires.stages.data.datasets import open_dataset
 
-    write_refshapes(tmp_path / "data", RefShapesConfig(num_train=6, num_val=3, num_test=1))
-    (tmp_path / "data" / "refshapes" / "ten.jsonl").write_text(LINES, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    exec(shlex.split(DRAW)[2])
     own, truth = open_dataset("data", "data/refshapes/ten.jsonl"), open_dataset("data", "refshapes")
     for ref in own.refs:
         name = own.image_path(ref.image_id).name
@@ -72,7 +79,8 @@ def test_docs__masks_are_of_the_things_that_are_meant(tmp_path: Path, monkeypatc
         if ref.has_mask:
             mask, true = own.mask(ref), truth.mask(meant)
             assert (mask & true).sum() / (mask | true).sum() > 0.9, ref
-    assert [json.loads(line)["split"] for line in LINES.splitlines()] == [ref.split for ref in own.refs]
+    lines = ten_lines.file.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["split"] for line in lines] == [ref.split for ref in own.refs]
 
 
 def test_commands__bad_lines_are_named_before_anything_is_made(
