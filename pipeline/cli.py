@@ -21,7 +21,6 @@ from semires.pipeline.commands.table1 import table1
 from semires.pipeline.commands.train import train
 from semires.pipeline.output import LastingOutput
 
-
 DATA, STAGE_ONE, STAGE_TWO, STUDIES, TOOLS = PANELS = (
     *("Data", "Stage one: candidates", "Stage two: training and use"),
     *("Studies and reports", "Tools"),
@@ -91,7 +90,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app()
+        app(prog_name="semires")  # as `python -m semires.pipeline.cli` too
     except Exception as error:
         text = _explained(error)
         if text is None:

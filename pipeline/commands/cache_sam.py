@@ -11,7 +11,9 @@ from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, De
 
 def cache_sam(
     split: Split = None,
-    images: Annotated[Path | None, typer.Option(help="A folder of photographs, in place of --split.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of photographs, in place of --split. Default: none.")
+    ] = None,
     sam: Annotated[
         str | None,
         typer.Option(
@@ -22,7 +24,8 @@ def cache_sam(
         ),
     ] = None,
     sam_checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b: Meta's or fine-tuned (docs/proposers.md).")
+        Path | None,
+        typer.Option(help="Weights of vit_h, vit_l or vit_b: Meta's or fine-tuned (docs/proposers.md). Default: none."),
     ] = None,
     store: Store = None,
     data: Data = None,
