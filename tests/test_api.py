@@ -70,7 +70,7 @@ def test_names__are_typed_as_they_are_imported() -> None:
     }
     assert typed == semires._MODULES
     assert set(semires.__all__) == {*typed, "__version__"}
-    assert set(semires.__all__) <= set(dir(semires))
+    assert dir(semires) == sorted(semires.__all__)
 
 
 def test_names__version_and_no_other() -> None:

@@ -79,7 +79,7 @@ class ReferDataset(Sequence[Referent]):
     >>> all(referent.expressions for referent in dataset)
     True
 
-    name: refcoco, refcoco+, refcocog, refcocog-google, refshapes (drawn where it is missing), what `semires data import`
+    name: refcoco, refcoco+, refcocog, refcocog-google, refshapes (drawn where missing), what `semires data import`
     writes, or the path of a .jsonl file (docs/own-data.md). split: train, an evaluation split such as val or testA, or
     None for all. data: the data root, None for $SEMIRES_DATA, else data. coco_images: COCO's train2014 images, None for
     the data root's. text: of REFER's files raw, as people typed it, or sent.
