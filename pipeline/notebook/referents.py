@@ -1,7 +1,7 @@
 """A data set of referents that is read by index, as torch, notebooks and other libraries want one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -96,8 +96,9 @@ class ReferDataset(Sequence[Referent]):
         coco_images: str | Path | None = None,
         text: Text = "raw",
     ) -> None:
-        roots = {"data": data, "images": coco_images}
-        paths = Paths(**{name: Path(root) for name, root in roots.items() if root is not None})
+        paths = Paths(images=None if coco_images is None else Path(coco_images))
+        if data is not None:
+            paths = replace(paths, data=Path(data))
         with progress() as on_progress:
             self._data = load_dataset(paths, str(name), on_progress)
         self._text: Text = text
