@@ -15,8 +15,9 @@ from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.export import export
 from semires.pipeline.commands.options import expanding_homes
+from semires.pipeline.commands.predict import predict
 from semires.pipeline.commands.report import report
-from semires.pipeline.commands.run import evaluate, figure, predict
+from semires.pipeline.commands.run import evaluate, figure
 from semires.pipeline.commands.table1 import table1
 from semires.pipeline.commands.train import train
 from semires.pipeline.output import LastingOutput

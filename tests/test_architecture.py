@@ -57,6 +57,8 @@ ALLOWED = {
     f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},
     f"{PIPELINE}.scoring": {*STAGES, PIPELINE, f"{PIPELINE}.scoring"},
     # Runs are scored when they are done; what scores them starts none.
+    # A model that was trained, and what it says of images; how it was trained is nobody's business here.
+    f"{PIPELINE}.predicting": {*STAGES, PIPELINE, f"{PIPELINE}.predicting"},
     RUNNING: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring"},
     # Templates know nothing of what they show.
     f"{PIPELINE}.reporting.html": {f"{PIPELINE}.reporting.html"},
@@ -88,11 +90,11 @@ ALLOWED = {
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
         *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "study", "report")),
-        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures")),
+        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures", "predicting")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     # Called by people, in a notebook, and by nobody of ours.
-    NOTEBOOK: {*STAGES, PIPELINE, RUNNING, NOTEBOOK},
+    NOTEBOOK: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.predicting", NOTEBOOK},
     PIPELINE: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
     # `import semires`: names of what is elsewhere.
     "semires": {*STAGES, NOTEBOOK},

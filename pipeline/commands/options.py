@@ -83,7 +83,7 @@ PlanDevice = Annotated[
 PlanJson = Annotated[Path | None, typer.Option(help="Write the plan to this JSON file too. Default: none.")]
 
 # What a user says about an image, whatever it begins with.
-_NO_PATHS = ("expression",)
+_NO_PATHS = ("words", "expression")
 
 
 def expanding_homes(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""What a user does with a finished run: `semires evaluate`, `predict`, `figure`."""
+"""What a user does with a finished run: `semires evaluate`, `figure`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -95,51 +95,6 @@ def evaluate(
         content = {"run": str(run), "scores": [asdict(of_data) for of_data in scores]}
         replace_text(json_file, json.dumps(content, indent=1) + "\n")
         console.print(f"written: {json_file}", soft_wrap=True)
-
-
-def predict(
-    image: Annotated[Path, typer.Argument(help="Any image file.")],
-    expression: Annotated[str, typer.Argument(help='What to find, e.g. "left girl in red".')],
-    run: Annotated[Path | None, typer.Option(help="Folder of a run. Default: none, --model.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the two pictures (default: reports), or the mask's name x.png, beside x_overlay.png."
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace pictures that are there. Without it new ones get a number.")
-    ] = False,
-    device: Device = None,
-) -> None:
-    """Write the mask of what an expression means (PNG), and an overlay of it on the image (PNG), both upright."""
-    from PIL import Image
-
-    from semires.pipeline.prediction_files import PredictionFiles
-    from semires.pipeline.progress import console
-    from semires.pipeline.running.stage_runs import choose_device
-    from semires.stages.data.errors import InputError
-    from semires.stages.data.images import load_image
-    from semires.stages.train.models.interface import ResModel
-    from semires.stages.train.models.unread_words import unread_line
-    from semires.stages.train.prediction import overlay, predict_mask
-    from semires.stages.train.run_folder import RunFolder
-
-    if (run is None) == (model is None):
-        raise InputError(f"expected either --run or --model, found {'neither' if run is None else 'both'}; give one")
-    files = PredictionFiles(output=output or make_paths(None).reports, image=image, overwrite=overwrite)
-    pixels = load_image(image, upright=True)
-    chosen_device = choose_device(device)
-    network = ResModel.from_pretrained(str(model)) if run is None else RunFolder(run).load_model()[1]
-    unread = unread_line(network.tokenizer, expression)
-    if unread is not None:
-        console.print(unread, soft_wrap=True)
-    mask = predict_mask(network.to(chosen_device), pixels, expression, chosen_device)
-    mask_path, overlay_path = files.save(Image.fromarray(mask), overlay(pixels, mask))
-    console.print(f"{mask.mean() * 100:.1f}% of the image; written: {mask_path}, {overlay_path}", soft_wrap=True)
 
 
 def figure(

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 
 from semires.cache.candidates import Candidates
-from semires.pipeline.notebook.pictures import Picture, pixels_of
+from semires.pipeline.predicting.predictor import Picture, pixels_of
 from semires.pipeline.running.stage_runs import choose_device
 from semires.stages.cache_sam.generator import mask_generator
 from semires.stages.cache_sam.models.proposers import proposer_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -10,12 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from semires.cache.candidates import Candidates
 from semires.stages.data.errors import InputError
-from semires.stages.train.matching import MatchConfig, Strategy, pack_bits
-from semires.stages.train.matching import match as match_packed
+from semires.stages.train.matching import MatchConfig, Strategy, match_oblong, pack_bits
 
 MaskT = TypeVar("MaskT", NDArray[np.bool_], Tensor)
 
@@ -67,26 +64,19 @@ def match(
     """
     config = MatchConfig(strategy=strategy, iou_rate=iou_rate, inter1=inter1, inter2=inter2)
     label = _tensor("mask", mask, 2)
-    masks = _tensor("candidates", candidates.masks() if isinstance(candidates, Candidates) else candidates, 3)
-    if masks.shape[1:] != label.shape:
+    if isinstance(candidates, Candidates):
+        size, packed = (candidates.height, candidates.width), torch.from_numpy(candidates.flat_bits())
+    else:
+        masks = _tensor("candidates", candidates, 3)
+        size, packed = (masks.shape[1], masks.shape[2]), pack_bits(masks)
+    if size != tuple(label.shape):
         raise InputError(
-            f"expected candidates of the mask's size {list(label.shape)}, found {list(masks.shape[1:])}: resize one"
+            f"expected candidates of the mask's size {list(label.shape)}, found {list(size)}: resize one of them"
         )
-    # The kernels count bits of square masks. How pixels lie does not matter to them, nor do pixels in none of them.
-    num_pixels = label.numel()
-    side = math.isqrt(max(num_pixels - 1, 0)) + 1
-    found = match_packed(
-        _packed(masks.to(label.device), side),
-        torch.tensor([0, len(masks)]),
-        _packed(label[None], side),
-        config,
-        size=side,
-        return_scores=True,
-    )
+    found = match_oblong(packed.to(label.device), label, config, return_scores=True)
     assert found.scores is not None
-    refined = found.refined.flatten()[:num_pixels].view(label.shape)
     return Match(
-        refined=_like(mask, refined),
+        refined=_like(mask, found.refined[0]),
         matched=bool(found.matched),
         chosen=int(found.chosen),
         scores=_like(mask, found.scores),
@@ -99,11 +89,6 @@ def _tensor(what: str, array: NDArray[np.bool_] | Tensor, ndim: int) -> Tensor:
         axes = "[H, W]" if ndim == 2 else "[M, H, W]"
         raise InputError(f"{what}: expected bool {axes}, found {tensor.dtype} {list(tensor.shape)}: convert it")
     return tensor
-
-
-def _packed(masks: Tensor, side: int) -> Tensor:
-    flat = masks.flatten(1)
-    return pack_bits(F.pad(flat, (0, side * side - flat.shape[1])))
 
 
 def _like(mask: MaskT, tensor: Tensor) -> MaskT:

@@ -1,4 +1,6 @@
-"""The mask of what an expression means, in any image."""
+"""What an expression means in any image: logits at the image's size, and a picture of a mask."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,26 +18,36 @@ OVERLAY_COLOR = (255, 40, 40)
 
 
 @torch.inference_mode()
-def predict_mask(model: ResModel, image: NDArray[np.uint8], expression: str, device: torch.device) -> NDArray[np.bool_]:
-    """Mask bool [H, W] of the referent in an RGB image uint8 [H, W, 3] of any size; all False if nothing is meant.
+def predict_logits(
+    model: ResModel, pairs: Sequence[tuple[NDArray[np.uint8], str]], device: torch.device
+) -> list[Tensor]:
+    """Logits float32 [2, H, W] (background, referent) of each pair of an RGB image uint8 [H, W, 3], of any size, and an
+    expression, at the image's size, on the device; one forward pass for all.
 
-    The model sees the image at its training size; its logits are scaled back bilinearly. InputError for an empty
+    The model sees the images at its training size; its logits are scaled back bilinearly. InputError for an empty
     expression.
     """
-    if not expression.strip():
-        raise InputError('expected an expression such as "left girl in red", found an empty one')
-    pixels = torch.from_numpy(resize_image(image, model.image_size)).permute(2, 0, 1)[None]
-    input_ids, attention_mask = model.tokenizer([expression])
+    if not pairs:
+        return []
+    for _, expression in pairs:
+        if not expression.strip():
+            raise InputError('expected an expression such as "left girl in red", found an empty one')
+    resized = np.stack([resize_image(image, model.image_size) for image, _ in pairs])
+    pixels = torch.from_numpy(resized).permute(0, 3, 1, 2)
+    input_ids, attention_mask = model.tokenizer([expression for _, expression in pairs])
     logits = model(normalize(pixels.to(device).float() / 255), input_ids.to(device), attention_mask.to(device))
-    height, width = image.shape[:2]
-    mask: NDArray[np.bool_] = scaled_masks(logits, height, width)[0].cpu().numpy()
-    return mask
+    return [scaled_logits(one[None], *image.shape[:2])[0] for one, (image, _) in zip(logits, pairs, strict=True)]
+
+
+def scaled_logits(logits: Tensor, height: int, width: int) -> Tensor:
+    """Logits float [B, 2, S, S] at another size, float32 [B, 2, height, width]: scaled bilinearly."""
+    return F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
 
 
 def scaled_masks(logits: Tensor, height: int, width: int) -> Tensor:
-    """What logits float [B, 2, S, S] mean at another size, bool [B, height, width]: they are scaled bilinearly, then
-    the referent is where its channel is the higher one."""
-    scaled = F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)
+    """What logits float [B, 2, S, S] mean at another size, bool [B, height, width]: the referent is where its channel
+    is the higher one."""
+    scaled = scaled_logits(logits, height, width)
     return scaled[:, 1] > scaled[:, 0]
 
 

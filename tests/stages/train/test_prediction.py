@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from semires.stages.data.errors import InputError
@@ -10,7 +11,7 @@ from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.prediction import OVERLAY_COLOR, overlay, predict_mask
+from semires.stages.train.prediction import OVERLAY_COLOR, overlay, predict_logits
 
 CPU = torch.device("cpu")
 
@@ -21,6 +22,12 @@ def lavt(nano_config: Callable[..., TrainConfig]) -> Lavt:
     model = nano_config().build_model(pretrained=False).eval()
     assert isinstance(model, Lavt)
     return model
+
+
+def predict_mask(model: ResModel, image: NDArray[np.uint8], expression: str) -> NDArray[np.bool_]:
+    (logits,) = predict_logits(model, [(image, expression)], CPU)
+    mask: NDArray[np.bool_] = (logits[1] > logits[0]).numpy()
+    return mask
 
 
 class RightHalf(ResModel):
@@ -39,14 +46,14 @@ class RightHalf(ResModel):
 @pytest.mark.parametrize(("height", "width"), [(97, 131), (1, 1), (3, 500), (96, 96), (480, 7)])
 def test_predict_mask__size_of_the_image(lavt: Lavt, height: int, width: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    mask = predict_mask(lavt, image, "red circle", CPU)
+    mask = predict_mask(lavt, image, "red circle")
     assert mask.shape == (height, width)
     assert mask.dtype == bool
 
 
 def test_predict_mask__lies_where_the_model_says(tokenizer: Tokenizer) -> None:
     image = np.zeros((50, 200, 3), dtype=np.uint8)
-    mask = predict_mask(RightHalf(tokenizer), image, "right", CPU)
+    mask = predict_mask(RightHalf(tokenizer), image, "right")
     expected = np.zeros((50, 200), dtype=bool)
     expected[:, 100:] = True
     # Scaled up three times, the edge is a pixel or two off at most.
@@ -59,14 +66,14 @@ def test_predict_mask__at_training_size_is_the_models_argmax(lavt: Lavt, tokeniz
     pixels = ((torch.from_numpy(image) / 255 - mean) / std).permute(2, 0, 1)[None]
     with torch.no_grad():
         logits = lavt(pixels, *tokenizer(["red circle"]))[0]
-    mask = predict_mask(lavt, image, "red circle", CPU)
+    mask = predict_mask(lavt, image, "red circle")
     assert (mask == (logits[1] > logits[0]).numpy()).all()
 
 
 @pytest.mark.parametrize("expression", ["", "  ", "\t\n"])
 def test_predict_mask__empty_expression_refused(lavt: Lavt, expression: str) -> None:
     with pytest.raises(InputError, match="found an empty one"):
-        predict_mask(lavt, np.zeros((8, 8, 3), dtype=np.uint8), expression, CPU)
+        predict_mask(lavt, np.zeros((8, 8, 3), dtype=np.uint8), expression)
 
 
 def test_overlay__tints_the_mask_draws_its_rim_and_dims_the_rest() -> None:
