@@ -59,7 +59,7 @@ def test_option__says_its_default_and_unit(name: str) -> None:
     is_required = parameter.default is inspect.Parameter.empty
     is_shown = parameter.default is not None and info.show_default is not False
     # What the paper or SAM has is the default; docs/fidelity.md.
-    is_said = re.search(r"default|\(paper: |\(SAM: |In place of --", info.help, re.IGNORECASE) is not None
+    is_said = re.search(r"default|\(paper: |\(SAM: ", info.help, re.IGNORECASE) is not None
     assert is_required or is_shown or is_said or is_plain_flag(kind, info), f"{name}: {info.help}"
     if {int, float} & {kind, *typing.get_args(kind)}:
         assert UNITS.search(info.help), f"{name}: {info.help}"
