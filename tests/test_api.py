@@ -3,10 +3,12 @@
 import ast
 import doctest
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,9 @@ from semires.pipeline import datasets
 from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.train.config import TrainConfig
 
-SOURCE = Path(__file__).parents[1] / "pipeline" / "api" / "__init__.py"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "pipeline" / "api" / "__init__.py"
+PAGE = ROOT / "docs" / "api.md"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,23 @@ def test_example__of_the_docstring_runs(name: str) -> None:
     written: list[str] = []
     found = doctest.DocTestRunner().run(examples, out=written.append)
     assert found.failed == 0, "".join(written)
+
+
+@pytest.mark.usefixtures("folder")
+def test_docs__the_page_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) > 5
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, PAGE.name, "exec"), names)
+    assert names["found"].matched  # true masks are among their own candidates
+    assert names["candidates"].num_masks > 0
+    assert len(capsys.readouterr().out.splitlines()) > 1
+
+
+def test_docs__the_page_names_all_that_there_is() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert [name for name in semires.__all__ if f"| `semires.{name}" not in text] == []
 
 
 def test_import__loads_no_library() -> None:

@@ -1,7 +1,6 @@
 """What expressions mean in one picture."""
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
@@ -25,12 +24,20 @@ def predict(
 
 @overload
 def predict(
-    image: Picture, expressions: Sequence[str], model: Model = None, *, device: str | torch.device | None = None
+    image: Picture,
+    expressions: list[str] | tuple[str, ...],
+    model: Model = None,
+    *,
+    device: str | torch.device | None = None,
 ) -> list[NDArray[np.bool_]]: ...
 
 
 def predict(
-    image: Picture, expressions: str | Sequence[str], model: Model = None, *, device: str | torch.device | None = None
+    image: Picture,
+    expressions: str | list[str] | tuple[str, ...],
+    model: Model = None,
+    *,
+    device: str | torch.device | None = None,
 ) -> NDArray[np.bool_] | list[NDArray[np.bool_]]:
     """The mask of what an expression means in a picture, bool [H, W] at the picture's size; of several a list.
 
