@@ -73,9 +73,7 @@ Bert = Annotated[
     str | None,
     typer.Option(help="Pre-trained BERT of LAVT: local folder or hub name; not of nano. Default: the hub's."),
 ]
-NumWorkers = Annotated[
-    int | None, typer.Option(min=0, help="Data-loader processes a GPU (default: by the machine's cores).")
-]
+NumWorkers = Annotated[int | None, typer.Option(help="Data-loader processes a GPU (default: by the machine's cores).")]
 Runs = Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")]
 PlanDevice = Annotated[
     str | None, typer.Option(help="Plan for a GPU by name, such as h100 or rtx3090. Default: what is here, measured.")
