@@ -32,11 +32,13 @@ class Candidates:
     boxes_xyxy: NDArray[np.int32]
     """int32 [M, 4]: tight box x0, y0, x1, y1, right and bottom exclusive; all zero for an empty mask."""
     predicted_iou: NDArray[np.float32]
-    """float32 [M]: the IoU that SAM predicts for its own mask."""
+    """float32 [M]: the IoU that SAM predicts for its own mask; of a mask found by a word, SAM 3's score of it. NaN: not
+    known."""
     stability_score: NDArray[np.float32]
     """float32 [M]: IoU of the mask cut at a higher and at a lower logit."""
     points_xy: NDArray[np.float32]
-    """float32 [M, 2]: the prompt point x, y that the mask came from."""
+    """float32 [M, 2]: the prompt point x, y that the mask came from; NaN where it came from a word, or is imported and
+    not known."""
 
     def __post_init__(self) -> None:
         if not -(2**63) <= self.image_id < 2**63:

@@ -6,13 +6,14 @@
         byte_offset  int64 [I + 1]   bytes of `bits` that belong to image i
         bits         uint8 [B]       packed rows (see bits.py), native resolution
         area         int32 [M]       box_xyxy int32 [M, 4]
-        predicted_iou, stability_score float32 [M]   point_xy float32 [M, 2]
+        predicted_iou, stability_score float32 [M]   point_xy float32 [M, 2], NaN where no point was asked
 
 The first four columns describe the part to any Zarr reader, under checksum. The index in the attributes repeats them so
 that a store opens with one small read a part, where the columns would take twelve; `check_columns` holds both equal.
 The attributes also hold a checksum of themselves and of each column's metadata, which zarr reads unchecked: a flipped
 digit is an error, never another mask. Two keys are there only where they are known: `origin`, whose images these are,
-and `files`, records of the images' files (files.py). Releases that do not know them read the part as well.
+and `files`, records of the images' files and of the words that they were searched for (files.py). Releases that do not
+know them read the part as well.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from semires.pipeline.commands import bench, cache_rewriting, data, study
 from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
+from semires.pipeline.commands.demo import demo
 from semires.pipeline.commands.export import export
 from semires.pipeline.commands.options import expanding_homes
 from semires.pipeline.commands.predict import predict
@@ -73,6 +74,7 @@ app.add_typer(cache_rewriting.app, name="cache", rich_help_panel=STAGE_ONE)  # t
 app.command("train", rich_help_panel=STAGE_TWO)(train)
 app.command("evaluate", rich_help_panel=STAGE_TWO)(evaluate)
 app.command("predict", rich_help_panel=STAGE_TWO)(predict)
+app.command("demo", rich_help_panel=STAGE_TWO)(demo)
 app.command("figure", rich_help_panel=STAGE_TWO)(figure)
 app.command("table1", rich_help_panel=STUDIES)(table1)
 app.add_typer(study.app, name="study", rich_help_panel=STUDIES)

@@ -28,6 +28,11 @@ from semires.stages.data.refshapes.scene import make_scene
 from semires.stages.data.refshapes.writer import RefShapesConfig, write_refshapes
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: a test that waits for processes of its own leaves a core idle."""
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of whole processes first, which take longest: begun last, one worker would wait for the other."""
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)  # keeps the order of all else
@@ -384,3 +389,72 @@ def small_sam2_config() -> Any:
         prompt_encoder_config=Sam2PromptEncoderConfig(hidden_size=32, image_size=128),
         mask_decoder_config=Sam2MaskDecoderConfig(hidden_size=32),
     )
+
+
+@pytest.fixture(scope="session")
+def sam3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SAM 3 with random weights and its tracker, tokenizer and processor, laid out as facebook/sam3 is: 84
+    pixels a side, logits of 24, 5 queries. Scores and masks differ between words and queries."""
+    import transformers
+    from safetensors.torch import save_file
+    from transformers.models.sam3.image_processing_sam3 import Sam3ImageProcessor
+
+    grid = 6
+    vit = {"model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    vit |= {"num_attention_heads": 2, "image_size": 14 * grid, "window_size": 3, "global_attn_indexes": [1]}
+    vision = {
+        "backbone_config": vit | {"pretrain_image_size": 42},
+        "fpn_hidden_size": 32,
+        "backbone_feature_sizes": [[scale * grid] * 2 for scale in (4, 2, 1)],
+    }
+    small = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    text = {"model_type": "clip_text_model", "vocab_size": len(pieces), "hidden_size": 16, "intermediate_size": 32}
+    text |= {"projection_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}
+    detector_config = {
+        "vision_config": vision,
+        "text_config": text | {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
+        "geometry_encoder_config": small | {"num_layers": 1},
+        "detr_encoder_config": small | {"num_layers": 1},
+        "detr_decoder_config": small | {"num_layers": 2, "num_queries": 5},
+        "mask_decoder_config": {"hidden_size": 32, "num_attention_heads": 4},
+    }
+    tracker = {"model_type": "sam3_tracker_video", "vision_config": vision, "image_size": 14 * grid}
+    tracker |= {"prompt_encoder_config": {"hidden_size": 32, "image_size": 14 * grid}}
+    tracker |= {"mask_decoder_config": {"hidden_size": 32, "mlp_dim": 64}, "memory_attention_hidden_size": 32}
+    tracker |= {"memory_attention_feed_forward_hidden_size": 32, "memory_attention_num_layers": 1}
+    tracker |= {"memory_encoder_hidden_size": 32, "memory_encoder_output_channels": 16}
+    tracker |= {"mask_downsampler_embed_dim": 32, "memory_fuser_embed_dim": 32, "memory_fuser_intermediate_dim": 32}
+    folder = tmp_path_factory.mktemp("models") / "sam3-small"
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = transformers.Sam3VideoModel(
+            transformers.Sam3VideoConfig(detector_config=detector_config, tracker_config=tracker)
+        )
+        for module in model.modules():
+            if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Embedding)):
+                module.reset_parameters()  # transformers' own are so small that all answers look alike
+        detector = model.detector_model
+        for layer in (detector.dot_product_scoring.text_proj, *detector.mask_decoder.mask_embedder.layers):
+            layer.weight.mul_(4)
+        detector.detr_decoder.presence_head.layer3.bias.add_(4)
+        # The mean pixel is taken out of what masks are read with, so that they are neither empty nor full.
+        seen: list[Tensor] = []
+        projection = detector.mask_decoder.instance_projection
+        hook = projection.register_forward_hook(lambda *call: seen.append(call[-1]))
+        detector(pixel_values=torch.randn(1, 3, 14 * grid, 14 * grid), input_ids=torch.arange(8)[None])
+        hook.remove()
+        projection.bias.sub_(seen[0].mean(dim=(0, 2, 3)))
+    model.config.architectures = ["Sam3VideoModel"]
+    model.config.save_pretrained(folder)
+    # Under the names of the hub's file: transformers 5.23 writes those of the tracker with their prefix twice.
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)}, merges=[], unk_token="<|endoftext|>"
+    )
+    image_processor = Sam3ImageProcessor(size={"height": 14 * grid, "width": 14 * grid})
+
+    transformers.Sam3Processor(image_processor, tokenizer).save_pretrained(folder)
+    return folder

@@ -59,6 +59,10 @@ ALLOWED = {
     # Runs are scored when they are done; what scores them starts none.
     # A model that was trained, and what it says of images; how it was trained is nobody's business here.
     f"{PIPELINE}.predicting": {*STAGES, PIPELINE, f"{PIPELINE}.predicting"},
+    f"{PIPELINE}.demo": {
+        *(*STAGES, PIPELINE),
+        *(f"{PIPELINE}.{room}" for room in ("predicting", "reporting", "demo")),
+    },
     RUNNING: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring"},
     # Templates know nothing of what they show.
     f"{PIPELINE}.reporting.html": {f"{PIPELINE}.reporting.html"},
@@ -90,7 +94,7 @@ ALLOWED = {
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
         *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "study", "report")),
-        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures", "predicting")),
+        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures", "predicting", "demo")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     # Called by people, in a notebook, and by nobody of ours.

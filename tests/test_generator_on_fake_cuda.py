@@ -19,7 +19,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import (
+    AutoTokenizer,
     Sam2Model,
+    Sam3Model,
+    Sam3TrackerModel,
+    Sam3VideoConfig,
     SamHQConfig,
     SamHQModel,
 )
@@ -28,6 +32,7 @@ from semires.stages.cache_sam.generator import mask_generator, selection
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.proposers import proposer_of
+from semires.stages.cache_sam.models.sam3_concepts import Sam3, Sam3Concepts, Sam3Grid
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam
 
 IMAGE = np.zeros((96, 128, 3), dtype=np.uint8)
@@ -127,6 +132,21 @@ def sam_hq(fake_cuda: None) -> SamHQModel:
         return SamHQModel(config).eval()
 
 
+@pytest.fixture
+def sam3(sam3_folder: Path, fake_cuda: None, monkeypatch: pytest.MonkeyPatch) -> Sam3:
+    """But for what transformers' own decoder reads back in each of its layers, the two numbers of its grid's sides."""
+    monkeypatch.setattr("transformers.pytorch_utils.is_torchdynamo_compiling", lambda: True)  # else a cache over tests
+
+    def coordinates(self: Any, height: Tensor, width: Tensor, dtype: torch.dtype, device: torch.device) -> Any:
+        return (torch.arange(6, device=device, dtype=dtype) / 6,) * 2
+
+    monkeypatch.setattr("transformers.models.sam3.modeling_sam3.Sam3DetrDecoder._get_coords", coordinates)
+    config = Sam3VideoConfig.from_pretrained(sam3_folder)
+    with torch.device("cuda"):
+        text, tracker = Sam3Model(config.detector_config).eval(), Sam3TrackerModel(config).eval()
+    return Sam3(text=text, tokenizer=AutoTokenizer.from_pretrained(sam3_folder), tracker=tracker)
+
+
 def make_generator(model: Any, precision: str) -> MaskGenerator:
     """With the prompts of images like `IMAGE` made: SAM's prompt encoder waits at each new size, not at each image."""
     proposer = proposer_of(model, precision)
@@ -149,7 +169,7 @@ def make_generator_of_sam2(sam2: Any, precision: str, **changes: Any) -> MaskGen
 def search(generator: MaskGenerator, waits: list[str]) -> Any:
     with HostCopies(waits):
         (embedding,) = generator._encode_all([IMAGE])
-        return generator._search(IMAGE, embedding)
+        return generator._search(0, IMAGE, embedding)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -176,6 +196,20 @@ def test_search__sam2_refines_on_the_gpu(sam2: Any, waits: list[str], precision:
     found = search(make_generator_of_sam2(sam2, precision, use_m2m=True), waits)
     assert waits == [*WAITS[:2], WAITS[0], WAITS[2]] * 2
     assert {value.device.type for value in vars(found).values()} == {"cuda"}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_search__words_wait_no_more_than_points(sam3: Sam3, waits: list[str], precision: str) -> None:
+    concepts = Sam3Concepts(sam3, precision)
+    of_words = MaskGenerator(concepts, replace(SETTINGS, points_per_batch=2), words={0: ["a", "b", "c"]})
+    grid = MaskGenerator(Sam3Grid(sam3, concepts), SETTINGS, beside=of_words)
+    for prompt in ("a", "b", "c"):
+        concepts.embed_word(prompt)
+    with HostCopies(waits):
+        (embedding,) = grid._encode_all([IMAGE])
+        parts = [generator._search(0, IMAGE, embedding) for generator in (grid, of_words)]
+    assert waits == WAITS * 4
+    assert {value.device.type for found in parts for value in vars(found).values()} == {"cuda"}
 
 
 def test_search__the_first_wait_is_for_the_masks_that_pass(

@@ -58,6 +58,14 @@ def cache_sam(
     use_m2m: Annotated[
         bool, typer.Option("--use-m2m", help="Prompt a SAM 2 again with each mask it gave, for a finer one.")
     ] = False,
+    concepts: Annotated[
+        str | None,
+        typer.Option(
+            help="Search for the nouns of each image's expressions with a SAM 3: 'only', or 'beside' the points "
+            "(docs/proposers.md). Default SAM then: facebook/sam3."
+        ),
+    ] = None,
+    concept_thresh: Annotated[float | None, typer.Option(help="Lowest score of --concepts kept (SAM 3: 0.5).")] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 (SAM's masks), bf16 or fp16. Default: bf16 on CUDA, else fp32.")
     ] = None,
@@ -82,12 +90,13 @@ def cache_sam(
     import dataclasses
 
     from semires.pipeline.datasets import load_dataset, require_whole
-    from semires.pipeline.progress import OnProgress, console, progress
+    from semires.pipeline.progress import OnProgress, console, counting, progress
     from semires.pipeline.running.stage_runs import cache_sam as run_stage_one
     from semires.pipeline.running.stage_runs import choose_device
+    from semires.stages.cache_sam.concepts import ConceptSettings, require_tagger, summary, with_concepts
     from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
     from semires.stages.cache_sam.held import Held, folder_origin, look_at_store, split_origin, stored_orientation
-    from semires.stages.cache_sam.models.sam import load_sam
+    from semires.stages.cache_sam.models.sam import LoadedSam, load_sam, load_sam3
     from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.workers import WorkerGroup
     from semires.stages.data.errors import InputError, printable
@@ -118,10 +127,28 @@ def cache_sam(
             say(line)
         return held
 
+    def load() -> LoadedSam:
+        assert sam is not None
+        if asked is None:
+            return load_sam(sam, sam_checkpoint, chosen_device)
+        return load_sam3(sam, chosen_device, with_tracker=not asked.is_only)
+
     if (split is None) == (images is None):
         raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
     if as_stored and images is None:
         raise InputError("--as-stored: expected --images FOLDER with it, found --split, which knows how to take them")
+    asked = None
+    if concepts is not None:
+        asked = ConceptSettings(mode=concepts, **given(threshold=concept_thresh))
+        if images is not None:
+            raise InputError("--concepts: expected --split, found --images: a folder has no expressions; leave it out")
+        if sam_checkpoint is not None:
+            raise InputError(
+                "--sam-checkpoint: expected none with --concepts, for which --sam names a SAM 3: leave it out"
+            )
+        require_tagger()
+    elif concept_thresh is not None:
+        raise InputError("--concept-thresh: expected --concepts with it, found none; give it, or leave both out")
     paths = make_paths(data, coco_images, allow_missing=allow_missing)
     group = WorkerGroup.join()
     if group.has_failed():
@@ -132,7 +159,7 @@ def cache_sam(
     precision_of(precision, chosen_device)  # an unknown one is said before anything is loaded
     if sam is None:
         is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
-        sam = "tiny" if is_tiny else "vit_h"
+        sam = "facebook/sam3" if asked is not None else "tiny" if is_tiny else "vit_h"
     is_of_photographs = images is not None or (split is not None and is_own_data(split))
     if is_of_photographs and sam == "tiny":
         say("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
@@ -150,6 +177,8 @@ def cache_sam(
         min_mask_region_area=min_mask_region_area,
         use_m2m=use_m2m or None,
     )
+    if asked is not None:
+        asked.check(changes)
     dataclasses.replace(GeneratorSettings(), **changes)  # what is out of range is said before anything is loaded
     with progress(shown=group.reports) as on_progress:
         if images is not None:
@@ -161,22 +190,25 @@ def cache_sam(
             upright = not as_stored and stored is not False
             sources = folder_images(images, upright=upright, on_left_out=lambda text: say(f"left out: {text}"))
             held = look(sources, origin, on_progress)
-            loaded = load_sam(sam, sam_checkpoint, chosen_device)
+            loaded = load()
         else:
             assert split is not None
             name, origin = plain_name(split), split_origin(split)
             target = store or paths.store(split)
             # RefShapes may have to be drawn first, for which nobody should wait who gave a wrong SAM.
             if split == "refshapes":
-                loaded = load_sam(sam, sam_checkpoint, chosen_device)
+                loaded = load()
             dataset = load_dataset(paths, split, on_progress)
             require_whole(dataset, paths, ("train",))
             sources = train_images(dataset)
+            if asked is not None:
+                sources = with_concepts(sources, dataset, on_progress=counting(on_progress, "finding nouns"))
+                say(summary(sources))
             held = look(sources, origin, on_progress)
             # Own data is always taken upright: of a store from before that, the images that EXIF turns are stale.
             upright = dataset.is_upright and stored_orientation(target) is not False
             if split != "refshapes":
-                loaded = load_sam(sam, sam_checkpoint, chosen_device)
+                loaded = load()
         if loaded.note is not None:
             say(loaded.note)
         settings = dataclasses.replace(loaded.settings.on(chosen_device), **changes)
@@ -188,6 +220,7 @@ def cache_sam(
                 loaded=loaded,
                 settings=settings,
                 overwrite=overwrite,
+                concepts=asked,
                 upright=upright,
                 origin=origin,
                 held=held,
@@ -211,12 +244,18 @@ def cache_sam(
             f"{report.num_present} were there"
         )
         if report.num_added and not report.num_masks:
+            thresholds = {
+                "--pred-iou-thresh": f"predicted IoU {settings.pred_iou_thresh:g}",
+                "--stability-score-thresh": f"stability {settings.stability_score_thresh:g}",
+            }
+            if asked is not None:
+                of_concepts = {"--concept-thresh": f"score of a concept {asked.threshold:g}"}
+                thresholds = of_concepts if asked.is_only else thresholds | of_concepts
             print(
                 f"warning: none of the {report.num_added} images added has a mask: the weights of SAM {loaded.name} "
                 f"({sam_checkpoint or 'its own'}, sha256 {loaded.sha256[:12]}) do not fit these images, or the "
-                f"thresholds (predicted IoU {settings.pred_iou_thresh:g}, stability "
-                f"{settings.stability_score_thresh:g}) do not fit the weights: try lower --pred-iou-thresh and "
-                "--stability-score-thresh, or other weights",
+                f"thresholds ({', '.join(thresholds.values())}) do not fit the weights: try lower "
+                f"{' and '.join(thresholds)}, or other weights",
                 file=sys.stderr,
             )
         if report.failed:

@@ -5,6 +5,7 @@ predictor = Predictor.load()                  # the shipped model; or run="runs/
 one.mask                                      # bool [H, W]
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,11 +117,13 @@ class Predictor:
     def predict_pairs(self, pairs: Sequence[tuple[NDArray[np.uint8], str]]) -> list[Prediction]:
         """What the expression of each pair means in its image, uint8 [H, W, 3] of any size; one pass for all."""
         found = predict_logits(self.model, pairs, self.device)
-        return [self._prediction(expression, logits) for (_, expression), logits in zip(pairs, found, strict=True)]
+        return [self.decide(expression, logits) for (_, expression), logits in zip(pairs, found, strict=True)]
 
-    def _prediction(self, expression: str, logits: Tensor) -> Prediction:
+    def decide(self, expression: str, logits: Tensor, threshold: float | None = None) -> Prediction:
+        """What logits float32 [2, H, W] (background, referent) mean at a threshold, None for the predictor's own."""
+        chosen = self.threshold if threshold is None else threshold
         margin = logits[1] - logits[0]
-        mask = margin > np.log(self.threshold / (1 - self.threshold))
+        mask = margin > math.log(chosen / (1 - chosen))
         probability = float(margin[mask].sigmoid().mean()) if bool(mask.any()) else 0.0
         return Prediction(expression=expression, mask=mask.cpu().numpy(), probability=probability)
 

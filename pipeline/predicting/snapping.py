@@ -65,15 +65,20 @@ def candidates_in(store: CandidateStore) -> CandidatesOf:
 
 
 def candidates_of_sam(name: str, checkpoint: Path | None, device: torch.device) -> CandidatesOf:
-    """From a SAM, as `semires cache-sam --sam` takes it, with its published settings; loaded here."""
+    """From a SAM: `sam_candidates` of each image."""
+    propose = sam_candidates(name, checkpoint, device)
+    return lambda image: None if image.pixels is None else propose(image.pixels)
+
+
+def sam_candidates(
+    name: str, checkpoint: Path | None, device: torch.device
+) -> Callable[[NDArray[np.uint8]], Candidates]:
+    """What gives the candidates of an RGB image uint8 [H, W, 3]: a SAM, as `semires cache-sam --sam` takes it, with its
+    published settings; loaded here."""
     from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
     from semires.stages.cache_sam.models.proposers import proposer_of
     from semires.stages.cache_sam.models.sam import load_sam
 
     loaded = load_sam(name, checkpoint, device)
     generator = MaskGenerator(proposer_of(loaded.sam), loaded.settings.on(device))
-
-    def generate(image: LoadedImage) -> Candidates | None:
-        return None if image.pixels is None else generator.generate(image.source.image_id, image.pixels)
-
-    return generate
+    return lambda pixels: generator.generate(0, pixels)

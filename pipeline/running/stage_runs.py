@@ -14,6 +14,7 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console, counting
 from semires.pipeline.running.candidate_views import derive_view
 from semires.pipeline.running.loggers import run_loggers
+from semires.stages.cache_sam.concepts import ConceptSettings
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.held import SPLIT, Held, check_upright, look_at_store
@@ -56,6 +57,7 @@ def cache_sam(
     settings: GeneratorSettings | None,
     overwrite: bool,
     on_progress: OnProgress,
+    concepts: ConceptSettings | None = None,
     upright: bool = False,
     origin: str = "",
     held: Held | None = None,
@@ -74,6 +76,7 @@ def cache_sam(
         settings=settings or loaded.settings,
         group=group,
         overwrite=overwrite,
+        concepts=concepts,
         upright=upright,
         origin=origin,
         held=held,

@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from semires.stages.data.place_words import LEFT_RIGHT, OTHER_PLACES
+
 SMALLEST = (0.05, 0.10)
 """Shares of the refs, the smallest by mask area, as in the paper's Table 9."""
 LENGTHS = ((1, 2), (3, 5), (6, None))
@@ -20,15 +22,6 @@ NAMES = (
     *("left or right", "other place", "no place"),
 )
 """All that `subsets` may find."""
-LEFT_RIGHT = frozenset({"left", "right", "leftmost", "rightmost", "lft", "rt"})
-OTHER_PLACES = frozenset(
-    {
-        *("top", "bottom", "upper", "lower", "topmost", "bottommost", "above", "below", "under", "underneath"),
-        *("front", "back", "behind", "foreground", "background"),
-        *("middle", "mid", "center", "centre", "between", "corner"),
-        *("near", "nearest", "closest", "far", "farthest", "furthest"),
-    }
-)
 
 
 def subsets(

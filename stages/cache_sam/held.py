@@ -2,7 +2,7 @@
 
 Ids of photographs are made of their names alone, so that two folders may have the same, and a file may be replaced
 under its name. Stage one therefore records each file it reads, and whose images they are (`folder_origin`,
-`split_origin`).
+`split_origin`); of images that are searched for concepts also which these were, for expressions may change as well.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from semires.cache.errors import StoreError
 from semires.cache.files import FileRecord
 from semires.cache.reader import CandidateStore
 from semires.cache.schema import IMPORTED
+from semires.stages.cache_sam.concepts import digest_of
 from semires.stages.cache_sam.sources import ImageSource
 from semires.stages.data.errors import InputError, printable
 from semires.stages.data.splits import is_own_data, own_path
@@ -35,7 +36,9 @@ class Held:
     """What a store holds of the images asked for."""
 
     stale: tuple[ImageSource, ...] = ()
-    """Images whose files have changed since: their candidates are to be dropped and made anew."""
+    """Images whose files or concepts have changed since: their candidates are to be dropped and made anew."""
+    num_reworded: int = 0
+    """Those of them whose concepts have changed."""
     num_held: int = 0
     """Images that it holds, the stale ones included."""
     num_unrecorded: int = 0
@@ -48,7 +51,9 @@ class Held:
         lines = []
         if self.stale:
             names = [printable(source.path.name) for source in self.stale]
-            lines.append(f"{len(names)} images have changed since they were cached ({_some(names)}): {consequence}")
+            nouns = f", {self.num_reworded} of them in the nouns of their expressions," if self.num_reworded else ""
+            many = f"{len(names)} images have changed{nouns} since they were cached"
+            lines.append(f"{many} ({_some(names)}): {consequence}")
         if self.num_unrecorded:
             lines.append(
                 f"{self.num_unrecorded} of {self.num_held} images in the store have no record of their files, being "
@@ -129,8 +134,9 @@ def look_at_store(
         stale = _differing(held, records, is_here=True, on_progress=on_progress)
         if not is_imported:  # stored pixels of before own data was upright
             stale |= {source.image_id for source in held if source.is_turned and source.image_id not in records}
-        found = tuple(source for source in held if source.image_id in stale)
-        return Held(stale=found, num_held=len(held), num_unrecorded=num_unrecorded)
+        reworded = {source.image_id for source in held if _has_other_words(source, records.get(source.image_id))}
+        found = tuple(source for source in held if source.image_id in stale | reworded)
+        return Held(stale=found, num_reworded=len(reworded), num_held=len(held), num_unrecorded=num_unrecorded)
     kinds = {one.partition("-")[0] for one in origins}
     if kinds == {origin.partition("-")[0]}:
         differing = _differing(held, records, is_here=False, on_progress=on_progress)
@@ -194,6 +200,13 @@ def _differing(
             if on_progress is not None:
                 on_progress(done, len(unsure))
     return differing
+
+
+def _has_other_words(source: ImageSource, record: FileRecord | None) -> bool:
+    """Whether both are of images searched for concepts, and for others: any other difference is the manifest's."""
+    if source.concepts is None or record is None or not record.words:
+        return False
+    return record.words != digest_of(source.concepts)
 
 
 def _look(path: Path, record: FileRecord, *, is_here: bool) -> bool | None:

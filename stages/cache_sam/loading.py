@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semires.cache.files import FileRecord
+from semires.stages.cache_sam.concepts import digest_of
 from semires.stages.cache_sam.held import file_record
 from semires.stages.cache_sam.sources import ImageSource
 from semires.stages.data.errors import InputError, printable
@@ -133,6 +134,8 @@ def _read(source: ImageSource) -> tuple[Picture, FileRecord]:
             record = file_record(file)
             if (before.st_size, before.st_mtime_ns) != (record.num_bytes, record.mtime_ns):
                 raise OSError("it changed while it was read")
+            if source.concepts is not None:
+                record = replace(record, words=digest_of(source.concepts))
     except FileNotFoundError as error:
         raise no_file(source.path) from error
     except OSError as error:

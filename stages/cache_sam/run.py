@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,14 +10,16 @@ from numpy.typing import NDArray
 
 from semires.cache.candidates import Candidates
 from semires.cache.schema import ORIENTATION, SCHEMA_VERSION, UPRIGHT, Manifest
+from semires.stages.cache_sam.concepts import ConceptSettings
 from semires.stages.cache_sam.filling import CacheReport, fill_store
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.prompts import crops_of
-from semires.stages.cache_sam.generator.proposer import Proposer
-from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.generator.proposer import PromptedModel
+from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
 from semires.stages.cache_sam.held import Held
 from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import LoadedSam
+from semires.stages.cache_sam.models.sam3_concepts import Sam3Concepts, Sam3Grid
 from semires.stages.cache_sam.sources import ImageSource, UnfitImage
 from semires.stages.cache_sam.workers import WorkerGroup
 from semires.stages.data.errors import InputError
@@ -37,6 +40,7 @@ def cache_images(
     settings: GeneratorSettings,
     group: WorkerGroup | None = None,
     overwrite: bool = False,
+    concepts: ConceptSettings | None = None,
     upright: bool = False,
     origin: str = "",
     held: Held | None = None,
@@ -50,6 +54,8 @@ def cache_images(
     """`fill_store` with SAM's candidates: bring the store at `location` up to holding all `images`.
 
     Workers, signals, `origin`, `held`, images that cannot be decoded, and what the functions given are told: see there.
+    With `concepts` the images are searched for theirs, beside the points or in place of them, by `loaded`'s SAM 3.
+
     `upright` goes into the manifest: whether the images are turned by their EXIF orientation. `precision` is
     `proposer_of`'s, and `compile` its `compiled`; the manifest records the precision that was used.
     `on_compiled(seconds)` is called once, after the warm-up, which begins when the first image is there: a store that
@@ -59,9 +65,8 @@ def cache_images(
     An image is set aside whose shorter side is nothing at SAM's size (with 1,024 pixels: 2,048 times shorter than the
     longer), or that the device has no memory for, one prompt at a time.
     """
-    proposer = proposer_of(loaded.sam, precision, compiled=compile)
-    generator = MaskGenerator(proposer, settings)
-    is_warm = not compile
+    proposer, generator = _generator(loaded.sam, settings, concepts, images, precision, compile)
+    points_per_batch, is_warm = generator.points_per_batch, not compile
 
     def generate(image_ids: Sequence[int], images: Sequence[NDArray[np.uint8]]) -> list[Candidates]:
         nonlocal is_warm
@@ -79,7 +84,7 @@ def cache_images(
         except torch.OutOfMemoryError:
             pass
         # Outside of the handler, where the error no longer holds the memory. What this image took is not for all.
-        generator.points_per_batch = settings.points_per_batch
+        generator.points_per_batch = points_per_batch
         torch.cuda.empty_cache()
         raise UnfitImage("expected memory on the device for one prompt at a time, found less; scale the image down")
 
@@ -88,7 +93,7 @@ def cache_images(
         split=split,
         sam=loaded.name,
         sam_sha256=loaded.sha256,
-        generator=settings.recorded()
+        generator=(settings.recorded() if concepts is None else concepts.recorded(settings))
         | {"precision": generator.precision}
         | ({ORIENTATION: UPRIGHT} if upright else {}),
         num_images=len({image.image_id for image in images}),
@@ -109,6 +114,29 @@ def cache_images(
     )
 
 
+def _generator(
+    sam: Any,
+    settings: GeneratorSettings,
+    concepts: ConceptSettings | None,
+    images: Sequence[ImageSource],
+    precision: str | None,
+    compiled: bool,
+) -> tuple[PromptedModel, MaskGenerator]:
+    """The generator, and the model that encodes for it."""
+    if concepts is None:
+        proposer = proposer_of(sam, precision, compiled=compiled)
+        return proposer, MaskGenerator(proposer, settings)
+    if concepts.is_only and compiled:
+        raise InputError("--compile: expected a grid of points, which it is for, found --concepts only: leave it out")
+    model = Sam3Concepts(sam, precision_of(precision, sam.text.device))
+    words = {source.image_id: source.concepts or () for source in images}
+    of_words = MaskGenerator(model, concepts.of_words(settings), words=words)
+    if concepts.is_only:
+        return model, of_words
+    grid = Sam3Grid(sam, model, compiled=compiled)
+    return grid, MaskGenerator(grid, settings, beside=of_words)
+
+
 def images_at_once(side: int, device: torch.device, *, compiled: bool) -> int:
     """Images that a generator is given together whose model has `side` pixels a side: on CUDA so that the encoder has
     work enough, on CPU one for each of torch's threads.
@@ -123,7 +151,7 @@ def images_at_once(side: int, device: torch.device, *, compiled: bool) -> int:
     return 1 if is_large or device.type != "cpu" else torch.get_num_threads()
 
 
-def _check_fits(height: int, width: int, proposer: Proposer, settings: GeneratorSettings) -> None:
+def _check_fits(height: int, width: int, proposer: PromptedModel, settings: GeneratorSettings) -> None:
     """UnfitImage where the image, or a crop that the settings ask for, has no pixel left at the model's size."""
     for crop in crops_of(height, width, settings):
         if min(crop.size) < 1:

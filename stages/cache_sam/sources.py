@@ -28,6 +28,8 @@ class ImageSource:
     """Whether it is turned by its EXIF orientation, as `load_image` does where it is asked to."""
     is_turned: bool = False
     """Whether that makes another picture of it, where it is known: of own data."""
+    concepts: tuple[str, ...] | None = None
+    """Words that it is searched for, see concepts.py; None where it is for none."""
 
 
 def train_images(dataset: ReferDataset) -> list[ImageSource]:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,16 @@ def test_write_part__origin_and_files(tmp_path: Path, images: list[Candidates]) 
     assert indices["q"].to_attributes().keys() == known
 
 
+def test_write_part__words_of_files(tmp_path: Path, images: list[Candidates]) -> None:
+    storage = Storage.create(str(tmp_path / "s.zarr"), {})
+    asked = replace(RECORD, words="0123456789abcdef")
+    write_part(storage, "p", images, files=[asked, RECORD, None])
+    files = read_indices(storage)["p"].files
+    assert files is not None
+    assert [files[row] for row in range(3)] == [asked, RECORD, None]
+    assert FILES.keys() == {"num_bytes", "mtime_ns", "sha256"}  # no word more where there are none
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -154,6 +165,9 @@ def test_write_part__origin_and_files(tmp_path: Path, images: list[Candidates]) 
         ({"files": FILES | {"mtime_ns": [1, 2, 2.5]}}, "attribute files: expected records"),
         ({"files": FILES | {"mtime_ns": [1, 2, 2**70]}}, "attribute files: expected records"),
         ({"files": FILES | {"mtime_ns": None}}, "attribute files: expected records"),
+        ({"files": FILES | {"words": "ab" * 23}}, "attribute files: expected records"),
+        ({"files": FILES | {"words": "xy" * 24}}, "attribute files: expected records"),
+        ({"files": FILES | {"words": None}}, "attribute files: expected records"),
     ],
 )
 def test_from_attributes__wrong_origin_or_files(images: list[Candidates], change: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ IoU passes, upsampled -> masks that are stable, as bits -> NMS -> the host, in o
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -16,16 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything.utils.amg import remove_small_regions
 from torch import Tensor
 
-from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
-from semires.stages.cache_sam.generator.prompts import Crop, PromptGrid, Prompts, crops_of
-from semires.stages.cache_sam.generator.proposer import Embedding, Proposer, RefiningProposer
+from semires.stages.cache_sam.generator.prompts import Crop, PromptGrid, Prompts, WordPrompts, crops_of
+from semires.stages.cache_sam.generator.proposer import Embedding, Proposer, RefiningProposer, WordModel
 from semires.stages.cache_sam.generator.selection import (
     Frame,
-    boxes_of,
+    joined,
     masks_at_once,
     pack,
     select,
@@ -33,6 +31,7 @@ from semires.stages.cache_sam.generator.selection import (
     upsample,
 )
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
+from semires.stages.cache_sam.generator.small_regions import without_small_regions
 from semires.stages.cache_sam.generator.threads import BatchThreads
 from semires.stages.data.errors import InputError
 from semires.stages.processes.timing import PhaseTimer
@@ -79,12 +78,24 @@ class MaskGenerator:
     transformer and the low-resolution logits), select (upsampling, thresholds, boxes, NMS), pack (bits and the copy
     to the host).
 
+    A `WordModel` in place of a proposer is asked for the words that `words` has for an image's id. `beside` is another
+    generator, of a model that reads the same embeddings: what it finds in an image comes behind what this one does, but
+    for masks whose box this one has a mask of (`box_nms_thresh`).
+
     `settings.points_per_batch` bounds memory, on CPU that of each of torch's threads; out of memory on CUDA it is
     halved and stays so (`points_per_batch` tells). InputError where the settings need OpenCV and it is not installed,
     or a step that the model does not have.
     """
 
-    def __init__(self, proposer: Proposer, settings: GeneratorSettings, *, profile: bool = False) -> None:
+    def __init__(
+        self,
+        proposer: Proposer | WordModel,
+        settings: GeneratorSettings,
+        *,
+        words: Mapping[int, Sequence[str]] | None = None,
+        beside: "MaskGenerator | None" = None,
+        profile: bool = False,
+    ) -> None:
         if settings.min_mask_region_area > 0 and find_spec("cv2") is None:
             raise InputError(
                 f"min_mask_region_area: expected OpenCV for {settings.min_mask_region_area}, found no module cv2; "
@@ -102,7 +113,10 @@ class MaskGenerator:
         self._timer = PhaseTimer(PHASES, proposer.device, enabled=profile)
         # What torch.compile makes has threads of its own.
         self._threads = BatchThreads(enabled=proposer.device.type == "cpu" and not proposer.compiled)
-        self._prompts = PromptGrid(proposer, settings)
+        self._prompts: PromptGrid | WordPrompts = (
+            PromptGrid(proposer, settings) if isinstance(proposer, Proposer) else WordPrompts(proposer, words or {})
+        )
+        self._beside = beside
         self._encode: Callable[[Tensor], Embedding] = proposer.encode
         self._decode = proposer.decode
         if proposer.compiled:
@@ -163,7 +177,7 @@ class MaskGenerator:
         found = None
         while found is None:
             can_halve = self.points_per_batch > 1
-            found = _unless_out_of_memory(lambda: self._search(image, embedding), may_fail=can_halve)
+            found = _unless_out_of_memory(lambda: self._search(image_id, image, embedding), may_fail=can_halve)
             if found is None:
                 self.points_per_batch //= 2
         height, width = image.shape[:2]
@@ -187,10 +201,12 @@ class MaskGenerator:
             )
         if self._settings.min_mask_region_area > 0 and candidates.num_masks > 0:
             with self._timer.phase("select"):
-                candidates = _without_small_regions(candidates, self._settings)
-        return candidates
+                candidates = without_small_regions(candidates, self._settings)
+        if self._beside is None:
+            return candidates
+        return joined(candidates, self._beside._candidates(image_id, image, embedding), self._settings.box_nms_thresh)
 
-    def _search(self, image: NDArray[np.uint8], embedding: Embedding) -> _Found:
+    def _search(self, image_id: int, image: NDArray[np.uint8], embedding: Embedding) -> _Found:
         """All crops of an image; `embedding` is the whole image's, that of smaller crops is made here."""
         height, width = image.shape[:2]
         crops = crops_of(height, width, self._settings)
@@ -198,14 +214,14 @@ class MaskGenerator:
         for crop in crops:
             if crop.layer > 0:
                 (embedding,) = self._encode_all([image[crop.y0 : crop.y1, crop.x0 : crop.x1]])
-            parts.append(self._search_crop(crop, (height, width), embedding))
+            parts.append(self._search_crop(image_id, crop, (height, width), embedding))
         found = _Found.joined(parts)
         if len(crops) > 1:
             with self._timer.phase("select"):  # prefers masks of smaller crops
                 found = found[suppress(found.boxes_xyxy, 1 / found.crop_area, self._settings.crop_nms_thresh)]
         return found
 
-    def _search_crop(self, crop: Crop, image_size: tuple[int, int], embedding: Embedding) -> _Found:
+    def _search_crop(self, image_id: int, crop: Crop, image_size: tuple[int, int], embedding: Embedding) -> _Found:
         proposer = self._proposer
         frame = Frame(
             crop=crop,
@@ -216,7 +232,7 @@ class MaskGenerator:
             stretched=proposer.stretches,
         )
         with self._timer.phase("decode"):
-            prompts = self._prompts.of_crop(crop.size, crop.layer)
+            prompts = self._prompts_of(image_id, crop)
             shared = proposer.share(embedding)
         at_once = self._prompts_at_once()
 
@@ -282,6 +298,11 @@ class MaskGenerator:
             )
         return found
 
+    def _prompts_of(self, image_id: int, crop: Crop) -> Prompts:
+        if isinstance(self._prompts, WordPrompts):
+            return self._prompts.of_image(image_id)
+        return self._prompts.of_crop(crop.size, crop.layer)
+
     def _passes(self, iou: Tensor) -> Tensor:
         """Whether predicted IoUs are high enough; NaN passes no threshold but 0, which is not compared with."""
         threshold = self._settings.pred_iou_thresh
@@ -327,23 +348,3 @@ def _unless_out_of_memory(work: Callable[[], _T], *, may_fail: bool) -> _T | Non
     # Outside of the handler: inside, the error's traceback still holds what the work had allocated.
     torch.cuda.empty_cache()
     return None
-
-
-def _without_small_regions(candidates: Candidates, settings: GeneratorSettings) -> Candidates:
-    """Holes and islands below `min_mask_region_area` pixels removed, then NMS again: SAM's optional last step."""
-    masks = unpack_rows(candidates.bits, width=candidates.width)
-    unchanged = np.ones(len(masks), dtype=np.float32)
-    for index, mask in enumerate(masks):
-        filled, had_holes = remove_small_regions(mask, settings.min_mask_region_area, mode="holes")
-        masks[index], had_islands = remove_small_regions(filled, settings.min_mask_region_area, mode="islands")
-        unchanged[index] = not (had_holes or had_islands)
-    threshold = max(settings.box_nms_thresh, settings.crop_nms_thresh)
-    # Masks that needed no repair are preferred.
-    kept = suppress(boxes_of(torch.from_numpy(masks)), torch.from_numpy(unchanged), threshold).numpy()
-    return Candidates.from_masks(
-        image_id=candidates.image_id,
-        masks=masks[kept],
-        predicted_iou=candidates.predicted_iou[kept],
-        stability_score=candidates.stability_score[kept],
-        points_xy=candidates.points_xy[kept],
-    )

@@ -1,5 +1,6 @@
-"""What a model is asked about an image: its crops, and in each crop a grid of points, each of them one prompt."""
+"""What a model is asked about an image: its crops, and in each crop a grid of points, each one prompt; or words."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -7,11 +8,13 @@ import numpy as np
 import torch
 from segment_anything.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 
-from semires.stages.cache_sam.generator.proposer import Proposer, Tokens
+from semires.stages.cache_sam.generator.proposer import Proposer, Tokens, WordModel
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
 # Grids kept, one for each size of crop met lately: data sets repeat few sizes. A grid of 1,024 points is 15 MB for SAM.
 _MAX_GRIDS = 16
+# Words kept that were met lately: SAM 3's take 32 KiB each.
+_MAX_WORDS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ def crops_of(height: int, width: int, settings: GeneratorSettings) -> list[Crop]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompts:
-    """The prompts of one crop: `points_xy` float64 [P, 2] in the crop's pixels, and what the model made of them."""
+    """The prompts of one crop: `points_xy` float64 [P, 2] in the crop's pixels, NaN for words; the model's `tokens`."""
 
     points_xy: torch.Tensor
     tokens: Tokens
@@ -76,3 +79,20 @@ class PromptGrid:
         points_xy = torch.from_numpy(self._unit_grids[layer] * np.array([[width, height]]))
         points_xy = points_xy.to(self._proposer.device)
         return Prompts(points_xy=points_xy, tokens=self._proposer.embed(points_xy, size))
+
+
+class WordPrompts:
+    """The words of each image as tokens; a word that several images have is made once."""
+
+    def __init__(self, model: WordModel, words: Mapping[int, Sequence[str]]) -> None:
+        self._device = model.device
+        self._words = words
+        self._known = lru_cache(_MAX_WORDS)(model.embed_word)  # asked by several threads
+
+    def of_image(self, image_id: int) -> Prompts:
+        """A prompt for each of the image's words, none for an image without."""
+        tokens = [self._known(word) for word in self._words.get(image_id, ())]
+        return Prompts(
+            points_xy=torch.full((len(tokens), 2), torch.nan, dtype=torch.float64, device=self._device),
+            tokens=tuple(torch.cat(parts) for parts in zip(*tokens, strict=True)),
+        )

@@ -14,7 +14,7 @@ Embedding: TypeAlias = tuple[Tensor, ...]
 """What an image is encoded to; of several images each tensor begins with their axis."""
 
 Tokens: TypeAlias = tuple[Tensor, ...]
-"""What points become; each tensor begins with their axis."""
+"""What prompts become; each tensor begins with their axis."""
 
 
 class Decoded(Protocol):
@@ -25,13 +25,13 @@ class Decoded(Protocol):
         """float32 [P, M]: predicted IoU of each of a prompt's masks."""
 
 
-class Proposer(ABC):
-    """A promptable segmentation model on its device: an image is encoded once, then asked what lies at many points.
+class PromptedModel(ABC):
+    """A promptable segmentation model on its device: an image is encoded once, then asked about many prompts.
 
-    The generator calls, in this order: `load` and `encode` with images or crops; once an image `share`; for each size
-    of image `embed`; for each batch of points `decode`, and `logits` of those masks whose predicted IoU passes. On a
-    CPU several threads may do so at once. All of it runs under inference_mode. Axes: I images, S pixels of the model's
-    side, P points, M masks a point, K masks, l low-resolution logits a side.
+    The generator calls, in this order: `load` and `encode` with images or crops; once an image `share`; for each batch
+    of prompts `decode`, and `logits` of those masks whose predicted IoU passes. On a CPU several threads may do so at
+    once. All of it runs under inference_mode. Axes: I images, S pixels of the model's side, P prompts, M masks a
+    prompt, K masks, l low-resolution logits a side.
     """
 
     device: torch.device
@@ -63,13 +63,6 @@ class Proposer(ABC):
         """Whatever all prompts on one image have in common, from its embedding (without the axis of images)."""
 
     @abstractmethod
-    def embed(self, points_xy: Tensor, size: tuple[int, int]) -> Tokens:
-        """Points, float64 [P, 2] in pixels of an image of `size` (height, width), as `decode` takes them.
-
-        All that no image changes is computed here: it is kept for the next image of the size.
-        """
-
-    @abstractmethod
     def decode(self, shared: Any, *tokens: Tensor) -> Decoded:
         """The answer to some prompts on one image; torch.compile is given this too."""
 
@@ -86,6 +79,25 @@ class Proposer(ABC):
             return self.side, self.side
         rows, columns = ResizeLongestSide.get_preprocess_shape(height, width, self.side)
         return rows, columns
+
+
+class Proposer(PromptedModel):
+    """A model that is asked what lies at points; `embed` is called for each size of image, before `decode`."""
+
+    @abstractmethod
+    def embed(self, points_xy: Tensor, size: tuple[int, int]) -> Tokens:
+        """Points, float64 [P, 2] in pixels of an image of `size` (height, width), as `decode` takes them.
+
+        All that no image changes is computed here: it is kept for the next image of the size.
+        """
+
+
+class WordModel(PromptedModel):
+    """A model that is asked for things by name, each word for all of its kind: M masks, with a score as `iou`."""
+
+    @abstractmethod
+    def embed_word(self, word: str) -> Tokens:
+        """A word as `decode` takes it, P = 1; kept for the next image that is searched for it."""
 
 
 class RefiningProposer(Proposer):

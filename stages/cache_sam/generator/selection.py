@@ -4,14 +4,17 @@ The arithmetic is SamAutomaticMaskGenerator's, and none of it is reordered: the 
 Boxes here are SAM's: right and bottom are the last pixel inside, and an empty mask has the box 0, 0, 0, 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from segment_anything.utils.amg import is_box_near_crop_edge
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops.boxes import batched_nms
+from torchvision.ops.boxes import batched_nms, box_iou
 
+from semires.cache.candidates import Candidates
 from semires.stages.cache_sam.generator.prompts import Crop
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 
@@ -143,6 +146,20 @@ def suppress(boxes_xyxy: Tensor, scores: Tensor, threshold: float) -> Tensor:
     categories = torch.zeros(len(boxes_xyxy), device=boxes_xyxy.device)
     kept: Tensor = batched_nms(boxes_xyxy.float(), scores, categories, iou_threshold=threshold)
     return kept
+
+
+def joined(first: Candidates, more: Candidates, threshold: float) -> Candidates:
+    """All of `first`, then those of `more`, of the same image, whose box has no IoU above `threshold` with these."""
+    if first.num_masks and more.num_masks:
+        ious = box_iou(*(torch.from_numpy(each.boxes_xyxy).float() for each in (more, first)))
+        is_new = (ious.amax(dim=1) <= threshold).numpy()
+    else:
+        is_new = np.ones(more.num_masks, dtype=np.bool_)
+    names = ("bits", "area", "boxes_xyxy", "predicted_iou", "stability_score", "points_xy")
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(more, name)[is_new]]) for name in names
+    }
+    return replace(first, **columns)
 
 
 def _count(masks_KHW: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from segment_anything import sam_model_registry
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.loading.checkpoints import load_checkpoint
 from semires.stages.cache_sam.models.loading.own import load_own
+from semires.stages.cache_sam.models.loading.sam3_folder import read_sam3
 from semires.stages.cache_sam.models.loading.transformers_folder import class_of, download_model, weight_files
 from semires.stages.cache_sam.models.loading.transformers_models import load_transformers_model
 from semires.stages.cache_sam.models.loading.transformers_sam import load_transformers_sam
@@ -46,11 +47,28 @@ class LoadedSam:
     name: str
     sha256: str
     sam: Any
-    """segment-anything's `Sam`, one of transformers' classes, or a `Proposer`: what `proposer_of` takes."""
+    """segment-anything's `Sam`, one of transformers' classes, a `Proposer` (what `proposer_of` takes), or a `Sam3`."""
     settings: GeneratorSettings = field(default_factory=GeneratorSettings)
     """The generator's settings that were published for it, of the tiny SAM those that suit RefShapes."""
     note: str | None = None
     """What of a checkpoint was not used, and in what it differs from Meta's, in a line."""
+
+
+def load_sam3(name: str, device: torch.device, *, with_tracker: bool) -> LoadedSam:
+    """Load the SAM 3 that is asked for words, from the folder `name` or the hub; with the tracker, which answers
+    points, where it is asked as well. InputError as `load_sam`, and for all that `read_sam3` refuses."""
+    folder = Path(name)
+    is_folder = bool(name) and folder.is_dir()
+    if not is_folder and not HUB_NAME.fullmatch(name):
+        raise InputError(
+            f"--concepts: expected --sam with a folder of a SAM 3 of transformers, or a hub name such as "
+            f"facebook/sam3, found {name!r}"
+        )
+    recorded = folder.resolve().name if is_folder else name
+    if not is_folder:
+        folder = download_model(name, words=True)
+    sam3 = read_sam3(folder, with_tracker=with_tracker).to(device)
+    return LoadedSam(name=recorded, sha256=sha256_of(*weight_files(folder)), sam=sam3, settings=SAM2_SETTINGS)
 
 
 def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:

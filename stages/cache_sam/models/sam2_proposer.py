@@ -26,7 +26,7 @@ GENERATOR_SETTINGS = GeneratorSettings(pred_iou_thresh=0.8)
 
 # Mean and standard deviation of each colour, of pixels from 0 to 1: ImageNet's, and SAM 3's.
 _PIXELS = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-_PIXELS_OF_SAM3 = ([0.5] * 3, [0.5] * 3)
+PIXELS_OF_SAM3 = ([0.5] * 3, [0.5] * 3)
 
 # A mask that is asked about again: SAM2ImagePredictor clamps its logits to what prompts were in training.
 _LARGEST_LOGIT = 32.0
@@ -46,8 +46,8 @@ class Sam2Proposer(RefiningProposer):
 
     def __init__(self, model: Any, precision: str, *, compiled: bool = False) -> None:
         self._model = model
-        usual = _PIXELS_OF_SAM3 if type(model).__name__ == "Sam3TrackerModel" else _PIXELS
-        self._mean, self._std = getattr(model, "pixel_mean", usual[0]), getattr(model, "pixel_std", usual[1])
+        usual = PIXELS_OF_SAM3 if type(model).__name__ == "Sam3TrackerModel" else _PIXELS
+        self._statistics = getattr(model, "pixel_mean", usual[0]), getattr(model, "pixel_std", usual[1])
         self.device = model.device
         self.precision = precision
         self.compiled = compiled
@@ -70,21 +70,19 @@ class Sam2Proposer(RefiningProposer):
 
     def load(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """RGB images uint8 [H, W, 3], stretched to the square and normalized: float32 [I, 3, S, S]."""
-        size = [self.side, self.side]
-        square = [
-            pixels_of.resize(torch.from_numpy(image).to(self.device).permute(2, 0, 1).contiguous().float() / 255, size)
-            for image in images
-        ]
-        return pixels_of.normalize(torch.stack(square), self._mean, self._std)
+        return stretched_pixels(images, self.side, self.device, self._statistics)
 
     def encode(self, pixels: Tensor) -> Embedding:
         """Embeddings [I, C, g, g], and features [I, C / 4, 2 g, 2 g] and [I, C / 8, 4 g, 4 g]."""
-        model, decoder = self._model, self._model.mask_decoder
         with torch.autocast(pixels.device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            finest, fine, embedding = _pyramid(model.vision_encoder, pixels)
-            # A video's frame without a memory has this added, and a photograph is one.
-            embedding = embedding + model.no_memory_embedding.view(1, -1, 1, 1)
-            return embedding, decoder.conv_s1(fine), decoder.conv_s0(finest)
+            return self.encode_levels(*_pyramid(self._model.vision_encoder, pixels))
+
+    def encode_levels(self, finest: Tensor, fine: Tensor, embedding: Tensor) -> Embedding:
+        """The same from the vision encoder's features, [I, C, 4 g, 4 g], [I, C, 2 g, 2 g] and [I, C, g, g]."""
+        model, decoder = self._model, self._model.mask_decoder
+        # A video's frame without a memory has this added, and a photograph is one.
+        embedding = embedding + model.no_memory_embedding.view(1, -1, 1, 1)
+        return embedding, decoder.conv_s1(fine), decoder.conv_s0(finest)
 
     def share(self, embedding: Embedding) -> SharedTokens:
         """Image tokens, the first layer's projections of them, and the features of higher resolution."""
@@ -130,17 +128,35 @@ class Sam2Proposer(RefiningProposer):
         return decoded.iou[prompt, best], refined[prompt, best]
 
 
+def stretched_pixels(
+    images: Sequence[NDArray[np.uint8]], side: int, device: torch.device, statistics: tuple[list[float], list[float]]
+) -> Tensor:
+    """RGB images uint8 [H, W, 3] as float32 [I, 3, side, side], normalized by the mean and standard deviation given."""
+    square = [
+        pixels_of.resize(torch.from_numpy(image).to(device).permute(2, 0, 1).contiguous().float() / 255, [side, side])
+        for image in images
+    ]
+    return pixels_of.normalize(torch.stack(square), *statistics)
+
+
+def sam3_tokens(encoder: Any, pixels: Tensor) -> Tensor:
+    """What the ViT of a SAM 3's vision encoder makes of pixels [I, 3, S, S]: [I, c, g, g], which its necks read."""
+    grid = pixels.shape[-1] // encoder.config.backbone_config.patch_size
+    tokens: Tensor = encoder.backbone(pixels).last_hidden_state
+    return tokens.unflatten(1, (grid, grid)).permute(0, 3, 1, 2)
+
+
 def _pyramid(encoder: Any, pixels: Tensor) -> list[Tensor]:
     """Features of four times, twice and once the grid's resolution, [I, C, 4 g, 4 g] and so on.
 
     What transformers' vision encoders return, without the encodings of positions that they compute for each image and
     level and that only a video's memory reads. SAM 3 has a fourth, coarser level, which the mask decoder does not read.
     """
-    found, neck = encoder.backbone(pixels), encoder.neck
+    neck = encoder.neck
     if not hasattr(neck, "fpn_top_down_levels"):
-        grid = pixels.shape[-1] // encoder.config.backbone_config.patch_size
-        tokens = found.last_hidden_state.unflatten(1, (grid, grid)).permute(0, 3, 1, 2)
+        tokens = sam3_tokens(encoder, pixels)
         return [layer(tokens) for layer in neck.fpn_layers[:3]]
+    found = encoder.backbone(pixels)
     if hasattr(found, "intermediate_hidden_states"):
         maps = [each.permute(0, 3, 1, 2) for each in found.intermediate_hidden_states]
     else:

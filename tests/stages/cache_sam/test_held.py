@@ -9,6 +9,7 @@ from semires.cache.candidates import Candidates
 from semires.cache.files import FileRecord
 from semires.cache.schema import IMPORTED, ORIENTATION, UPRIGHT, Manifest
 from semires.cache.writer import StoreWriter
+from semires.stages.cache_sam.concepts import digest_of
 from semires.stages.cache_sam.held import (
     SPLIT,
     Held,
@@ -154,3 +155,30 @@ def test_check_upright(tmp_path: Path, sources: list[ImageSource]) -> None:
     check_upright(turned, tmp_path / "i.zarr")
     assert stored_orientation(tmp_path / "i.zarr") is True
     assert look_at_store(turned, tmp_path / "i.zarr", "own-1").stale == ()
+
+
+def test_look_at_store__other_concepts_are_stale(tmp_path: Path, sources: list[ImageSource]) -> None:
+    with StoreWriter(tmp_path / "s.zarr", MANIFEST, origin="split") as writer:
+        for source, concepts in zip(sources, [("man",), ("man", "hat"), (), None], strict=True):
+            masks = np.ones((1, 4, 6), dtype=bool)
+            words = "" if concepts is None else digest_of(concepts)
+            file = replace(record(source), words=words)
+            writer.add(Candidates.from_masks(source.image_id, masks, [1], [1], [[0, 0]]), file)
+
+    def look(concepts: list[tuple[str, ...] | None]) -> Held:
+        asked = [replace(source, concepts=words) for source, words in zip(sources, concepts, strict=True)]
+        return look_at_store(asked, tmp_path / "s.zarr", "split")
+
+    assert look([("man",), ("man", "hat"), (), ()]).stale == ()
+    assert look([None] * 4).stale == ()  # another manifest's business
+    sources[0].path.write_bytes(b"another")
+    found = look([("woman",), ("man",), (), ("cat",)])
+    assert [source.image_id for source in found.stale] == [1, 2]
+    assert found.num_reworded == 2
+    assert found.lines() == [
+        "2 images have changed, 2 of them in the nouns of their expressions, since they were cached (1.png, 2.png): "
+        "done anew"
+    ]
+    assert look([("man",), ("man", "hat"), (), ()]).lines() == [
+        "1 images have changed since they were cached (1.png): done anew"
+    ]

@@ -11,11 +11,12 @@ from PIL import Image
 from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
 from semires.stages.cache_sam import run
+from semires.stages.cache_sam.concepts import ConceptSettings
 from semires.stages.cache_sam.filling import CacheReport
 from semires.stages.cache_sam.generator.mask_generator import MaskGenerator
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.proposers import proposer_of
-from semires.stages.cache_sam.models.sam import LoadedSam
+from semires.stages.cache_sam.models.sam import LoadedSam, load_sam3
 from semires.stages.cache_sam.run import cache_images, images_at_once
 from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
 from semires.stages.data.errors import InputError
@@ -308,6 +309,33 @@ def test_cache_images__out_of_memory_at_one_prompt(
     assert (report.num_added, list(report.failed)) == (2, [2])
     assert "expected memory on the device" in report.failed[2]
     assert at_once == [(number, 64) for number in batches]  # the images after it are not slower for it
+
+
+def test_cache_images__out_of_memory_at_one_word(
+    tmp_path: Path, sources: list[ImageSource], sam3_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words have a number at once of their own."""
+    at_once: list[int] = []
+
+    def generate(self: MaskGenerator, image_ids: Sequence[int], images: Sequence[np.ndarray]) -> object:
+        at_once.append(self.points_per_batch)
+        self.points_per_batch = 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(MaskGenerator, "generate_batch", generate)
+    monkeypatch.setattr(run, "images_at_once", lambda side, device, compiled: 1)
+    loaded = load_sam3(str(sam3_folder), torch.device("cpu"), with_tracker=False)
+    asked = [replace(source, concepts=("man",)) for source in sources]
+    report = cache_images(
+        asked,
+        tmp_path / "s.zarr",
+        split="refshapes",
+        loaded=loaded,
+        settings=loaded.settings,
+        concepts=ConceptSettings(mode="only"),
+    )
+    assert len(report.failed) == len(sources)
+    assert at_once == [8] * len(sources)
 
 
 def test_cache_images__no_compiler(

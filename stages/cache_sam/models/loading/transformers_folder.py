@@ -31,9 +31,19 @@ CLASSES = {
 }
 """transformers' class for photographs by config.json's model_type: folders on the hub say that they are for videos."""
 
+WORD_CLASSES = {"sam3": "Sam3Model", "sam3_video": "Sam3Model"}
+"""The same of models that are asked for words."""
 
-def class_of(folder: Path) -> str:
-    """The name of transformers' class for the model in a folder; InputError where it has no SAM that is known here."""
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+"""Files of the tokenizer of a model that is asked for words."""
+
+
+def class_of(folder: Path, *, words: bool = False) -> str:
+    """The name of transformers' class for the model in a folder; InputError where it has no SAM that is known here.
+
+    words: the class that is asked for words, not for what lies at points.
+    """
+    classes, purpose = (WORD_CLASSES, "words") if words else (CLASSES, "points")
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(
@@ -41,23 +51,25 @@ def class_of(folder: Path) -> str:
             "give the folder that the model's save_pretrained wrote"
         )
     found = read_json(path).get("model_type")
-    if not isinstance(found, str) or found not in CLASSES:
+    if not isinstance(found, str) or found not in classes:
         raise InputError(
-            f"--sam: expected a model_type of {', '.join(sorted(CLASSES))} in {path}, found {found!r}: give a model "
-            "that makes masks of points"
+            f"--sam: expected a model_type of {', '.join(sorted(classes))} in {path}, found {found!r}: give a model "
+            f"that makes masks of {purpose}"
         )
-    return CLASSES[found]
+    return classes[found]
 
 
-def download_model(name: str) -> Path:
+def download_model(name: str, *, words: bool = False) -> Path:
     """The folder in the hub's cache that holds the model `name`, e.g. "facebook/sam-vit-huge"; fetched where missing.
 
-    Needs no network for what the cache holds. InputError where the hub is out of reach, knows no such model, or has
+    With `words` it is one that is asked for words, with its tokenizer. Needs no network for what the cache holds.
+    InputError where the hub is out of reach, knows no such model, or has
     a model of another type there, found before its weights are fetched.
     """
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[CONFIG, PROCESSOR, PROCESSOR_BEFORE]))
-        class_of(folder)
+        files = [CONFIG, PROCESSOR, PROCESSOR_BEFORE, *(TOKENIZER_FILES if words else ())]
+        folder = Path(snapshot_download(name, allow_patterns=files))
+        class_of(folder, words=words)
         # A snapshot's folder is named by its commit: the weights are of the same one, whatever is pushed meanwhile.
         snapshot_download(name, revision=folder.name, allow_patterns=[WEIGHTS, SHARDS, "model-*-of-*.safetensors"])
     except InputError as error:

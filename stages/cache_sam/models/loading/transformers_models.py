@@ -1,5 +1,7 @@
-"""SAM 2, EdgeTAM, SAM 3's tracker and SAM-HQ as transformers' own modules, from a folder."""
+"""SAM 2, EdgeTAM, SAM 3's two models and SAM-HQ as transformers' own modules, from a folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ from semires.stages.data.errors import InputError
 from semires.stages.data.files.hub import without_bars
 
 
-def load_transformers_model(folder: Path) -> Any:
-    """The model in `folder`, of one of the classes that `transformers_folder.CLASSES` names: float32, CPU, eval mode.
+def load_transformers_model(folder: Path, *, words: bool = False) -> Any:
+    """The model in `folder`, of the class that `class_of` names: float32, CPU, eval mode.
 
     Where the folder has a processor, the model's `pixel_mean` and `pixel_std` are what it says, for pixels from 0 to 1.
     What the weights of a video's model have beside is left out. InputError where the folder holds no such model, no
@@ -27,10 +29,10 @@ def load_transformers_model(folder: Path) -> Any:
     """
     import transformers  # a second, and more for the class itself
 
-    name = class_of(folder)
+    name = class_of(folder, words=words)
     weight_files(folder)  # what is missing is said before anything is read
     try:
-        with without_bars():
+        with without_bars(), _unheard_warnings():
             model, info = getattr(transformers, name).from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
@@ -53,3 +55,16 @@ def load_transformers_model(folder: Path) -> Any:
         mean, std = read_pixel_statistics(folder)
         model.pixel_mean, model.pixel_std = ([value / 255 for value in values] for values in (mean, std))
     return model.eval()
+
+
+@contextmanager
+def _unheard_warnings() -> Iterator[None]:
+    """Keep transformers from warnings of a screen's length, of a video's folder for one; what matters is looked at."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,10 +1,13 @@
+from typing import Any
+
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from semires.stages.cache_sam.generator import prompts as prompts_module
-from semires.stages.cache_sam.generator.prompts import PromptGrid, crops_of
+from semires.stages.cache_sam.generator.prompts import PromptGrid, WordPrompts, crops_of
+from semires.stages.cache_sam.generator.proposer import WordModel
 from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models.proposers import proposer_of
 
@@ -53,3 +56,33 @@ def test_of_crop__keeps_the_latest_sizes(random_sam: Sam) -> None:
         again = grid.of_crop((1, 60), 0)
         assert again is not one
         assert np.array_equal(again.points_xy, one.points_xy)
+
+
+class Speller(WordModel):
+    """Makes a token of each word: its letters' number."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def embed_word(self, word: str) -> tuple[torch.Tensor, ...]:
+        self.asked.append(word)
+        return (torch.tensor([[len(word)]]),)
+
+    def _never(self, *given: object) -> Any:
+        raise AssertionError("not asked here")
+
+    load = encode = share = decode = logits = _never
+
+
+def test_of_image__its_words_each_made_once() -> None:
+    model = Speller()
+    prompts = WordPrompts(model, {1: ["hat", "zebra"], 2: ["zebra"], 3: []})
+    first = prompts.of_image(1)
+    assert (len(first), [part.tolist() for part in first.tokens]) == (2, [[[3], [5]]])
+    assert first.points_xy.shape == (2, 2)
+    assert bool(first.points_xy.isnan().all())
+    assert first[1:].tokens[0].tolist() == prompts.of_image(2).tokens[0].tolist() == [[5]]
+    assert model.asked == ["hat", "zebra"]
+    assert (len(prompts.of_image(3)), len(prompts.of_image(4))) == (0, 0)

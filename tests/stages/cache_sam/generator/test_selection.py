@@ -6,10 +6,12 @@ from segment_anything.utils.amg import batched_mask_to_box, calculate_stability_
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from semires.cache.bits import pack_rows, unpack_rows
+from semires.cache.candidates import Candidates
 from semires.stages.cache_sam.generator.prompts import Crop
 from semires.stages.cache_sam.generator.selection import (
     Frame,
     boxes_of,
+    joined,
     masks_at_once,
     pack,
     select,
@@ -117,3 +119,28 @@ def test_suppress__by_score() -> None:
 def test_masks_at_once__one_of_a_huge_image() -> None:
     assert masks_at_once(whole(60_000, 60_000), torch.device("cpu")) == 1
     assert masks_at_once(whole(96, 128), torch.device("cpu")) > 10
+
+
+def boxed(boxes_xyxy: list[tuple[int, int, int, int]], score: float) -> Candidates:
+    """Candidates of an image of 20 x 30 pixels that fill these boxes."""
+    masks = np.zeros((len(boxes_xyxy), 20, 30), np.bool_)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes_xyxy, strict=True):
+        mask[y0:y1, x0:x1] = True
+    count = len(masks)
+    return Candidates.from_masks(7, masks, [score] * count, [score] * count, [(score, score)] * count)
+
+
+def test_joined__what_is_new_behind_what_is_there() -> None:
+    first = boxed([(0, 0, 10, 10), (20, 0, 30, 20)], 0.1)
+    more = boxed([(0, 0, 10, 9), (0, 0, 10, 8), (5, 5, 12, 12), (0, 0, 0, 0)], 0.9)  # IoU 0.9, 0.8, less, empty
+    found = joined(first, more, 0.85)
+    np.testing.assert_array_equal(found.boxes_xyxy, [*first.boxes_xyxy, *more.boxes_xyxy[1:]])
+    np.testing.assert_array_equal(found.bits, [*first.bits, *more.bits[1:]])
+    np.testing.assert_allclose(found.predicted_iou, [0.1, 0.1, 0.9, 0.9, 0.9])
+    np.testing.assert_allclose(found.points_xy[:, 0], found.stability_score)
+    assert joined(first, more, 1.0).num_masks == 6
+
+
+def test_joined__with_none() -> None:
+    none, some = boxed([], 0.5), boxed([(0, 0, 4, 4)], 0.5)
+    assert [joined(*pair, 0.7).num_masks for pair in [(none, some), (some, none), (none, none)]] == [1, 1, 0]
