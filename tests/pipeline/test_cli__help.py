@@ -22,7 +22,7 @@ PROGRAM = [sys.executable, "-m", "semires.pipeline.cli"]
 UNITS = re.compile(
     r"pixels|patches|seconds|minutes|images?|masks|scores|refs?|samples|expressions|labels|evaluations|passes|prompts"
     r"|processes|threads|workers|gpus|runs|parts|seeds?|turns|reads|matches|points|layers|examples|times|megabytes|mb"
-    r"|share|iou|probability|threshold|stability|logits|nms|rate|weight|ema|schedule",
+    r"|share|iou|confidence|port|probability|threshold|stability|logits|nms|rate|weight|ema|schedule",
     re.IGNORECASE,
 )
 
