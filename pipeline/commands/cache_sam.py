@@ -65,7 +65,9 @@ def cache_sam(
             "(docs/proposers.md). Default SAM then: facebook/sam3."
         ),
     ] = None,
-    concept_thresh: Annotated[float | None, typer.Option(help="Lowest score of --concepts kept (SAM 3: 0.5).")] = None,
+    concept_thresh: Annotated[
+        float | None, typer.Option(help="Lowest score of --concepts kept (default: 0.5, as SAM 3's).")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 (SAM's masks), bf16 or fp16. Default: bf16 on CUDA, else fp32.")
     ] = None,

@@ -20,7 +20,7 @@ from semires.pipeline import cli
 PROGRAM = [sys.executable, "-m", "semires.pipeline.cli"]
 # What a number counts or measures; a new option says one of these, or brings a word of its own.
 UNITS = re.compile(
-    r"pixels|patches|seconds|minutes|images?|masks|scores|refs?|samples|expressions|labels|evaluations|passes|prompts"
+    r"pixels|patches|seconds|minutes|images?|masks|scores?|refs?|samples|expressions|labels|evaluations|passes|prompts"
     r"|processes|threads|workers|gpus|runs|parts|seeds?|turns|reads|matches|points|layers|examples|times|megabytes|mb"
     r"|share|iou|confidence|port|probability|threshold|stability|logits|nms|rate|weight|ema|schedule",
     re.IGNORECASE,
