@@ -34,19 +34,20 @@ _MODULES = {
     "predict": "semires.pipeline.notebook.predicting",
 }
 
+if not TYPE_CHECKING:  # to which every name would be one of ours
 
-def __getattr__(name: str) -> Any:
-    """What `__all__` names, imported at its first use (PEP 562)."""
-    if name == "__version__":
-        from importlib.metadata import version
+    def __getattr__(name: str) -> Any:
+        """What `__all__` names, imported at its first use (PEP 562)."""
+        if name == "__version__":
+            from importlib.metadata import version
 
-        value: Any = version("semires")
-    elif name in _MODULES:
-        value = getattr(import_module(_MODULES[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+            value: Any = version("semires")
+        elif name in _MODULES:
+            value = getattr(import_module(_MODULES[name]), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
