@@ -14,6 +14,7 @@ from semires.pipeline.commands import bench, cache_rewriting, data, study
 from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.demo import demo
+from semires.pipeline.commands.doctor import doctor
 from semires.pipeline.commands.export import export
 from semires.pipeline.commands.options import expanding_homes
 from semires.pipeline.commands.predict import predict
@@ -79,6 +80,7 @@ app.command("figure", rich_help_panel=STAGE_TWO)(figure)
 app.command("table1", rich_help_panel=STUDIES)(table1)
 app.add_typer(study.app, name="study", rich_help_panel=STUDIES)
 app.command("report", rich_help_panel=STUDIES)(report)
+app.command("doctor", rich_help_panel=TOOLS)(doctor)
 app.command("convert", rich_help_panel=TOOLS)(convert)
 app.command("export", rich_help_panel=TOOLS)(export)
 app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)

@@ -63,6 +63,8 @@ ALLOWED = {
         *(*STAGES, PIPELINE),
         *(f"{PIPELINE}.{room}" for room in ("predicting", "reporting", "demo")),
     },
+    # It asks the code that chooses, and runs nothing.
+    f"{PIPELINE}.doctor": {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.doctor"},
     RUNNING: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring"},
     # Templates know nothing of what they show.
     f"{PIPELINE}.reporting.html": {f"{PIPELINE}.reporting.html"},
@@ -94,7 +96,7 @@ ALLOWED = {
         # The rooms of the benchmarks are theirs, but for the report that they all give.
         *(BENCH, f"{BENCH}.measures"),
         *(f"{PIPELINE}.{room}" for room in ("running", "planning", "scoring", "reporting", "study", "report")),
-        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures", "predicting", "demo")),
+        *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures", "predicting", "demo", "doctor")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
     # Called by people, in a notebook, and by nobody of ours.

@@ -1,0 +1,1 @@
+"""The doctor: what is here, what works, and what is missing for the next step."""
