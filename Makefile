@@ -27,12 +27,13 @@ $(INSTALLED): $(RUNNABLE)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# mypy needs files at their import names: links give it semires/pipeline, semires/stages, semires/cache.
+# mypy needs files at their import names: links give it semires itself, semires/pipeline, semires/stages, semires/cache.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p build/typing/semires
 	for folder in pipeline stages cache; do ln -sfn ../../../$$folder build/typing/semires/$$folder; done
+	ln -sfn ../../../pipeline/api/__init__.py build/typing/semires/__init__.py
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 

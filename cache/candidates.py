@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from semires.cache.bits import pack_rows, packed_areas, packed_boxes, packed_length, unpack_rows
+from semires.cache.bits import pack_flat, pack_rows, packed_areas, packed_boxes, packed_length, unpack_rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,3 +104,11 @@ class Candidates:
     def masks(self) -> NDArray[np.bool_]:
         """All candidates unpacked, bool [M, height, width]."""
         return unpack_rows(self.bits, width=self.width)
+
+    def flat_bits(self) -> NDArray[np.uint8]:
+        """All candidates laid flat, uint8 [M, ceil(height * width / 8)]: rows follow each other without padding bits,
+        as matching takes them."""
+        flat = np.empty((self.num_masks, -(-self.height * self.width // 8)), np.uint8)
+        for row, bits in zip(flat, self.bits, strict=True):  # one by one: unpacked, they are eight times as large
+            row[:] = pack_flat(unpack_rows(bits[None], width=self.width))[0]
+        return flat

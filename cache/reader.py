@@ -56,6 +56,13 @@ class CandidateStore:
     Nothing is read before the first use: making one costs nothing, and it pickles as its location, so that every data
     loader worker opens the store itself. The images are those of the parts that were finished at the first use.
     Every access raises StoreError where no readable store of this schema version is at the location.
+
+    >>> import semires
+    >>> store = semires.CandidateStore("data/cache/refshapes.zarr")
+    >>> image_id = int(store.image_ids[0])
+    >>> candidates = store[image_id]
+    >>> candidates.masks().shape == (store.num_masks(image_id), *store.size(image_id))
+    True
     """
 
     def __init__(self, location: str | Path) -> None:

@@ -5,7 +5,6 @@ A command parses, calls, prints; the work is in the modules that it imports when
 """
 
 import sys
-from importlib.metadata import version
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -14,7 +13,6 @@ from typer.core import TyperGroup
 from semires.pipeline.commands import bench, cache_rewriting, data, study
 from semires.pipeline.commands.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
-from semires.pipeline.commands.data import make_refshapes
 from semires.pipeline.commands.demo import demo
 from semires.pipeline.commands.doctor import doctor
 from semires.pipeline.commands.export import export
@@ -26,9 +24,19 @@ from semires.pipeline.commands.table1 import table1
 from semires.pipeline.commands.train import train
 from semires.pipeline.output import LastingOutput
 
+DATA, STAGE_ONE, STAGE_TWO, STUDIES, TOOLS = PANELS = (
+    *("Data", "Stage one: candidates", "Stage two: training and use"),
+    *("Studies and reports", "Tools"),
+)
+
 
 class _Commands(TyperGroup):
     """The commands; Ctrl-C is heard here, because typer makes an exit without a word of it."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands' names panel by panel, which typer would begin with the groups."""
+        panels = {name: PANELS.index(command.rich_help_panel) for name, command in self.commands.items()}  # type: ignore[attr-defined]
+        return sorted(self.commands, key=panels.__getitem__)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was typed."""
@@ -39,16 +47,13 @@ class _Commands(TyperGroup):
             raise typer.Exit(getattr(stop, "exit_code", 130)) from None
 
 
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _say_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         print(f"semires {version('semires')}")
         raise typer.Exit()
 
@@ -62,14 +67,23 @@ def semires(
     """Semi-supervised referring expression segmentation: SAM candidates once, then a teacher-student LAVT."""
 
 
-app.add_typer(cache_rewriting.app, name="cache")  # the same group, with what changes a store
-app.add_typer(bench.app, name="bench")
-app.add_typer(data.app, name="data")
-app.add_typer(study.app, name="study")
-app.command("make-refshapes")(make_refshapes)
-app.command("cache-sam")(cache_sam)
-for command in (train, evaluate, predict, demo, convert, export, table1, figure, report, doctor):
-    app.command()(command)
+# A line a command: its panel in `semires --help`, and there its place.
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+app.command("make-refshapes", rich_help_panel=DATA)(data.make_refshapes)
+app.command("cache-sam", rich_help_panel=STAGE_ONE)(cache_sam)
+app.add_typer(cache_rewriting.app, name="cache", rich_help_panel=STAGE_ONE)  # the same group, with what changes a store
+app.command("train", rich_help_panel=STAGE_TWO)(train)
+app.command("evaluate", rich_help_panel=STAGE_TWO)(evaluate)
+app.command("predict", rich_help_panel=STAGE_TWO)(predict)
+app.command("demo", rich_help_panel=STAGE_TWO)(demo)
+app.command("figure", rich_help_panel=STAGE_TWO)(figure)
+app.command("table1", rich_help_panel=STUDIES)(table1)
+app.add_typer(study.app, name="study", rich_help_panel=STUDIES)
+app.command("report", rich_help_panel=STUDIES)(report)
+app.command("doctor", rich_help_panel=TOOLS)(doctor)
+app.command("convert", rich_help_panel=TOOLS)(convert)
+app.command("export", rich_help_panel=TOOLS)(export)
+app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)
 expanding_homes(app)
 
 
@@ -80,22 +94,31 @@ def main() -> None:
 
 
 def _run() -> None:
-    from semires.cache.errors import StoreError
+    try:
+        app(prog_name="semires")  # as `python -m semires.pipeline.cli` too
+    except Exception as error:
+        text = _explained(error)
+        if text is None:
+            raise
+        _fail(text)
+
+
+def _explained(error: Exception) -> str | None:
+    """What a user is told of an error that is no fault of the program's; None where it is one."""
     from semires.stages.data.errors import InputError
 
-    try:
-        app()
-    except (InputError, StoreError) as error:
-        _fail(str(error))
-    except MemoryError as error:
-        _fail(f"expected enough memory, found none left ({error}): end other programs, or give smaller batches")
-    except OSError as error:
-        _fail(_refusal(error))
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"expected enough memory, found none left ({error}): end other programs, or give smaller batches"
+    if isinstance(error, OSError):
+        return _refusal(error)
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         # torch says so wherever the signal finds this process, in the middle of a step too.
-        _fail(f"a process that reads images died ({error}): memory may be short, give a smaller --num-workers")
+        return f"a process that reads images died ({error}): memory may be short, give a smaller --num-workers"
+    from semires.cache.errors import StoreError  # with it comes the store, for which no help has to wait
+
+    return str(error) if isinstance(error, StoreError) else None
 
 
 def _fail(text: str) -> NoReturn:

@@ -14,6 +14,7 @@ DATA, CACHE, PROCESSES = "semires.stages.data", "semires.cache", "semires.stages
 CACHE_SAM, TRAIN, PIPELINE = "semires.stages.cache_sam", "semires.stages.train", "semires.pipeline"
 RUNNING = f"{PIPELINE}.running"
 BENCH, IMPORTING, FILES = f"{PIPELINE}.bench", f"{DATA}.importing", f"{DATA}.files"
+API, NOTEBOOK = Path("pipeline/api"), f"{PIPELINE}.notebook"  # the folder of the package `semires` itself
 STAGES = {
     *(DATA, FILES, PROCESSES, CACHE, CACHE_SAM, f"{CACHE_SAM}.models", f"{CACHE_SAM}.generator"),
     *(TRAIN, f"{TRAIN}.models", f"{TRAIN}.matching", f"{TRAIN}.engine", f"{TRAIN}.reading", f"{TRAIN}.labels"),
@@ -98,7 +99,11 @@ ALLOWED = {
         *(f"{PIPELINE}.{room}" for room in ("audit", "audit.pictures", "predicting", "demo", "doctor")),
     },
     f"{PIPELINE}.cli": {*STAGES, PIPELINE, f"{PIPELINE}.commands"},
+    # Called by people, in a notebook, and by nobody of ours.
+    NOTEBOOK: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.predicting", NOTEBOOK},
     PIPELINE: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
+    # `import semires`: names of what is elsewhere.
+    "semires": {*STAGES, NOTEBOOK},
 }
 
 
@@ -107,12 +112,17 @@ def module_paths() -> list[Path]:
 
 
 def module_name(path: Path) -> str:
+    if path.parent == API:
+        return "semires"
     parts = path.with_suffix("").parts
     return ".".join(("semires", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
 def package_of(name: str) -> str | None:
-    """The key of `ALLOWED` that a module's name is under; None for what is not ours."""
+    """The key of `ALLOWED` that a module's name is under; None for what is not ours.
+
+    What `import semires` brings, `semires.match`, is under `semires` itself, as is a name that nobody has.
+    """
     return next((package for package in ALLOWED if name == package or name.startswith(f"{package}.")), None)
 
 
@@ -258,15 +268,16 @@ def test_modules__are_all_seen() -> None:
 def test_pyproject__lists_every_package_and_no_other() -> None:
     listed = pyproject()["tool"]["setuptools"]["packages"]
     folders = {path.parent for path in module_paths()}
-    assert sorted(listed) == sorted(".".join(("semires", *folder.parts)) for folder in folders)
+    assert sorted(listed) == sorted(module_name(folder / "__init__.py") for folder in folders)
     for folder in folders:
         assert (ROOT / folder / "__init__.py").is_file()
 
 
 def test_pyproject__every_top_folder_has_its_import_name() -> None:
     mapped = pyproject()["tool"]["setuptools"]["package-dir"]
-    assert mapped == {f"semires.{folder}": folder for folder in FOLDERS}
-    for folder in FOLDERS:
+    assert mapped == {"semires": str(API)} | {f"semires.{folder}": folder for folder in FOLDERS}
+    assert [path.name for path in (ROOT / API).glob("*.py")] == ["__init__.py"]  # all that links have to give
+    for folder in mapped.values():
         assert (ROOT / folder / "py.typed").is_file()
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure speed and size on this machine.", no_args_is_help=True)
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures as JSON to this file.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Also write the figures as JSON to this file. Default: none.")
+]
 
 
 def show(bench: "Bench", json_file: Path | None) -> None:
@@ -79,7 +81,9 @@ def generate_bench(
             "SamModel, or a hub name. sam2, and vit_* without --sam-checkpoint, get random weights."
         ),
     ] = None,
-    sam_checkpoint: Annotated[Path | None, typer.Option(help="Weights of the SAM.")] = None,
+    sam_checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of the SAM. Default: none, random ones (of tiny its own).")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="A folder of photographs. Default: RefShapes scenes, 480x640 but for tiny.")
     ] = None,
@@ -122,8 +126,10 @@ def handout_bench(
         list[int] | None, typer.Option(min=1, help="Number of workers; may be given again (default 1 2 4 8 16).")
     ] = None,
     images_per_worker: Annotated[int | None, typer.Option(min=1, help="Images a worker (default 20).")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.001, help="Sleep an image (default 1).")] = None,
-    images_at_once: Annotated[int | None, typer.Option(min=1, help="Images a worker takes together (1).")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="Seconds of sleep an image (default 1).")] = None,
+    images_at_once: Annotated[
+        int | None, typer.Option(min=1, help="Images a worker takes together (default 1).")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Stage one's hand-out to 1 to 16 workers, with a sleep in place of the device's work."""
@@ -146,7 +152,9 @@ def lavt_bench(
     model: Annotated[
         str | None, typer.Option(help="nano, tiny, small, base or large. Default: nano at 96 and base at 224.")
     ] = None,
-    size: Annotated[int | None, typer.Option(min=33, help="Side of the images (default: the model's own).")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=33, help="Side of the images in pixels (default: the model's own).")
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once (default 1).")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Nano only.")] = False,
     device: Device = None,
@@ -174,7 +182,9 @@ def lavt_bench(
 @app.command("step")
 def step_bench(
     model: Annotated[str | None, typer.Option(help="nano (default), tiny, small, base or large.")] = None,
-    size: Annotated[int | None, typer.Option(min=33, help="Side of the images (default: the model's own).")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=33, help="Side of the images in pixels (default: the model's own).")
+    ] = None,
     batch_labeled: Annotated[
         int | None, typer.Option(min=1, help="Labeled samples a step (default: 4 for nano, else 3).")
     ] = None,

@@ -148,23 +148,34 @@ def cache_verify(
 def cache_show(
     store: StoreArgument,
     image_id: Annotated[str, typer.Argument(help="The image's id; of photographs and of own data also its path.")],
-    image: Annotated[Path | None, typer.Option(help="The image's file; without any the sheet is grey.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="The image's file. Default: that of --split or --images, else the sheet is grey."),
+    ] = None,
     split: Split = None,
     images: Images = None,
     data: Data = None,
     coco_images: CocoImages = None,
     output: Annotated[Path | None, typer.Option(help="PNG. Default: reports/candidates-<image id>.png.")] = None,
     html: Annotated[
-        Path | None, typer.Option(help="In place of the PNG one HTML file: point at a mask and see its scores.")
+        Path | None,
+        typer.Option(help="In place of the PNG one HTML file: point at a mask and see its scores. Default: none."),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Of --html: also the labels that this run gives the image's refs, and why they took a mask."),
+        typer.Option(
+            help="Of --html: also the labels that this run gives the image's refs, and why they took a mask."
+            " Default: none."
+        ),
     ] = None,
-    ref: Annotated[int | None, typer.Option(help="Of --run: this ref alone.", show_default=False)] = None,
+    ref: Annotated[
+        int | None, typer.Option(help="Of --run: the id of one ref. Default: all of the image.", show_default=False)
+    ] = None,
     expression: Annotated[
         list[str] | None,
-        typer.Option(help="Of --run: what to look for, in place of the refs (several times: several).", metavar="TEXT"),
+        typer.Option(
+            help="Of --run: what to look for (several times: several). Default: the refs' texts.", metavar="TEXT"
+        ),
     ] = None,
     device: Device = None,
 ) -> None:

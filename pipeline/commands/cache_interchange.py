@@ -50,11 +50,14 @@ def cache_import(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Whose candidates they are: as of cache-sam; or any name, for images that have ids of their own.",
+            help="Whose candidates they are: as of cache-sam; or any name, for images that have ids of their own."
+            " Default: none, --images.",
             show_default=False,
         ),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="The folder of photographs they are of, for --split.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The folder of photographs they are of, for --split. Default: none.")
+    ] = None,
     format: Annotated[
         Literal["coco", "masks", "labels", "npy", "semires"],
         typer.Option(

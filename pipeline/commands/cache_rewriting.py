@@ -17,7 +17,7 @@ def cache_drop(
     ],
     split: Split = None,
     folder: Annotated[
-        Path | None, typer.Option("--images", help="The folder of photographs that paths are below.")
+        Path | None, typer.Option("--images", help="The folder of photographs that paths are below. Default: none.")
     ] = None,
     codec: Codec = None,
     data: Data = None,

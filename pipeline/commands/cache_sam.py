@@ -11,7 +11,9 @@ from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, De
 
 def cache_sam(
     split: Split = None,
-    images: Annotated[Path | None, typer.Option(help="A folder of photographs, in place of --split.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of photographs, in place of --split. Default: none.")
+    ] = None,
     sam: Annotated[
         str | None,
         typer.Option(
@@ -22,7 +24,8 @@ def cache_sam(
         ),
     ] = None,
     sam_checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of vit_h, vit_l or vit_b: Meta's or fine-tuned (docs/proposers.md).")
+        Path | None,
+        typer.Option(help="Weights of vit_h, vit_l or vit_b: Meta's or fine-tuned (docs/proposers.md). Default: none."),
     ] = None,
     store: Store = None,
     data: Data = None,
@@ -62,7 +65,9 @@ def cache_sam(
             "(docs/proposers.md). Default SAM then: facebook/sam3."
         ),
     ] = None,
-    concept_thresh: Annotated[float | None, typer.Option(help="Lowest score of --concepts kept (SAM 3: 0.5).")] = None,
+    concept_thresh: Annotated[
+        float | None, typer.Option(help="Lowest score of --concepts kept (default: 0.5, as SAM 3's).")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32 (SAM's masks), bf16 or fp16. Default: bf16 on CUDA, else fp32.")
     ] = None,

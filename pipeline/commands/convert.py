@@ -20,9 +20,13 @@ def convert(
         typer.Option(help="BERT of a LAVT checkpoint, for its vocabulary: folder or hub name. Default: BERT-base."),
     ] = None,
     mha: Annotated[
-        str | None, typer.Option(help="Fusion heads of a LAVT checkpoint, as its code has them: 4-4-4-4.")
+        str | None,
+        typer.Option(help="Fusion heads of a LAVT checkpoint, as its code has them: 4-4-4-4. Default: 1-1-1-1."),
     ] = None,
-    window: Annotated[int | None, typer.Option(help="Resize a Swin's tables of positions to these windows.")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(help="Side in patches to which a Swin's tables of positions are resized. Default: none."),
+    ] = None,
 ) -> None:
     """Make one folder of a checkpoint or a run, to predict with, share and push to a hub; or go back to LAVT's file."""
     import inspect

@@ -145,9 +145,9 @@ def data_check(
     text: Annotated[
         Literal["raw", "sent"] | None, typer.Option(help="Text of the expressions: raw (default) or sent.")
     ] = None,
-    every: Annotated[bool | None, typer.Option("--all", help="Name all ids, not the first of a list.")] = None,
+    every: Annotated[bool | None, typer.Option("--all", help="Name all ids (default: the first of a list).")] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="JSON to write, all ids and bad lines in it.")
+        Path | None, typer.Option("--json", help="JSON to write, all ids and bad lines in it. Default: none.")
     ] = None,
 ) -> None:
     """Compare a data set with what is published of it, and say all that is wrong or worth knowing.

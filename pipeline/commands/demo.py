@@ -11,12 +11,15 @@ from semires.pipeline.commands.options import Device
 def demo(
     run: Annotated[Path | None, typer.Option(help="Folder of a run. Default: the shipped model.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name.")
+        str | None,
+        typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name. Default: none."),
     ] = None,
     sam: Annotated[
         str, typer.Option(help="What proposes candidates, as of cache-sam. The tiny one knows drawn shapes only.")
     ] = "tiny",
-    sam_checkpoint: Annotated[Path | None, typer.Option(help="Weights of --sam vit_h, vit_l or vit_b.")] = None,
+    sam_checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of --sam vit_h, vit_l or vit_b. Default: none.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; another than this machine's own lets others in.")] = (
         "127.0.0.1"
     ),

@@ -16,7 +16,7 @@ def doctor(
         typer.Option("--thorough", help="Read data sets and compare weights by sha256 too: minutes (default: no)."),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="JSON to write, or - to print it and nothing else.")
+        Path | None, typer.Option("--json", help="JSON to write, or - to print it and nothing else. Default: none.")
     ] = None,
 ) -> None:
     """Look at this machine: Python, torch, devices, memory, disks, data, weights, and what each command can do now.

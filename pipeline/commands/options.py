@@ -31,7 +31,7 @@ Split = Annotated[
     str | None,
     typer.Option(
         help="refcoco, refcoco+, refcocog, refcocog-google or refshapes; or a .jsonl file of your own "
-        "(docs/own-data.md).",
+        "(docs/own-data.md). Default: as the command says.",
         show_default=False,
     ),
 ]
@@ -45,7 +45,9 @@ Store = Annotated[
 ]
 
 StoreArgument = Annotated[str, typer.Argument(help="A candidate store: a path or a URL such as s3://bucket/x.zarr.")]
-Images = Annotated[Path | None, typer.Option(help="The folder of photographs that was cached, in place of --split.")]
+Images = Annotated[
+    Path | None, typer.Option(help="The folder of photographs that was cached, in place of --split. Default: none.")
+]
 Codec = Annotated[
     str | None, typer.Option(help="How what is written is compressed, e.g. zstd-3. Default: blosc-zstd-5-shuffle.")
 ]
@@ -56,12 +58,27 @@ NUM_NAMED = 20
 LogTo = Annotated[
     list[str] | None,
     typer.Option(
-        help="Also log metrics to tensorboard, wandb or trackio (several: commas). metrics.jsonl is always written.",
+        help="Also log metrics to tensorboard, wandb or trackio (several: commas). metrics.jsonl is always "
+        "written. Default: none.",
         metavar="<names>",  # "<list[str]>" would leave the names of train's options too little room
         show_default=False,
     ),
 ]
 
+Swin = Annotated[
+    str | None,
+    typer.Option(help="Pre-trained Swin of LAVT: folder, .pth file or hub name; not of nano. Default: the hub's."),
+]
+Bert = Annotated[
+    str | None,
+    typer.Option(help="Pre-trained BERT of LAVT: local folder or hub name; not of nano. Default: the hub's."),
+]
+NumWorkers = Annotated[int | None, typer.Option(help="Data-loader processes a GPU (default: by the machine's cores).")]
+Runs = Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")]
+PlanDevice = Annotated[
+    str | None, typer.Option(help="Plan for a GPU by name, such as h100 or rtx3090. Default: what is here, measured.")
+]
+PlanJson = Annotated[Path | None, typer.Option(help="Write the plan to this JSON file too. Default: none.")]
 
 # What a user says about an image, whatever it begins with.
 _NO_PATHS = ("words", "expression")

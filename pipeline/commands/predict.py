@@ -20,17 +20,20 @@ def predict(
     ] = None,
     expression: Annotated[
         list[str] | None,
-        typer.Option("--expression", "-e", help="What to find, never taken for a path (several times: several)."),
+        typer.Option(
+            "--expression", "-e", help="What to find, never taken for a path (several times: several). Default: none."
+        ),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of a run. Default: the shipped model.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name.")
+        str | None,
+        typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name. Default: none."),
     ] = None,
     input: Annotated[
         str | None,
         typer.Option(
             help='Lines of JSON, {"image": PATH, "expressions": [...]}, in place of images and expressions; - reads '
-            "standard input."
+            "standard input. Default: none."
         ),
     ] = None,
     output: Annotated[
@@ -41,7 +44,10 @@ def predict(
         ),
     ] = None,
     jsonl: Annotated[
-        Path | None, typer.Option(help="Write a line of JSON a mask to this file: run lengths, box, area, probability.")
+        Path | None,
+        typer.Option(
+            help="Write a line of JSON a mask to this file: run lengths, box, area, probability. Default: none."
+        ),
     ] = None,
     stdout: Annotated[bool, typer.Option("--stdout", help="Print these lines, and nothing else.")] = False,
     overwrite: Annotated[
@@ -51,12 +57,18 @@ def predict(
         float | None, typer.Option(help="Probability from which a pixel is in the mask, 0 to 1. Default: 0.5.")
     ] = None,
     refine: Annotated[
-        str | None, typer.Option(help="Make the masks of the candidates of this store that match, as training does.")
+        str | None,
+        typer.Option(
+            help="Make the masks of the candidates of this store that match, as training does. Default: none."
+        ),
     ] = None,
     sam: Annotated[
-        str | None, typer.Option(help="In place of --refine: candidates of this SAM, made now; as of cache-sam.")
+        str | None,
+        typer.Option(help="In place of --refine: candidates of this SAM, made now; as of cache-sam. Default: none."),
     ] = None,
-    sam_checkpoint: Annotated[Path | None, typer.Option(help="Weights of --sam vit_h, vit_l or vit_b.")] = None,
+    sam_checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of --sam vit_h, vit_l or vit_b. Default: none.")
+    ] = None,
     matching: Annotated[
         Literal["iom", "cpi", "cpi-u", "cpi-o"] | None,
         typer.Option(help="How candidates are matched, with --refine or --sam. Default: cpi-u."),

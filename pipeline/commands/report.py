@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, check_folder, make_paths
+from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, Runs, check_folder, make_paths
 
 
 def report(
@@ -19,12 +19,12 @@ def report(
         Path, typer.Option("--output", "-o", help="Folder that index.html is written to; one of ours is replaced.")
     ] = Path("reports/report"),
     full: Annotated[bool, typer.Option("--full", help="Of studies: the paper's data sets and shares.")] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Of studies: seeds 0, 1, …, in place of its own.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Of studies: seeds 0, 1, … (default: its own).")] = None,
     gallery: Annotated[int, typer.Option(min=0, help="Most examples of the gallery; 0: none.")] = 60,
     data: Data = None,
     coco_images: CocoImages = None,
     allow_missing: AllowMissing = False,
-    runs: Annotated[Path | None, typer.Option(help="Folder of the studies' runs. Default: runs.")] = None,
+    runs: Runs = None,
     device: Device = None,
 ) -> None:
     """One HTML file that has it all: tables beside the published numbers, learning curves, label quality, a gallery.

@@ -31,7 +31,8 @@ def evaluate(
     on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another data set than the run's, e.g. refcoco+ or x.jsonl (several times: several).",
+            help="Another data set than the run's, e.g. refcoco+ or x.jsonl (several times: several)."
+            " Default: the run's.",
             show_default=False,
         ),
     ] = None,
@@ -39,9 +40,12 @@ def evaluate(
         bool, typer.Option("--native", help="Compare masks at the images' own sizes too, not only at the model's.")
     ] = False,
     per_expression: Annotated[
-        Path | None, typer.Option(help="Write each expression's numbers to this .jsonl or .parquet file.")
+        Path | None,
+        typer.Option(help="Write each expression's numbers to this .jsonl or .parquet file. Default: none."),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the scores to this file too. Default: none.")
+    ] = None,
     data: Data = None,
     coco_images: CocoImages = None,
     allow_missing: AllowMissing = False,

@@ -9,11 +9,17 @@ from typer.core import TyperGroup
 
 from semires.pipeline.commands.options import (
     AllowMissing,
+    Bert,
     CocoImages,
     Data,
     Device,
     LogTo,
+    NumWorkers,
+    PlanDevice,
+    PlanJson,
+    Runs,
     Store,
+    Swin,
     check_folder,
     given,
     make_paths,
@@ -60,21 +66,19 @@ LauncherOption = Annotated[
 Slurm = Annotated[
     list[str] | None,
     typer.Option(
-        help="Parameter of the jobs, such as partition=gpu or timeout_min=2880; several times.",
+        help="Parameter of the jobs, such as partition=gpu or timeout_min=2880; several times. Default: none.",
         metavar="NAME=VALUE",
         show_default=False,
     ),
 ]
-Split = Annotated[list[str] | None, typer.Option(help="Only these data sets; also a .jsonl file.", show_default=False)]
-Share = Annotated[list[float] | None, typer.Option(help="Only these labeled shares.", show_default=False)]
-Swin = Annotated[
-    str | None, typer.Option(help="Pre-trained Swin of LAVT: folder, .pth file or hub name; not of refshapes.")
+Split = Annotated[
+    list[str] | None,
+    typer.Option(help="Only these data sets; also a .jsonl file. Default: all of the study.", show_default=False),
 ]
-Bert = Annotated[str | None, typer.Option(help="Pre-trained BERT of LAVT: local folder or hub name; not of refshapes.")]
-NumWorkers = Annotated[
-    int | None, typer.Option(min=0, help="Data-loader processes a GPU (default: by the machine's cores).")
+Share = Annotated[
+    list[float] | None,
+    typer.Option(help="Only these labeled shares, above 0 to 1. Default: all of the study.", show_default=False),
 ]
-Runs = Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")]
 
 
 @app.command("run")
@@ -83,13 +87,17 @@ def run_command(
     full: Annotated[
         bool, typer.Option("--full", help="The paper's data sets and shares, in place of the small default.")
     ] = False,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0, 1, … of each cell, in place of its own.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds 0, 1, … of each cell. Default: the study's own.")
+    ] = None,
     split: Split = None,
     share: Share = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="A setting of all runs, such as precision=fp32 or match.inter1=0.6.", metavar="NAME=VALUE"
+            "--set",
+            help="A setting of all runs, such as precision=fp32 or match.inter1=0.6. Default: none.",
+            metavar="NAME=VALUE",
         ),
     ] = None,
     swin: Swin = None,
@@ -108,10 +116,8 @@ def run_command(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only print what the runs will take (hours, disk); no data or GPU is needed.")
     ] = False,
-    plan_device: Annotated[
-        str | None, typer.Option(help="Plan for a GPU by name, such as h100. Default: what is here, measured.")
-    ] = None,
-    plan_json: Annotated[Path | None, typer.Option(help="Write the plan to this file too.")] = None,
+    plan_device: PlanDevice = None,
+    plan_json: PlanJson = None,
 ) -> None:
     """Train what is missing of a study's runs, print its tables beside the paper's numbers; goes on where it stopped.
 
@@ -215,7 +221,7 @@ def compare(
     coco_images: CocoImages = None,
     allow_missing: AllowMissing = False,
     device: Device = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write. Default: none.")] = None,
 ) -> None:
     """Paired differences in oIoU of two methods' runs, with 95% intervals by bootstrap over seeds and images."""
     from semires.pipeline.progress import console, progress

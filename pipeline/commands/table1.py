@@ -4,8 +4,18 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, LogTo
-from semires.pipeline.commands.study import Bert, NumWorkers, Runs, Share, Split, Swin, Workers, run_command
+from semires.pipeline.commands.options import (
+    AllowMissing,
+    Bert,
+    CocoImages,
+    Data,
+    Device,
+    LogTo,
+    NumWorkers,
+    Runs,
+    Swin,
+)
+from semires.pipeline.commands.study import Share, Split, Workers, run_command
 
 
 def table1(

@@ -7,12 +7,18 @@ import typer
 
 from semires.pipeline.commands.options import (
     AllowMissing,
+    Bert,
     CocoImages,
     Data,
     Device,
     LogTo,
+    NumWorkers,
+    PlanDevice,
+    PlanJson,
+    Runs,
     Split,
     Store,
+    Swin,
     check_folder,
     given,
     make_paths,
@@ -34,7 +40,7 @@ def train(
     labeled: Annotated[
         float | None, typer.Option(help="Share of labeled images (paper: 0.01); of own data, of those with masks (1).")
     ] = None,
-    labeled_list: Annotated[Path | None, typer.Option(help="File of labeled image ids, in place of a draw.")] = None,
+    labeled_list: Annotated[Path | None, typer.Option(help="Ids of labeled images. Default: a draw.")] = None,
     method: Annotated[
         str | None, typer.Option(help="supervised, baseline, semires (default) or semires-cc (docs/better-labels.md).")
     ] = None,
@@ -75,9 +81,9 @@ def train(
     most_refs: Annotated[
         int | None, typer.Option(help="semires-cc: most refs of an image labeled together (default: a batch's).")
     ] = None,
-    burn_in: Annotated[Path | None, typer.Option(help="A finished supervised run to start from.")] = None,
+    burn_in: Annotated[Path | None, typer.Option(help="Finished supervised run to start from (default: none).")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name. Default: made of the settings.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
+    runs: Runs = None,
     data: Data = None,
     coco_images: CocoImages = None,
     allow_missing: AllowMissing = False,
@@ -89,10 +95,10 @@ def train(
             "of your own (docs/own-model.md). Default: base; nano for refshapes."
         ),
     ] = None,
-    swin: Annotated[str | None, typer.Option(help="Pre-trained Swin of LAVT: folder, .pth file or hub name.")] = None,
-    bert: Annotated[str | None, typer.Option(help="Pre-trained BERT of LAVT: local folder or hub name.")] = None,
-    clipseg: Annotated[str | None, typer.Option(help="Pre-trained CLIPSeg: local folder or hub name.")] = None,
-    window: Annotated[int | None, typer.Option(help="Side of Swin's windows; pre-trained tables are resized.")] = None,
+    swin: Swin = None,
+    bert: Bert = None,
+    clipseg: Annotated[str | None, typer.Option(help="Pre-trained CLIPSeg: folder or hub name (default: hub).")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of Swin's windows, in patches (default: its own).")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels (paper: 480).")] = None,
     text: Annotated[str | None, typer.Option(help="Text that training reads: raw (default, as LAVT) or sent.")] = None,
     eval_text: Annotated[str | None, typer.Option(help="Text that evaluation reads: raw (default) or sent.")] = None,
@@ -113,7 +119,7 @@ def train(
         typer.Option(help="Stop mutual learning after so many evaluations without gain on val (default 0: never)."),
     ] = None,
     batch_burn_in: Annotated[
-        int | None, typer.Option(help="Labeled samples a burn-in step, over all processes (public code: 2 on 4 GPUs).")
+        int | None, typer.Option(help="Labeled samples a burn-in step, over all processes (default 8; refshapes: 16).")
     ] = None,
     batch_labeled: Annotated[
         int | None, typer.Option(help="Labeled samples a mutual step, over all processes (paper: 3 on 4 GPUs each).")
@@ -122,8 +128,7 @@ def train(
         int | None, typer.Option(help="Unlabeled samples a mutual step, over all processes (paper: 3 on 4 GPUs each).")
     ] = None,
     micro_batch: Annotated[
-        int | None,
-        typer.Option(help="At most so many samples of a process at once: less memory. Batch norm sees those alone."),
+        int | None, typer.Option(help="Most samples of a process at once, which batch norm sees alone. Default: all.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's rate (paper: 5e-5).")] = None,
     mutual_schedule: Annotated[
@@ -152,17 +157,15 @@ def train(
     compile: Annotated[
         bool | None, typer.Option("--compile", help="Compile the models: minutes at the start, faster steps on a GPU.")
     ] = None,
-    num_workers: Annotated[
-        int | None, typer.Option(help="Data-loader processes a GPU (default: by the machine's cores).")
-    ] = None,
+    num_workers: NumWorkers = None,
     save_minutes: Annotated[
-        float | None, typer.Option(help="Minutes between states to go on from, beside those at evaluations (10).")
+        float | None, typer.Option(help="Minutes between states to go on from, besides evaluations' (default 10).")
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; what is there is moved aside. Without it a run goes on.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random but the labeled draw.")] = None,
-    labeled_seed: Annotated[int | None, typer.Option(help="Seed of the labeled draw (published splits: 0).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all but the labeled draw (default 0).")] = None,
+    labeled_seed: Annotated[int | None, typer.Option(help="Seed of the labeled draw (default 0, published).")] = None,
     device: Device = None,
     log_to: LogTo = None,
     plan: Annotated[
@@ -171,12 +174,9 @@ def train(
             "--plan", help="Only print what the run will take (memory, time, disk); no data or GPU is needed."
         ),
     ] = False,
-    plan_device: Annotated[
-        str | None,
-        typer.Option(help="Plan for a GPU by name, such as h100 or rtx3090. Default: what is here, measured."),
-    ] = None,
+    plan_device: PlanDevice = None,
     plan_gpus: Annotated[int | None, typer.Option(help="Plan for so many GPUs (default: torchrun's, else 1).")] = None,
-    plan_json: Annotated[Path | None, typer.Option(help="Write the plan to this file too.")] = None,
+    plan_json: PlanJson = None,
 ) -> None:
     """Stage two: burn-in, then mutual learning on refined pseudo-labels; the same command goes on with a run.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.prediction import predict_logits
 from semires.stages.train.run_folder import RunFolder
+
+Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
+"""An image as `pixels_of` takes it: a file, a Pillow image, or RGB as uint8 [H, W, 3]."""
 
 SHIPPED = "LAVT-nano, trained on RefShapes by SemiRES-CC with masks for 5%: drawn shapes, never a photograph"
 """What the model is that stands in where none is given."""
@@ -105,12 +108,10 @@ class Predictor:
             opened = ResModel.from_pretrained(str(shipped_folder() if model is None else model))
         return cls(opened, device, threshold=threshold)
 
-    def predict(
-        self, image: str | Path | Image.Image | NDArray[np.uint8], expressions: Sequence[str]
-    ) -> list[Prediction]:
-        """What each of the expressions means in an image: a file, which is turned upright by its EXIF orientation, a
-        Pillow image, or uint8 [H, W, 3]. InputError for what is no image, and for an empty expression."""
-        pixels = _pixels(image)
+    def predict(self, image: Picture, expressions: Sequence[str]) -> list[Prediction]:
+        """What each of the expressions means in an image, as `pixels_of` takes it. InputError for what is no image, and
+        for an empty expression."""
+        pixels = pixels_of(image)
         return self.predict_pairs([(pixels, expression) for expression in expressions])
 
     def predict_pairs(self, pairs: Sequence[tuple[NDArray[np.uint8], str]]) -> list[Prediction]:
@@ -132,7 +133,9 @@ def shipped_folder() -> Path:
     return weights_folder() / "refshapes"
 
 
-def _pixels(image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def pixels_of(image: Picture) -> NDArray[np.uint8]:
+    """The RGB of an image, uint8 [H, W, 3]: of a file, which is turned upright by its EXIF orientation, a Pillow image,
+    or such an array itself. InputError for what is no image."""
     if isinstance(image, str | Path):
         return load_image(image, upright=True)
     if isinstance(image, Image.Image):

@@ -1,10 +1,9 @@
 """Snapping: a predicted mask replaced by the candidates that it matches, as the method refines its pseudo-labels.
 
 Where the candidates come from: a store, in which the image is found by its content, else by its name; or a SAM that is
-asked now. Axes: H, W an image's sides, S side of a square of as many pixels.
+asked now.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semires.cache.bits import pack_flat, unpack_rows
 from semires.cache.candidates import Candidates
 from semires.cache.reader import CandidateStore
 from semires.pipeline.store_images import parse_image_id
 from semires.stages.cache_sam.loading import LoadedImage
 from semires.stages.data.errors import InputError
 from semires.stages.train.matching.config import MatchConfig
-from semires.stages.train.matching.dispatch import match
+from semires.stages.train.matching.oblong import match_oblong
 
 CandidatesOf = Callable[[LoadedImage], Candidates | None]
 """Gives the candidates of an image; None where there are none to be had."""
@@ -28,8 +26,6 @@ CandidatesOf = Callable[[LoadedImage], Candidates | None]
 def snap(mask: NDArray[np.bool_], candidates: Candidates, config: MatchConfig) -> NDArray[np.bool_] | None:
     """The mask, bool [H, W], that the candidates of its image make of it (IOM or CPI, stages/train/matching), at the
     image's own size; None where none matches. InputError for candidates of another size.
-
-    Matching counts pixels, wherever they lie: the image's are laid into a square, and what is left of it is empty.
     """
     height, width = mask.shape
     if (candidates.height, candidates.width) != (height, width):
@@ -39,23 +35,10 @@ def snap(mask: NDArray[np.bool_], candidates: Candidates, config: MatchConfig) -
         )
     if not candidates.num_masks:
         return None
-    size = math.isqrt(height * width - 1) + 1
-    packed = np.zeros((candidates.num_masks, -(-size * size // 8)), np.uint8)
-    for row, bits in zip(packed, candidates.bits, strict=True):  # one by one: unpacked, they are eight times as large
-        flat = pack_flat(unpack_rows(bits[None], width=width))[0]
-        row[: len(flat)] = flat
-    label = np.zeros(size * size, np.bool_)
-    label[: height * width] = mask.reshape(-1)
-    result = match(
-        torch.from_numpy(packed),
-        torch.tensor([0, len(packed)]),
-        torch.from_numpy(label.reshape(1, size, size)),
-        config,
+    result = match_oblong(
+        torch.from_numpy(candidates.flat_bits()), torch.from_numpy(np.ascontiguousarray(mask)), config
     )
-    if not bool(result.matched[0]):
-        return None
-    refined: NDArray[np.bool_] = result.refined[0].numpy().reshape(-1)[: height * width].reshape(height, width)
-    return refined
+    return result.refined[0].numpy() if bool(result.matched[0]) else None
 
 
 def candidates_in(store: CandidateStore) -> CandidatesOf:

@@ -105,7 +105,9 @@ def test_modules__nobody_prints_markup() -> None:
 
 
 def environment(**changed: str) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"} | changed
+    # These make typer write to a pipe as to a terminal.
+    named = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "GITHUB_ACTIONS")}
+    return named | {"OMP_NUM_THREADS": "1"} | changed
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -121,10 +123,14 @@ def test_program__full_output_devices(tmp_path: Path, arguments: tuple[str, ...]
 
 
 @pytest.mark.parametrize(
-    "variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"},
+    ],
 )
 def test_program__ascii_output(tmp_path: Path, variables: dict[str, str]) -> None:
-    for arguments in (("cache", "info", "données – 数据.zarr"), ("cache", "infö"), ("cache", "--help")):
+    for arguments in (("cache", "info", "données – 数据.zarr"), ("cache", "infö"), ("--help",)):
         finished = subprocess.run(
             [sys.executable, "-m", "semires.pipeline.cli", *arguments],
             capture_output=True,
@@ -134,4 +140,5 @@ def test_program__ascii_output(tmp_path: Path, variables: dict[str, str]) -> Non
         assert finished.returncode == (0 if "--help" in arguments else 2)
         assert finished.stdout.isascii()
         assert finished.stderr.isascii()
+        assert b"\x1b" not in finished.stdout + finished.stderr  # no terminal reads it
         assert b"Traceback" not in finished.stderr

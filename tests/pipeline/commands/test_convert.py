@@ -147,7 +147,6 @@ def test_predict__from_a_model_folder_in_a_new_process(semires: Semires, run: Pa
 
 def test_predict__run_or_model(semires: Semires, assert_refused: Refused, run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (70, 50)).save(tmp_path / "one.png")
-    assert_refused(semires("predict", "one.png", "left"), "expected either --run or --model, found neither")
     assert_refused(semires("predict", "one.png", "left", "--run", run, "--model", run), "found both")
     assert_refused(semires("predict", "one.png", "left", "--model", run), "found another program's config.json")
     assert_refused(semires("predict", "one.png", "left", "--model", "./none"), "found neither at ./none")

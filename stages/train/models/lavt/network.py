@@ -33,6 +33,14 @@ class Lavt(ResModel):
     origin: the checkpoint that it was converted from, if any.
 
     The parts: `visual` (SwinTrunk, usable alone), `text` (TextEncoder), `fusion` (a StageFusion per stage), `decoder`.
+
+    A trained one is the folder that `semires convert RUN --output FOLDER` or `save_pretrained` writes, or its name on
+    the hub:
+
+    >>> import semires
+    >>> model = semires.Lavt.from_pretrained("model")
+    >>> model.image_size, model.training
+    (96, False)
     """
 
     has_idle_parameters = False
