@@ -33,6 +33,7 @@ def test_bench_predict__a_row_for_each_contestant(photos: Path) -> None:
         assert isinstance(ratio, float)
         assert ratio > 0
     assert found.notes[0].startswith("2 photographs, 2 expressions each; Lavt at 96x96, on cpu; median of 1 rounds")
+    assert "of 4 masks are not empty; of all pixels 0 differ" in found.notes[2]
 
 
 def test_bench_predict__scenes_where_no_photographs_are_given(tmp_path: Path) -> None:
