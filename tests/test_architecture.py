@@ -51,7 +51,10 @@ ALLOWED = {
     f"{BENCH}.inputs": {*STAGES, f"{BENCH}.inputs"},
     f"{BENCH}.measures": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures"},
     f"{BENCH}.contestants": {*STAGES, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
-    BENCH: {*STAGES, PIPELINE, RUNNING, BENCH, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"},
+    BENCH: {
+        *(*STAGES, PIPELINE, RUNNING, BENCH, f"{BENCH}.inputs", f"{BENCH}.measures", f"{BENCH}.contestants"),
+        f"{PIPELINE}.predicting",
+    },
     # The plan of one run knows nothing of studies, which plan many by it.
     f"{PIPELINE}.planning.studies": {*STAGES, PIPELINE, f"{PIPELINE}.planning", f"{PIPELINE}.planning.studies"},
     f"{PIPELINE}.planning": {*STAGES, PIPELINE, f"{PIPELINE}.planning"},

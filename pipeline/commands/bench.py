@@ -179,6 +179,39 @@ def lavt_bench(
     show(bench_lavt(config), json_file)
 
 
+@app.command("predict")
+def predict_bench(
+    run: Annotated[Path | None, typer.Option(help="Folder of a run. Default: the shipped model.")] = None,
+    model: Annotated[str | None, typer.Option(help="In place of --run: folder of a model, or its hub name.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of photographs. Default: RefShapes scenes, 480x640, JPEG.")
+    ] = None,
+    num_images: Annotated[int | None, typer.Option(min=1, help="Images (default 32).")] = None,
+    expressions: Annotated[int | None, typer.Option(help="Expressions about each image, 1 to 4 (default 2).")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Expressions at once (default 8).")] = None,
+    device: Device = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Turns of every contestant (default 3).")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on the CPU (default 1).")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Predicting in batches with images read ahead, beside one expression at a time: images/s, from files to masks."""
+    from semires.pipeline.bench.predict import PredictBenchConfig, bench_predict
+    from semires.pipeline.running.stage_runs import choose_device
+
+    options = given(
+        run=run,
+        model=model,
+        images=images,
+        num_images=num_images,
+        num_expressions=expressions,
+        batch_size=batch_size,
+        repeats=repeats,
+        threads=threads,
+    )
+    prepare_json(json_file)
+    show(bench_predict(PredictBenchConfig(device=choose_device(device), **options)), json_file)
+
+
 @app.command("step")
 def step_bench(
     model: Annotated[str | None, typer.Option(help="nano (default), tiny, small, base or large.")] = None,

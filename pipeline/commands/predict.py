@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from semires.pipeline.commands.options import NUM_NAMED, Device, given, make_paths
+from semires.pipeline.commands.options import NUM_NAMED, Device, given, make_paths, prepare_file
 
 
 def predict(
@@ -13,8 +13,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="IMAGE... EXPRESSION...",
-            help="Images and folders of images, then what to find in each of them. A word is an image where it is the "
-            "path of a file or folder, or ends in .jpg or the like; the first always is.",
+            help="Images, folders of images and patterns (*.jpg), then what to find in each of them. A word is an "
+            "image where it is the path of a file or folder, or ends in .jpg or the like; the first always is.",
             show_default=False,
         ),
     ] = None,
@@ -87,7 +87,7 @@ def predict(
 
     from semires.cache.reader import CandidateStore
     from semires.pipeline.predicting.answering import Snapping, answers
-    from semires.pipeline.predicting.lines_file import open_lines, write_line
+    from semires.pipeline.predicting.lines_file import check_new, open_lines, write_line
     from semires.pipeline.predicting.picture_files import PictureFiles
     from semires.pipeline.predicting.predictor import SHIPPED, Predictor
     from semires.pipeline.predicting.snapping import candidates_in, candidates_of_sam
@@ -140,6 +140,8 @@ def predict(
             names_expressions=any(len(task.expressions) > 1 for task in tasks),
             is_single=num_asked == 1,
         )
+    check_new(jsonl, overwrite=overwrite)
+    prepare_file(jsonl, "--jsonl")
     chosen_device = choose_device(device)
     snapping = None
     if refine is not None or sam is not None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
-from semires.pipeline.predicting.predictor import Predictor
+from semires.pipeline.predicting.predictor import Predictor, decide
 from semires.pipeline.predicting.snapping import snap
 from semires.pipeline.reporting.contact_sheet import all_colored
 from semires.stages.data.errors import InputError
@@ -62,7 +62,7 @@ class Showing:
         candidates = self._once(("candidates", key), lambda: self._propose(image))
         model, device = self._predictor.model, self._predictor.device
         (logits,) = self._once((expression, key), lambda: predict_logits(model, [(image, expression)], device))
-        found = self._predictor.decide(expression, logits, threshold)
+        found = decide(expression, logits, image.shape[:2], threshold)
         refined = snap(found.mask, candidates, config)
         masks = unpack_rows(candidates.bits, width=candidates.width)
         words = ["The model sees nothing that this means."]

@@ -45,7 +45,7 @@ class Snapping:
         mask = snap(prediction.mask, candidates, self._config)
         if mask is None:
             return replace(answer, is_snapped=False)
-        return replace(answer, prediction=replace(prediction, mask=mask), is_snapped=True)
+        return replace(answer, prediction=prediction.with_mask(mask), is_snapped=True)
 
 
 def answers(
@@ -77,7 +77,7 @@ def _questions(tasks: Sequence[Task]) -> Iterator[Answer]:
 
 def _answered(predictor: Predictor, waiting: Sequence[Answer], snapping: Snapping | None) -> Iterator[Answer]:
     pairs = [(one.image.pixels, one.expression) for one in waiting if one.image.pixels is not None]
-    predictions = iter(predictor.predict_pairs(pairs))
+    predictions = iter(predictor.predict_batch(pairs))
     for answer in waiting:
         if answer.image.pixels is None:
             yield answer

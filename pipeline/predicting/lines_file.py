@@ -24,11 +24,15 @@ def open_lines(path: Path | None, *, stdout: bool = False, overwrite: bool = Fal
     try:
         file = path.open("w" if overwrite else "x", encoding="utf-8")
     except FileExistsError:
-        raise InputError(
-            f"--jsonl: expected a new file, found {path} there: choose another name, or give --overwrite"
-        ) from None
+        raise _taken(path) from None
     with file:
         yield file
+
+
+def check_new(path: Path | None, *, overwrite: bool = False) -> None:
+    """InputError where `open_lines` would refuse a file that is there: before a model is loaded."""
+    if path is not None and path.exists() and not overwrite:
+        raise _taken(path)
 
 
 def write_line(file: TextIO, answer: Answer, pictures: tuple[Path, Path] | None = None) -> None:
@@ -44,3 +48,7 @@ def write_line(file: TextIO, answer: Answer, pictures: tuple[Path, Path] | None 
     # ASCII: names of files may be of any bytes, which JSON's escapes carry.
     file.write(json.dumps(record) + "\n")
     file.flush()
+
+
+def _taken(path: Path) -> InputError:
+    return InputError(f"--jsonl: expected a new file, found {path} there: choose another name, or give --overwrite")

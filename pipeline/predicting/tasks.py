@@ -1,5 +1,6 @@
 """Tasks: which images are asked about, and what; from the words of a command line or lines of JSON."""
 
+import glob
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ def tasks_of_words(
     """Every image of a command line with every expression of it.
 
     The first word is an image or a folder of images. So is each other one that is the path of a file or folder, or ends
-    like a picture (".jpg"); the rest are expressions, before those of `expressions`, which are never paths.
+    like a picture (".jpg"); the rest are expressions, before those of `expressions`, which are never paths. An image
+    may be a pattern such as "photos/*.jpg", as a shell reads it; a file of that very name comes first.
     Of a folder, pictures in `output` are none: they are what an earlier command wrote. `on_left_out` is told of them,
     and of what is no picture. InputError where there is no image or no expression, for an empty expression, and for
     one that is no text.
@@ -37,7 +39,8 @@ def tasks_of_words(
     for number, word in enumerate(words):
         path = _home_expanded(word)
         if number == 0 or path.suffix.lower() in picture_suffixes() or _exists(path):
-            images += _images_at(path, output, on_left_out)
+            for match in _matches(path):
+                images += _images_at(match, output, on_left_out)
         else:
             asked.append(word)
     asked += expressions
@@ -89,6 +92,16 @@ def _images_at(path: Path, output: Path | None, on_left_out: Callable[[str], Non
     if on_left_out is not None and len(images) < len(found):
         on_left_out(f"{len(found) - len(images)} pictures in {output}, where masks are written")
     return images
+
+
+def _matches(path: Path) -> list[Path]:
+    """What a pattern stands for, sorted; the path itself where it is none, or matches nothing."""
+    if _exists(path):
+        return [path]
+    try:
+        return [Path(found) for found in sorted(glob.glob(str(path), recursive=True))] or [path]
+    except ValueError:  # with a zero byte: no path
+        return [path]
 
 
 def _home_expanded(word: str) -> Path:

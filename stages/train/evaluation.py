@@ -82,9 +82,9 @@ def measure(
     """Count the pixels of prediction and truth for every expression of `samples`; leaves each module's mode as it was.
 
     The prediction is the argmax of the two channels, the truth the mask resized nearest-neighbour. native: also at each
-    image's own size, the logits scaled bilinearly as `predict_logits` does and the truth as it is. batch_size: None for
-    16, on CUDA what half of the free memory holds. ranks: each takes a part of the expressions, and all return the
-    same exact counts of the whole; the wait for data is each one's own, and `on_progress(done, total, note)`, which
+    image's own size, the logits scaled bilinearly by `scaled_logits` and the truth as it is. batch_size: None for 16,
+    on CUDA what half of the free memory holds. ranks: each takes a part of the expressions, and all return the same
+    exact counts of the whole; the wait for data is each one's own, and `on_progress(done, total, note)`, which
     counts expressions, is of rank 0's part. loader: one of `samples` that stays for the next evaluation; None for one
     that ends with this.
     """

@@ -1,4 +1,4 @@
-"""What an expression means in any image: logits at the image's size, and a picture of a mask."""
+"""What an expression means in any image: logits, at the image's size too, and a picture of a mask."""
 
 from collections.abc import Sequence
 
@@ -18,25 +18,22 @@ OVERLAY_COLOR = (255, 40, 40)
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: ResModel, pairs: Sequence[tuple[NDArray[np.uint8], str]], device: torch.device
-) -> list[Tensor]:
-    """Logits float32 [2, H, W] (background, referent) of each pair of an RGB image uint8 [H, W, 3], of any size, and an
-    expression, at the image's size, on the device; one forward pass for all.
+def predict_logits(model: ResModel, pairs: Sequence[tuple[NDArray[np.uint8], str]], device: torch.device) -> Tensor:
+    """Logits float32 [B, 2, S, S] (background, referent) of B >= 1 pairs of an RGB image uint8 [H, W, 3], of any size,
+    and an expression, on the device; one forward pass for all.
 
-    The model sees the images at its training size; its logits are scaled back bilinearly. InputError for an empty
-    expression.
+    The model sees the images at its training size S, and these are its logits there: `scaled_logits` gives an image's
+    own size. InputError for an empty expression.
     """
-    if not pairs:
-        return []
     for _, expression in pairs:
         if not expression.strip():
             raise InputError('expected an expression such as "left girl in red", found an empty one')
-    resized = np.stack([resize_image(image, model.image_size) for image, _ in pairs])
-    pixels = torch.from_numpy(resized).permute(0, 3, 1, 2)
+    images = {id(image): image for image, _ in pairs}  # several expressions may be about one
+    resized = {key: resize_image(image, model.image_size) for key, image in images.items()}
+    pixels = torch.from_numpy(np.stack([resized[id(image)] for image, _ in pairs])).permute(0, 3, 1, 2)
     input_ids, attention_mask = model.tokenizer([expression for _, expression in pairs])
-    logits = model(normalize(pixels.to(device).float() / 255), input_ids.to(device), attention_mask.to(device))
-    return [scaled_logits(one[None], *image.shape[:2])[0] for one, (image, _) in zip(logits, pairs, strict=True)]
+    logits: Tensor = model(normalize(pixels.to(device).float() / 255), input_ids.to(device), attention_mask.to(device))
+    return logits.float()
 
 
 def scaled_logits(logits: Tensor, height: int, width: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from semires.cache.errors import StoreError
-from semires.pipeline.bench import cache, generate, handout, lavt, step
+from semires.pipeline.bench import cache, generate, handout, lavt, predict, step
 from semires.pipeline.bench.measures.report import Bench
 from semires.pipeline.cli import app
 from semires.stages.data.errors import InputError
@@ -43,7 +43,7 @@ def test_bench_cache__defaults_are_the_configs(asked: list[cache.CacheBenchConfi
     assert asked == [cache.CacheBenchConfig()]
 
 
-@pytest.mark.parametrize("command", ["cache", "match", "generate", "handout", "lavt", "step"])
+@pytest.mark.parametrize("command", ["cache", "match", "generate", "handout", "lavt", "predict", "step"])
 def test_bench__a_file_that_cannot_be_written(
     asked: list[cache.CacheBenchConfig], tmp_path: Path, command: str
 ) -> None:
@@ -132,6 +132,37 @@ def test_bench_lavt__options_reach_the_config(monkeypatch: pytest.MonkeyPatch) -
     ]
     result = CliRunner().invoke(app, ["bench", "lavt", "--model", "clipseg"])
     assert str(result.exception) == "--model: expected one of base, tiny, small, large, nano, found 'clipseg'"
+
+
+def test_bench_predict__options_reach_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configs: list[predict.PredictBenchConfig] = []
+
+    def bench_predict(config: predict.PredictBenchConfig) -> Bench:
+        configs.append(config)
+        return Bench(title="T", machine={}, rows=[{"contestant": "one at a time", "images/s": 61.5}])
+
+    monkeypatch.setattr(predict, "bench_predict", bench_predict)
+    cpu = ["bench", "predict", "--device", "cpu"]
+    options = ["--model", "m", "--images", "photos", "--num-images", "3", "--expressions", "4", "--batch-size", "5"]
+    options += ["--repeats", "2", "--threads", "2", "--json", str(tmp_path / "p.json")]
+    for arguments in ([], options, ["--run", "r"]):
+        assert CliRunner().invoke(app, [*cpu, *arguments], catch_exceptions=False).exit_code == 0
+    assert json.loads((tmp_path / "p.json").read_text())["rows"] == [{"contestant": "one at a time", "images/s": 61.5}]
+    assert configs == [
+        predict.PredictBenchConfig(),
+        predict.PredictBenchConfig(
+            model="m",
+            images=Path("photos"),
+            num_images=3,
+            num_expressions=4,
+            batch_size=5,
+            repeats=2,
+            threads=2,
+        ),
+        predict.PredictBenchConfig(run=Path("r")),
+    ]
+    result = CliRunner().invoke(app, [*cpu, "--expressions", "0"])
+    assert str(result.exception) == "--expressions: expected 1 to 4, found 0"
 
 
 def test_bench_step__options_reach_the_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

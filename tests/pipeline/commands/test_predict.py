@@ -15,7 +15,9 @@ from pycocotools import mask as coco_mask
 
 from semires.stages.data.masks import decode_segmentation, parse_segmentation
 from semires.stages.data.refer import ReferDataset
+from semires.stages.train import prediction
 from semires.stages.train.config import TrainConfig
+from semires.stages.train.prediction import overlay
 from semires.stages.train.run_folder import RunFolder
 
 Semires = Callable[..., Any]
@@ -194,6 +196,30 @@ def test_predict__an_image_that_cannot_be_read_ends_nothing(semires: Semires, pi
     assert good["size"] == [40, 60]
 
 
+def test_predict__stopped(semires: Semires, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written stays, whole; nothing is half there."""
+    made = list[Image.Image]()
+
+    def stopping(pixels: Any, mask: Any) -> Image.Image:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(overlay(pixels, mask))
+        return made[-1]
+
+    monkeypatch.setattr(prediction, "overlay", stopping)
+    arguments = ("predict", "same.jpg", "a", "b", "c", "--run", write_run(tmp_path / "run"), "--output", "out")
+    finished = semires(*arguments, "--jsonl", "x.jsonl")
+    assert finished.code == 130
+    assert finished.err.startswith("stopped")
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert [line["expression"] for line in lines] == ["a", "b"]
+    pictures = sorted(f"same-{name}_{kind}.png" for name in "ab" for kind in ("mask", "overlay"))
+    assert names_in(tmp_path / "out") == pictures
+    for line in lines:
+        with Image.open(line["mask_file"]) as mask:
+            assert np.asarray(mask).sum() == line["area"]
+
+
 def test_predict__masks_made_of_candidates(
     semires: Semires, tmp_path: Path, refshapes: ReferDataset, refshapes_store: Path
 ) -> None:
@@ -221,7 +247,10 @@ def test_predict__options_that_contradict(
     assert_refused(semires("predict", "same.jpg", "x", "--threshold", "1"), "threshold: expected a probability")
     assert_refused(semires("predict", "same.jpg", "x", "y", "--output", "x.png"), "expected a folder for several masks")
     (tmp_path / "x.jsonl").write_text("mine")
-    assert_refused(semires("predict", "same.jpg", "x", "--jsonl", "x.jsonl"), "--jsonl: expected a new file")
+    # Before a model is looked for, which may take long.
+    with_lines = ("predict", "same.jpg", "x", "--model", "none", "--jsonl")
+    assert_refused(semires(*with_lines, "x.jsonl"), "--jsonl: expected a new file")
+    assert_refused(semires(*with_lines, "x.jsonl/y"), "--jsonl: expected a file that can be written")
     (tmp_path / "bad.jsonl").write_text('\n{"image": "same.jpg"}\n')
     assert_refused(semires("predict", "--input", "bad.jsonl"), "bad.jsonl: expected", "in line 2")
     assert (tmp_path / "x.jsonl").read_text() == "mine"

@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -6,13 +7,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semires.pipeline.predicting import predictor as predictor_module
 from semires.pipeline.predicting.answering import answers
-from semires.pipeline.predicting.predictor import Predictor
+from semires.pipeline.predicting.predictor import SHIPPED, Predictor, shipped_folder
 from semires.pipeline.predicting.tasks import Task
 from semires.stages.data.errors import InputError
 from semires.stages.train.models.build import weights_folder
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.tokenization import Tokenizer
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,50 @@ def test_predict__mask_box_and_probability(tokenizer: Tokenizer) -> None:
     assert sure.probability > 0.95
     (nothing,) = Predictor(Ramp(tokenizer), threshold=0.999).predict(image, ["red"])
     assert (nothing.area, nothing.box_xywh, nothing.probability) == (0, (0, 0, 0, 0), 0.0)
+
+
+def test_predict__a_threshold_for_one_call(tokenizer: Tokenizer) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    predictor, sure = Predictor(Ramp(tokenizer)), Predictor(Ramp(tokenizer), threshold=0.95)
+    np.testing.assert_array_equal(predictor.predict(image, ["red"], 0.95)[0].mask, sure.predict(image, ["red"])[0].mask)
+    assert predictor.predict(image, ["red"])[0].area > sure.predict(image, ["red"])[0].area
+    for threshold in (0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="expected a probability between 0 and 1"):
+            predictor.predict(image, ["red"], threshold)
+    assert predictor.predict(image, []) == []
+
+
+def test_with_mask__the_probability_is_of_the_new_mask(tokenizer: Tokenizer) -> None:
+    (one,) = Predictor(Ramp(tokenizer)).predict(np.zeros((32, 32, 3), np.uint8), ["red"])
+    assert one.area > 0  # and its area and box, once computed, are not the new one's
+    corner = np.zeros((32, 32), np.bool_)
+    corner[:2, :8] = True
+    other = one.with_mask(corner)
+    assert (other.area, other.box_xywh, other.expression) == (16, (0, 0, 8, 2), "red")
+    assert other.probability == pytest.approx(torch.linspace(-4, 4, 32)[:8].sigmoid().mean().item(), abs=1e-6)
+    assert one.with_mask(one.mask).probability == one.probability
+    assert one.with_mask(np.zeros_like(corner)).probability == 0
+
+
+def test_load__the_shipped_model_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One line that says so, and no question to the hub."""
+    monkeypatch.setattr(predictor_module, "weights_folder", lambda: tmp_path)
+    with pytest.raises(InputError, match=r"^expected the shipped model, found no .*refshapes: give --run or --model"):
+        Predictor.load()
+
+
+def test_shipped_folder__is_in_the_package() -> None:
+    """Every file of it is package data, and what it says of itself is what the command says."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    patterns, models = setuptools["package-data"]["semires.stages.train.models"], weights_folder().parent
+    listed = {path for pattern in patterns for path in models.glob(pattern)}
+    files = [path for path in (weights_folder() / "refshapes").rglob("*") if path.is_file()]
+    assert {"README.md", "config.json", "model.safetensors"} <= {path.name for path in files}
+    assert listed.issuperset(files)
+    card = (shipped_folder() / "README.md").read_text(encoding="utf-8")
+    for words in ("LAVT-nano", "SemiRES-CC", "masks for 5%", "RefShapes"):
+        assert words in card
+        assert words in SHIPPED
 
 
 def test_predict__images_of_any_kind(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["dog", "cat"], ["dog"], ["cat"]),
         (["dog", "dog", "cat"], ["dog", "dog"], ["cat"]),
         (["no picture", "x"], ["no picture"], ["x"]),  # the first always is one
+        (["*.png", "p*/*.gif", "?.png", "d*"], ["1.png", "p*/*.gif", "1.png"], ["d*"]),  # the second matches none
+        (["[1].png", "x"], ["1.png"], ["x"]),
+        (["p*", "x"], ["photos/2.png"], ["x"]),
         (["1.png", "the J.P. one", "a\0b", "x" * 5000], ["1.png"], ["the J.P. one", "a\0b", "x" * 5000]),
+        (["1.png", "a\0b/*.jpg", "x"], ["1.png", "a\0b/*.jpg"], ["x"]),
     ],
 )
 def test_tasks_of_words__which_is_what(here: Path, words: list[str], images: list[str], expressions: list[str]) -> None:

@@ -11,7 +11,7 @@ from semires.stages.train.config import TrainConfig
 from semires.stages.train.evaluation import evaluate, measure
 from semires.stages.train.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.prediction import predict_logits
+from semires.stages.train.prediction import predict_logits, scaled_masks
 from semires.stages.train.reading.loading import Loader
 from semires.stages.train.reading.samples import RefSamples
 from semires.stages.train.reading.sampling import every_expression
@@ -126,8 +126,9 @@ def test_measure__native_is_what_predict_says_against_the_whole_mask(refshapes: 
     assert found.native is not None
     pairs = [(ref, text) for ref in refs for text in ref.raw_expressions]
     for number, (ref, text) in enumerate(pairs):
-        (logits,) = predict_logits(model, [(refshapes.image(ref.image_id), text)], CPU)
-        predicted, truth = (logits[1] > logits[0]).numpy(), refshapes.mask(ref)
+        truth = refshapes.mask(ref)
+        logits = predict_logits(model, [(refshapes.image(ref.image_id), text)], CPU)
+        predicted = scaled_masks(logits, *truth.shape)[0].numpy()
         assert found.native.intersections[number] == (predicted & truth).sum()
         assert found.native.unions[number] == (predicted | truth).sum()
         assert found.native.areas[number] == truth.sum() != found.counts.areas[number]

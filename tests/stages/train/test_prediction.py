@@ -11,7 +11,7 @@ from semires.stages.train.config import TrainConfig
 from semires.stages.train.models.interface import ResModel
 from semires.stages.train.models.lavt import Lavt
 from semires.stages.train.models.tokenization import Tokenizer
-from semires.stages.train.prediction import OVERLAY_COLOR, overlay, predict_logits
+from semires.stages.train.prediction import OVERLAY_COLOR, overlay, predict_logits, scaled_masks
 
 CPU = torch.device("cpu")
 
@@ -25,8 +25,8 @@ def lavt(nano_config: Callable[..., TrainConfig]) -> Lavt:
 
 
 def predict_mask(model: ResModel, image: NDArray[np.uint8], expression: str) -> NDArray[np.bool_]:
-    (logits,) = predict_logits(model, [(image, expression)], CPU)
-    mask: NDArray[np.bool_] = (logits[1] > logits[0]).numpy()
+    logits = predict_logits(model, [(image, expression)], CPU)
+    mask: NDArray[np.bool_] = scaled_masks(logits, *image.shape[:2])[0].numpy()
     return mask
 
 
