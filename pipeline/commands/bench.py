@@ -182,7 +182,10 @@ def lavt_bench(
 @app.command("predict")
 def predict_bench(
     run: Annotated[Path | None, typer.Option(help="Folder of a run. Default: the shipped model.")] = None,
-    model: Annotated[str | None, typer.Option(help="In place of --run: folder of a model, or its hub name.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="In place of --run: folder of a model, or its hub name. Default: the shipped model."),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="A folder of photographs. Default: RefShapes scenes, 480x640, JPEG.")
     ] = None,
