@@ -67,7 +67,7 @@ ALLOWED = {
         *(f"{PIPELINE}.{room}" for room in ("predicting", "reporting", "demo")),
     },
     # It asks the code that chooses, and runs nothing.
-    f"{PIPELINE}.doctor": {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.doctor"},
+    f"{PIPELINE}.doctor": {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.predicting", f"{PIPELINE}.doctor"},
     RUNNING: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring"},
     # Templates know nothing of what they show.
     f"{PIPELINE}.reporting.html": {f"{PIPELINE}.reporting.html"},

@@ -1,5 +1,6 @@
 """`semires doctor`: what is here, what works, and what is missing for the next step."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -28,12 +29,7 @@ def doctor(
     from rich.table import Table
     from rich.text import Text
 
-    from semires.pipeline.doctor.belongings import look_at_data, look_at_runs, look_at_stores, look_at_weights
-    from semires.pipeline.doctor.computing import look_at_computing
-    from semires.pipeline.doctor.findings import Finding, examined, report_json
-    from semires.pipeline.doctor.machine import look_at_machine
-    from semires.pipeline.doctor.next_steps import look_at_next_steps
-    from semires.pipeline.doctor.packages import look_at_packages
+    from semires.pipeline.doctor.findings import Finding, Section, examined, report_json
     from semires.pipeline.progress import console, progress
 
     paths = make_paths(data, coco_images)
@@ -43,16 +39,57 @@ def doctor(
     def can_train() -> bool:
         return not any(finding.state == "bad" for _, findings in told for finding in findings)
 
+    # Each imports what it needs when it looks: of a broken package the others know nothing.
+    def machine() -> Iterable[Finding]:
+        from semires.pipeline.doctor.machine import look_at_machine
+
+        return look_at_machine(paths)
+
+    def packages() -> Iterable[Finding]:
+        from semires.pipeline.doctor.packages import look_at_packages
+
+        return look_at_packages()
+
+    def computing() -> Iterable[Finding]:
+        from semires.pipeline.doctor.computing import look_at_computing
+
+        return look_at_computing()
+
+    def data_sets() -> Iterable[Finding]:
+        from semires.pipeline.doctor.belongings import look_at_data
+
+        return look_at_data(paths, thorough=thorough)
+
+    def weights() -> Iterable[Finding]:
+        from semires.pipeline.doctor.belongings import look_at_weights
+
+        return look_at_weights(paths, on_progress, thorough=thorough)
+
+    def candidates() -> Iterable[Finding]:
+        from semires.pipeline.doctor.belongings import look_at_stores
+
+        return look_at_stores(paths)
+
+    def runs() -> Iterable[Finding]:
+        from semires.pipeline.doctor.belongings import look_at_runs
+
+        return look_at_runs(paths)
+
+    def next_steps() -> Iterable[Finding]:
+        from semires.pipeline.doctor.next_steps import look_at_next_steps
+
+        return look_at_next_steps(paths, can_train=can_train())
+
     with progress(shown=not is_printed_alone) as on_progress:
         sections = (
-            ("machine", lambda: look_at_machine(paths)),
-            ("packages", look_at_packages),
-            ("computing", look_at_computing),
-            ("data", lambda: look_at_data(paths, thorough=thorough)),
-            ("weights", lambda: look_at_weights(paths, on_progress, thorough=thorough)),
-            ("candidates", lambda: look_at_stores(paths)),
-            ("runs", lambda: look_at_runs(paths)),
-            ("next", lambda: look_at_next_steps(paths, can_train=can_train())),
+            Section(title="machine", look=machine, is_needed=True),
+            Section(title="packages", look=packages, is_needed=True),
+            Section(title="computing", look=computing, is_needed=True),
+            Section(title="data", look=data_sets, is_needed=False),
+            Section(title="weights", look=weights, is_needed=False),
+            Section(title="candidates", look=candidates, is_needed=False),
+            Section(title="runs", look=runs, is_needed=False),
+            Section(title="next", look=next_steps, is_needed=False),
         )
         for title, findings in examined(sections):
             told.append((title, findings))

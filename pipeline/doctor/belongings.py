@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
-from semires.cache.errors import StoreError
 from semires.cache.reader import CandidateStore
-from semires.pipeline.doctor.findings import Finding, gibibytes, line_of
+from semires.pipeline.doctor.findings import Finding, gibibytes, guarded
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.stages.data.download.run import is_here
@@ -24,18 +25,26 @@ def look_at_data(paths: Paths, *, thorough: bool = False) -> Iterator[Finding]:
 
     thorough: each is read, and its refs counted.
     """
-    for name, spec in SPLITS.items():
+    for name in SPLITS:
         is_published = name in ("refcoco", "refcoco+", "refcocog")
         if name == "refshapes" and paths.missing_files(name):
             yield Finding(what=name, found="not drawn yet; commands that need it do so in seconds")
         elif not paths.missing_files(name):
-            images = paths.images_of(name) or paths.data / spec.images
-            found = f"{sum(1 for _ in _files_in(images)):,} image files"
-            yield _read(name, paths, found) if thorough else Finding(what=name, found=found)
+            yield guarded(name, partial(_data_set, name, paths, thorough), f"semires data check {name}")
         elif paths.has_annotations(name) or is_published:
             missing = ", ".join(str(path) for path in paths.missing_files(name))
             remedy = "semires data download" + (f" {name} coco-train2014" if is_published else "")
             yield Finding(what=name, found=f"missing: {missing}", state="missing", remedy=remedy)
+
+
+def _data_set(name: str, paths: Paths, thorough: bool) -> Finding:
+    images = paths.images_of(name) or paths.data / SPLITS[name].images
+    found = f"{sum(1 for _ in _files_in(images)):,} image files"
+    if not thorough:
+        return Finding(what=name, found=found)
+    dataset = ReferDataset.load(paths.data, name, paths.images_of(name))
+    counts = ", ".join(f"{split} {len(dataset.refs_of(split)):,}" for split in ("train", *dataset.spec.evaluation))
+    return Finding(what=name, found=f"{found}; refs: {counts}")
 
 
 def _files_in(folder: Path) -> Iterable[os.DirEntry[str]]:
@@ -43,33 +52,25 @@ def _files_in(folder: Path) -> Iterable[os.DirEntry[str]]:
         yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
-def _read(name: str, paths: Paths, found: str) -> Finding:
-    try:
-        dataset = ReferDataset.load(paths.data, name, paths.images_of(name))
-    except Exception as error:
-        return Finding(what=name, found=line_of(error), state="missing", remedy=f"semires data check {name}")
-    counts = ", ".join(f"{split} {len(dataset.refs_of(split)):,}" for split in ("train", *dataset.spec.evaluation))
-    return Finding(what=name, found=f"{found}; refs: {counts}")
-
-
 def look_at_weights(paths: Paths, on_progress: OnProgress, *, thorough: bool = False) -> Iterator[Finding]:
     """The shipped model, and what `semires data download` fetches; thorough: compared with the published sha256."""
-    from semires.stages.train.models.build import weights_folder
-
-    shipped = weights_folder() / "refshapes" / "model.safetensors"
-    if shipped.is_file():
-        yield Finding(what="shipped model", found=f"LAVT-nano of RefShapes, {gibibytes(shipped.stat().st_size)}")
-    else:
-        yield Finding(what="shipped model", found="missing", state="missing", remedy="install semires again")
+    yield guarded("shipped model", _shipped)
     for name, source in SOURCES.items():
         if source.unpacking is not None:
             continue  # data sets and images: told above
         if not is_here(source, paths.data):
             yield Finding(what=name, found="not here", state="missing", remedy=f"semires data download {name}")
         elif thorough:
-            yield _hashed(source, paths.data, on_progress)
+            yield guarded(name, partial(_hashed, source, paths.data, on_progress))
         else:
             yield Finding(what=name, found=f"{source.target(paths.data)}, of the published size")
+
+
+def _shipped() -> Finding:
+    from semires.pipeline.predicting.predictor import shipped_folder
+
+    size = (shipped_folder() / "model.safetensors").stat().st_size
+    return Finding(what="shipped model", found=f"LAVT-nano of RefShapes, {gibibytes(size)}")
 
 
 def _hashed(source: Source, root: Path, on_progress: OnProgress) -> Finding:
@@ -109,23 +110,23 @@ def look_at_stores(paths: Paths) -> Iterator[Finding]:
     folder = paths.data / "cache"
     found = sorted(folder.glob("*.zarr")) if folder.is_dir() else []
     for location in found[:_MOST_STORES]:
-        try:
-            info = CandidateStore(location).info()
-        except StoreError as error:
-            yield Finding(
-                what=location.name, found=line_of(error), state="missing", remedy=f"semires cache verify {location}"
-            )
-            continue
-        manifest = info.manifest
-        of = "" if manifest.num_images is None else f" of {manifest.num_images:,}"
-        text = f"{info.num_images:,}{of} images, {info.num_masks:,} candidates of SAM {manifest.sam}"
-        is_whole = manifest.num_images is None or info.num_images + len(info.failed) >= manifest.num_images
-        remedy = "" if is_whole else f"type the {manifest.made_by} that made it again"
-        yield Finding(what=location.name, found=text, state="good" if is_whole else "missing", remedy=remedy)
+        remedy = f"semires cache verify {shlex.quote(str(location))}"
+        yield guarded(location.name, partial(_store, location), remedy)
     if len(found) > _MOST_STORES:
         yield Finding(what="stores", found=f"{len(found) - _MOST_STORES} more in {folder}")
     if not found:
         yield Finding(what="stores", found=f"none in {folder} yet")
+
+
+def _store(location: Path) -> Finding:
+    info = CandidateStore(location).info()
+    manifest = info.manifest
+    of = "" if manifest.num_images is None else f" of {manifest.num_images:,}"
+    text = f"{info.num_images:,}{of} images, {info.num_masks:,} candidates of SAM {manifest.sam}"
+    if manifest.num_images is None or info.num_images + len(info.failed) >= manifest.num_images:
+        return Finding(what=location.name, found=text)
+    remedy = f"type the {manifest.made_by} that made it again"
+    return Finding(what=location.name, found=text, state="missing", remedy=remedy)
 
 
 def look_at_runs(paths: Paths) -> Iterator[Finding]:

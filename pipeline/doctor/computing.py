@@ -27,6 +27,7 @@ def look_at_computing() -> Iterator[Finding]:
         for number in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(number)
             found = f"{device.name}, {gibibytes(device.total_memory)}, compute capability {device.major}.{device.minor}"
+            found += ", bfloat16 in hardware" if device.major >= 8 else ", no bfloat16 in hardware"
             yield Finding(what=f"cuda:{number}", found=found)
     elif torch.version.cuda:
         yield Finding(

@@ -23,19 +23,35 @@ class Finding:
     """What to type, or to do; "" where nothing is to be done."""
 
 
-Section = tuple[str, Callable[[], Iterable[Finding]]]
-"""A heading, and what looks."""
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the report."""
+
+    title: str
+    look: Callable[[], Iterable[Finding]]
+    """Looks, and imports what it needs for that: what does not import is found in its own section."""
+    is_needed: bool
+    """Whether the main job needs what is looked at, so that it is bad where the looking fails."""
 
 
 def examined(sections: Iterable[Section]) -> Iterator[tuple[str, list[Finding]]]:
     """What each section finds; one that fails is itself a finding, in a line, and the others are told all the same."""
-    for title, look in sections:
+    for section in sections:
         findings: list[Finding] = []
         try:
-            findings.extend(look())
+            findings.extend(section.look())
         except Exception as error:
-            findings.append(Finding(what=title, found=line_of(error), state="bad", remedy="mend this first"))
-        yield title, findings
+            state: State = "bad" if section.is_needed else "missing"
+            findings.append(Finding(what=section.title, found=line_of(error), state=state, remedy="mend this first"))
+        yield section.title, findings
+
+
+def guarded(what: str, look: Callable[[], Finding], remedy: str = "") -> Finding:
+    """What `look` finds of one thing that may be anybody's; where that fails, why, in a line."""
+    try:
+        return look()
+    except Exception as error:
+        return Finding(what=what, found=line_of(error), state="missing", remedy=remedy)
 
 
 def line_of(error: BaseException) -> str:

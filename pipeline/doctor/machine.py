@@ -31,7 +31,7 @@ def look_at_machine(paths: Paths) -> Iterator[Finding]:
         usage = shutil.disk_usage(_SHARED_MEMORY)
         found = f"{gibibytes(usage.free)} free of {gibibytes(usage.total)}"
         # Batches go through it while half of it stays free, else through pipes (stages/train/reading).
-        if usage.total >= 2**30:
+        if usage.free >= max(2**30, usage.total // 2):
             yield Finding(what=str(_SHARED_MEMORY), found=found)
         else:
             yield Finding(

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from semires.pipeline.doctor.findings import Finding
+from semires.pipeline.doctor.findings import Finding, guarded
 from semires.pipeline.paths import Paths
 from semires.stages.data.download.run import is_here
 from semires.stages.data.download.sources import SOURCES
@@ -17,9 +18,13 @@ def look_at_next_steps(paths: Paths, *, can_train: bool) -> Iterator[Finding]:
         yield Finding(what="train, table1, study, report", found="RefShapes now", remedy="make reproduce-table1")
     else:
         yield Finding(what="train, table1, study, report", found="not before the above is mended", state="bad")
-    yield Finding(
-        what="predict", found="drawn shapes, by the shipped model", remedy='semires predict IMAGE "EXPRESSION"'
+    predicting = "predict, demo, bench"
+    yield (
+        guarded(predicting, partial(_shipped, predicting))
+        if can_train
+        else Finding(what=predicting, found="not before the above is mended", state="missing")
     )
+    yield Finding(what="cache-sam, train on own data", found="with SAM's weights", remedy="docs/own-data.md")
     yield _extra("demo", "gradio", "a page in the browser", "semires demo", "demo")
     for split in ("refcoco", "refcoco+", "refcocog"):
         yield _published(split, paths)
@@ -28,6 +33,14 @@ def look_at_next_steps(paths: Paths, *, can_train: bool) -> Iterator[Finding]:
     )
     yield _extra("stores at s3://", "s3fs", "stores behind URLs", "semires cache-sam --store s3://…", "remote")
     yield _extra("export --format onnx", "onnx", "ONNX", "semires export RUN --format onnx", "onnx")
+
+
+def _shipped(what: str) -> Finding:
+    from semires.pipeline.predicting.predictor import shipped_folder
+
+    shipped_folder()
+    found = "drawn shapes, by the shipped model; photographs with --run or --model"
+    return Finding(what=what, found=found, remedy='semires predict IMAGE "EXPRESSION"')
 
 
 def _extra(what: str, package: str, found: str, command: str, extra: str) -> Finding:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from semires.cache.reader import CandidateStore, StoreInfo
 from semires.cache.schema import Manifest
 from semires.cache.writer import StoreWriter
 from semires.pipeline.doctor import belongings
@@ -37,3 +38,23 @@ def test_stores__whole_half_and_damaged(tmp_path: Path) -> None:
     assert (found["a.zarr"].found, found["a.zarr"].state) == ("0 of 0 images, 0 candidates of SAM tiny", "good")
     assert found["b.zarr"].remedy == "type the semires cache-sam that made it again"
     assert found["c.zarr"].remedy.startswith("semires cache verify ")
+
+
+def test_stores_and_data__whatever_is_wrong_with_one_the_others_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No error of what is read keeps anybody from training on RefShapes."""
+    for name in ("a", "b"):
+        StoreWriter(tmp_path / "cache" / f"{name}.zarr", Manifest(split=name, sam="tiny", sam_sha256="0" * 64)).close()
+
+    def info(store: CandidateStore) -> StoreInfo:
+        if "a.zarr" in store.location:
+            raise PermissionError(13, "Permission denied")
+        return whole(store)
+
+    whole = CandidateStore.info
+    monkeypatch.setattr(CandidateStore, "info", info)
+    first, second = belongings.look_at_stores(Paths(data=tmp_path))
+    assert (first.what, first.state) == ("a.zarr", "missing")
+    assert "Permission denied" in first.found
+    assert second.state == "good"

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from packaging.requirements import Requirement
 
@@ -20,3 +22,12 @@ def test_packages__old_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert "semires[dev]" not in found
     assert packages._extra_of(Requirement('x; python_version < "3"')) is None
+
+
+def test_packages__installed_and_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "requires", lambda name: ["pillow>=1", "rich"])
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    _, pillow, rich = packages.look_at_packages()
+    assert (pillow.state, pillow.remedy) == ("bad", "pip install --force-reinstall --no-deps pillow")
+    assert "which does not import: ModuleNotFoundError" in pillow.found
+    assert rich.state == "good"
