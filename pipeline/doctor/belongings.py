@@ -13,7 +13,6 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.stages.data.download.run import is_here
 from semires.stages.data.download.sources import SOURCES, Source, SourceFile
-from semires.stages.data.refer import ReferDataset
 from semires.stages.data.splits import SPLITS
 
 _BLOCK = 2**22
@@ -42,7 +41,9 @@ def _data_set(name: str, paths: Paths, thorough: bool) -> Finding:
     found = f"{sum(1 for _ in _files_in(images)):,} image files"
     if not thorough:
         return Finding(what=name, found=found)
-    dataset = ReferDataset.load(paths.data, name, paths.images_of(name))
+    from semires.pipeline.datasets import read_dataset
+
+    dataset = read_dataset(paths, name)
     counts = ", ".join(f"{split} {len(dataset.refs_of(split)):,}" for split in ("train", *dataset.spec.evaluation))
     return Finding(what=name, found=f"{found}; refs: {counts}")
 

@@ -1,5 +1,7 @@
 """The demo's page in a real browser: a picture is uploaded, an expression typed, and three pictures appear."""
 
+import gc
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,15 @@ from semires.stages.data.refer import ReferDataset
 SECONDS = 60
 # Gradio's own threads, in which pytest's filters make errors of warnings that are none of ours.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_gradio_leaves() -> Iterator[None]:
+    """Event loops that it never closes go while nobody listens, not in another file's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
