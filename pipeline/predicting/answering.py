@@ -7,7 +7,7 @@ from semires.cache.candidates import Candidates
 from semires.pipeline.predicting.predictor import Prediction, Predictor
 from semires.pipeline.predicting.snapping import CandidatesOf, snap
 from semires.pipeline.predicting.tasks import Task
-from semires.stages.cache_sam.loading import LoadedImage, load_ahead
+from semires.stages.cache_sam.loading import MAX_PIXELS, LoadedImage, load_ahead
 from semires.stages.cache_sam.sources import ImageSource
 from semires.stages.train.matching.config import MatchConfig
 
@@ -54,14 +54,20 @@ def answers(
     """An answer for each expression of each task, in their order; one for an image that cannot be read.
 
     While the model computes the next images are decoded. `batch_size` expressions are computed at once, of one image or
-    of several.
+    of several; fewer where the images are large: one after the other they are read, and meanwhile the model would wait.
     """
     waiting: list[Answer] = []
+    num_pixels = 0  # of the images that wait
     for answer in _questions(tasks):
+        if not waiting or waiting[-1].image is not answer.image:
+            num_pixels += answer.image.num_pixels
+            if waiting and num_pixels > MAX_PIXELS:
+                yield from _answered(predictor, waiting, snapping)
+                waiting, num_pixels = [], answer.image.num_pixels
         waiting.append(answer)
         if len(waiting) == batch_size:
             yield from _answered(predictor, waiting, snapping)
-            waiting = []
+            waiting, num_pixels = [], 0
     yield from _answered(predictor, waiting, snapping)
 
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semires.pipeline.predicting import answering
 from semires.pipeline.predicting import predictor as predictor_module
 from semires.pipeline.predicting.answering import answers
 from semires.pipeline.predicting.predictor import SHIPPED, Predictor, shipped_folder
@@ -113,7 +114,9 @@ def test_predict__images_of_any_kind(tokenizer: Tokenizer, tmp_path: Path) -> No
         predictor.predict(pixels, ["red", " "])
 
 
-def test_answers__in_order_and_in_batches_over_images(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_answers__in_order_and_in_batches_over_images(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = []
     for number, size in enumerate([(30, 20), (10, 40), (5, 5)]):
         Image.new("RGB", size).save(tmp_path / f"{number}.png")
@@ -127,6 +130,16 @@ def test_answers__in_order_and_in_batches_over_images(tokenizer: Tokenizer, tmp_
         *((f"{number}.png", text) for number in (1, 2) for text in ("red", "red circle")),
     ]
     assert model.sizes == [2, 3, 1]
+    # Large images are not waited for, but all expressions about one are computed together.
+    monkeypatch.setattr(answering, "MAX_PIXELS", 700)
+    model.sizes.clear()
+    again = list(answers(Predictor(model), tasks, batch_size=3))
+    assert model.sizes == [2, 3, 1]  # 600 pixels; 400 and 25 of the two others
+    monkeypatch.setattr(answering, "MAX_PIXELS", 1)
+    model.sizes.clear()
+    again += answers(Predictor(model), tasks, batch_size=3)
+    assert model.sizes == [2, 2, 2]
+    assert [one.expression for one in again] == 2 * [one.expression for one in found]
     assert found[2].prediction is None
     for one in found[:2] + found[3:]:
         assert one.prediction is not None
