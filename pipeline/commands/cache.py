@@ -222,7 +222,8 @@ def cache_show(
         sheet.save(target)
     except OSError as error:
         raise InputError(f"--output: expected a picture file that can be written, found {error}") from error
-    console.print(f"{candidates.num_masks} candidates; written: {target}", soft_wrap=True)
+    on_grey = "" if path is not None else " (on grey: --images FOLDER or --split NAME gives the picture)"
+    console.print(f"{candidates.num_masks} candidates; written: {target}{on_grey}", soft_wrap=True)
 
 
 def _check_page_options(

@@ -30,7 +30,7 @@ def demo(
 ) -> None:
     """A page in the browser: drop a picture, type an expression, see mask, candidates and what they make of it.
 
-    Needs Gradio (pip install 'semires[demo]'). It is served to this machine alone, until Ctrl-C.
+    Needs Gradio, the extra "demo" of semires (README). It is served to this machine alone, until Ctrl-C.
     """
     import tempfile
 

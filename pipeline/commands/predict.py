@@ -83,22 +83,10 @@ def predict(
     """
     import sys
 
-    from PIL import Image
-
-    from semires.cache.reader import CandidateStore
-    from semires.pipeline.predicting.answering import Snapping, answers
-    from semires.pipeline.predicting.lines_file import check_new, open_lines, write_line
-    from semires.pipeline.predicting.picture_files import PictureFiles
-    from semires.pipeline.predicting.predictor import SHIPPED, Predictor
-    from semires.pipeline.predicting.snapping import candidates_in, candidates_of_sam
     from semires.pipeline.predicting.tasks import tasks_of_lines, tasks_of_words
     from semires.pipeline.progress import console, progress
-    from semires.pipeline.running.stage_runs import choose_device
     from semires.stages.data.errors import InputError, printable
     from semires.stages.data.images import no_file
-    from semires.stages.train.matching.config import MatchConfig
-    from semires.stages.train.models.unread_words import unread_line
-    from semires.stages.train.prediction import overlay
 
     def say(line: str) -> None:
         if stdout:  # which is a program's
@@ -125,12 +113,29 @@ def predict(
         )
     elif input == "-":
         tasks = tasks_of_lines(sys.stdin, Path(), "standard input")
+    elif not Path(input).is_file():
+        raise InputError(f"--input: expected a file of JSON lines, found none at {printable(input)}; check the path")
     else:
         with Path(input).open(encoding="utf-8", errors="surrogateescape") as lines:
             tasks = tasks_of_lines(lines, Path(input).parent, input)
     for task in tasks:
         if not task.image.is_file():
             raise no_file(task.image)
+
+    # A second or more; what was typed is right by now.
+    from PIL import Image
+
+    from semires.cache.reader import CandidateStore
+    from semires.pipeline.predicting.answering import Snapping, answers
+    from semires.pipeline.predicting.lines_file import check_new, open_lines, write_line
+    from semires.pipeline.predicting.picture_files import PictureFiles
+    from semires.pipeline.predicting.predictor import SHIPPED, Predictor
+    from semires.pipeline.predicting.snapping import candidates_in, candidates_of_sam
+    from semires.pipeline.running.stage_runs import choose_device
+    from semires.stages.train.matching.config import MatchConfig
+    from semires.stages.train.models.unread_words import unread_line
+    from semires.stages.train.prediction import overlay
+
     num_asked = sum(len(task.expressions) for task in tasks)
     files = None
     if folder is not None:

@@ -122,21 +122,25 @@ def build_page(showing: Showing, what: str, examples: Sequence[tuple[str, str]] 
 
 
 def launch(page: "gradio.Blocks", host: str, port: int | None) -> str:
-    """Serve the page in threads of this process; returns its address. OSError where the port is taken."""
+    """Serve the page in threads of this process; returns its address. InputError where the port is taken."""
     import gradio as gr
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        ssr_mode=False,
-        footer_links=[],
-        max_file_size=_MAX_UPLOAD,
-        theme=theme,
-    )
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            max_file_size=_MAX_UPLOAD,
+            theme=theme,
+        )
+    except OSError as error:
+        what = "a free port from 7860 on" if port is None else f"port {port} free"
+        raise InputError(f"--port: expected {what} at {host}, found none; give another, or leave it out") from error
     return address
 
 

@@ -38,14 +38,21 @@ def tasks_of_words(
     images, asked = list[Path](), list[str]()
     for number, word in enumerate(words):
         path = _home_expanded(word)
-        if number == 0 or path.suffix.lower() in picture_suffixes() or _exists(path):
+        if not word.strip():  # "" is the path of the folder one is in, and an expression that a variable lacked
+            asked.append(word)
+        elif number == 0 or path.suffix.lower() in picture_suffixes() or _exists(path):
             for match in _matches(path):
                 images += _images_at(match, output, on_left_out)
         else:
             asked.append(word)
     asked += expressions
     if images and not asked:
-        raise InputError('expected an expression such as "left girl in red" behind the images, found none')
+        raise InputError(
+            'expected an expression such as "left girl in red" behind the images, found none: '
+            f"{', '.join(map(repr, words[1:])) + ' are paths; ' if len(words) > 1 else ''}give it as -e EXPRESSION"
+        )
+    if not images:
+        raise InputError("expected an image or a folder of images before the expressions, found none")
     return [Task(image=image, expressions=_checked(asked)) for image in images]
 
 
@@ -84,7 +91,10 @@ def tasks_of_lines(lines: Iterable[str], folder: Path, where: str) -> list[Task]
 def _images_at(path: Path, output: Path | None, on_left_out: Callable[[str], None] | None) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = [source.path for source in folder_images(path, on_left_out=on_left_out)]
+    try:
+        found = [source.path for source in folder_images(path, on_left_out=on_left_out)]
+    except InputError as error:  # which names stage one's option
+        raise InputError(str(error).removeprefix("--images: ")) from None
     if output is None or not output.is_dir() or path.resolve().is_relative_to(output.resolve()):
         return found
     written_to = output.resolve()

@@ -60,4 +60,5 @@ def unread_line(tokenizer: Tokenizer, expression: str) -> str | None:
     if num_unknown:
         words = [word for word in expression.split() if any(tokenizer.unknown(word))]
         parts.append(f"the model's vocabulary lacks {', '.join(words)}")
-    return f"of the expression {' and '.join(parts)}: say it shorter, or in the model's words" if parts else None
+    remedy = " or ".join(["say it shorter"] * bool(num_cut) + ["use the model's words"] * bool(num_unknown))
+    return f"of the expression {' and '.join(parts)}: {remedy}" if parts else None

@@ -14,6 +14,7 @@ from PIL import Image
 from semires.pipeline.demo.showing import Showing
 from semires.pipeline.predicting.predictor import Predictor
 from semires.pipeline.predicting.snapping import sam_candidates
+from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 
 SECONDS = 60
@@ -91,6 +92,14 @@ def test_page__a_mistake_is_said(browser: Any, address: str) -> None:
     browser.find_element("css selector", "#segment").click()
     said = wait_for(browser, "return document.querySelector('.toast-text, .toast-body')?.innerText")
     assert "expected a picture, found none" in said
+
+
+def test_launch__a_port_that_is_taken(address: str, showing: Showing) -> None:
+    from semires.pipeline.demo.page import build_page, launch
+
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with pytest.raises(InputError, match=f"--port: expected port {port} free"):
+        launch(build_page(showing, ""), "127.0.0.1", port)
 
 
 def test_examples__are_scenes_with_something_to_find(tmp_path: Path, showing: Showing) -> None:

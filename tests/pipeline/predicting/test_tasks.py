@@ -69,3 +69,25 @@ def test_tasks_of_lines__relative_to_their_file(here: Path) -> None:
 def test_tasks_of_lines__refused(line: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         tasks_of_lines([line], Path(), "x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["1.png", ""], "found an empty one"),  # "$EXPRESSION" of a script that lacks it
+        (["1.png", "", "ball"], "found an empty one"),
+        (["1.png", "photos"], r"found none: 'photos' are paths; give it as -e EXPRESSION"),
+        (["1.png"], "found none: give it as -e EXPRESSION"),
+        (["", "ball"], "expected an image or a folder of images before the expressions"),
+        (["nothing_here"], "found none"),
+    ],
+)
+def test_tasks_of_words__refused(here: Path, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tasks_of_words(words)
+
+
+def test_tasks_of_words__a_folder_without_pictures(here: Path) -> None:
+    (here / "empty").mkdir()
+    with pytest.raises(InputError, match=r"^expected picture files such as"):
+        tasks_of_words(["empty", "ball"])

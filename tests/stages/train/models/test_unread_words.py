@@ -55,7 +55,7 @@ def test_count_unread__asks_about_a_word_once(tokenizer: Tokenizer, monkeypatch:
 def test_unread_line__of_one_expression(tokenizer: Tokenizer) -> None:
     assert unread_line(tokenizer, "small red house left") is None
     line = unread_line(tokenizer, "红色 house 猫")
-    assert line == ("of the expression the model's vocabulary lacks 红色, 猫: say it shorter, or in the model's words")
+    assert line == "of the expression the model's vocabulary lacks 红色, 猫: use the model's words"
     num_pieces = len(tokenizer.tokens(LONG))
     expected = f"the last {num_pieces - tokenizer.num_read} of its {num_pieces} word pieces are not read"
     assert expected in (unread_line(tokenizer, LONG) or "")
