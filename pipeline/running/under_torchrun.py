@@ -7,6 +7,7 @@ how far it is; all else that the processes say is in `torchrun.log` of the run's
 input, a pipe of the process that started them.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -116,7 +117,10 @@ def _pass_on(line: bytes, on_progress: OnProgress) -> bool:
 
 
 def _tell(kind: str, *content: Any) -> None:
-    print(json.dumps([kind, *content]), flush=True)
+    # Who started it may be dead, and the signal that `_end_with_starter` sends come later than this: the state is still
+    # to be saved.
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps([kind, *content]), flush=True)
 
 
 def _run(order: dict[str, Any]) -> None:

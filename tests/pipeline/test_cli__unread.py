@@ -32,6 +32,6 @@ def test_commands__say_what_is_not_read(semires: Semires, write_refer: Callable[
     assert "cut at the model's most tokens" in " ".join(finished.out.split())
     Image.new("RGB", (30, 20)).save(tmp_path / "one.png")
     finished = semires("predict", "one.png", "left 猫", "--run", "runs/one", "--device", "cpu")
-    assert "of the expression the model's vocabulary lacks 猫: say it shorter" in finished.out
+    assert "of the expression the model's vocabulary lacks 猫: use the model's words" in finished.out
     finished = semires("predict", "one.png", "left box", "--run", "runs/one", "--device", "cpu")
     assert "of the expression" not in finished.out
