@@ -10,8 +10,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from semires.pipeline.commands import bench, cache_rewriting, data, study
-from semires.pipeline.commands.cache_sam import cache_sam
+from semires.pipeline.commands import bench, data, study
+from semires.pipeline.commands.candidates import rewriting
+from semires.pipeline.commands.candidates.cache_sam import cache_sam
 from semires.pipeline.commands.convert import convert
 from semires.pipeline.commands.demo import demo
 from semires.pipeline.commands.doctor import doctor
@@ -71,7 +72,7 @@ def semires(
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
 app.command("make-refshapes", rich_help_panel=DATA)(data.make_refshapes)
 app.command("cache-sam", rich_help_panel=STAGE_ONE)(cache_sam)
-app.add_typer(cache_rewriting.app, name="cache", rich_help_panel=STAGE_ONE)  # the same group, with what changes a store
+app.add_typer(rewriting.app, name="cache", rich_help_panel=STAGE_ONE)  # the same group, with what changes a store
 app.command("train", rich_help_panel=STAGE_TWO)(train)
 app.command("evaluate", rich_help_panel=STAGE_TWO)(evaluate)
 app.command("predict", rich_help_panel=STAGE_TWO)(predict)

@@ -240,7 +240,7 @@ def test_module__imports_along_the_arrows(path: Path) -> None:
             ["semires.pipeline.bench.step"],
         ),
         (
-            "semires.pipeline.commands.cache",
+            "semires.pipeline.commands.candidates.interchange",
             "def f():\n    from semires.cache.interchange.export import export_coco",
             [],
         ),

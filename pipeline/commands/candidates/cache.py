@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semires.pipeline.commands.cache_interchange import cache_export, cache_import
+from semires.pipeline.commands.candidates.interchange import cache_export, cache_import
 from semires.pipeline.commands.options import (
     NUM_NAMED,
     CocoImages,

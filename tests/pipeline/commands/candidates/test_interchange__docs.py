@@ -1,6 +1,5 @@
 """docs/importing-masks.md, typed as it stands: every format's example is run, and its store holds what it says."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,12 @@ from semires.stages.data.images import image_id_of
 DOG, CAT = image_id_of("dog.png"), image_id_of("cats/1.png")
 
 
-def test_page__every_example(
-    semires: Callable[..., Any], fenced: Callable[..., list[tuple[str, str]]], tmp_path: Path
-) -> None:
-    names: dict[str, Any] = {}
+def test_page__every_example(typed_page: Callable[[str], Any], tmp_path: Path) -> None:
     formats = {"semires"}  # its example is README's, which needs RefCOCO
-    for language, block in fenced("docs/importing-masks.md", "python", "sh"):
-        if language == "python":
-            exec(block, names)
-            continue
-        for line in block.splitlines():
-            program, *arguments = shlex.split(line)
-            assert program == "semires"
-            finished = semires(*arguments)
-            assert (finished.code, finished.err) == (0, ""), (line, finished)
-            if arguments[1] == "import":
-                formats.add(arguments[arguments.index("--format") + 1] if "--format" in arguments else "coco")
+    for arguments, finished in typed_page("docs/importing-masks.md")[1]:
+        assert (finished.code, finished.err) == (0, ""), (arguments, finished)
+        if arguments[1] == "import":
+            formats.add(arguments[arguments.index("--format") + 1] if "--format" in arguments else "coco")
     assert formats == set(FORMATS)
 
     found = {}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.cache import Codec, StoreArgument, app
+from semires.pipeline.commands.candidates.cache import Codec, StoreArgument, app
 from semires.pipeline.commands.options import CocoImages, Data, Split, given
 
 
