@@ -27,6 +27,7 @@ _TITLE = "semires"
 _NUM_EXAMPLES = 6
 _EXAMPLES_SEED = 1717
 _MAX_UPLOAD = "64mb"
+_SHOWN = {"mask": "Mask", "refined": "Mask made of candidates", "candidates": "Candidates"}
 
 
 def check_gradio() -> None:
@@ -87,22 +88,11 @@ def build_page(showing: Showing, what: str, examples: Sequence[tuple[str, str]] 
                     label="Covered share that a candidate must exceed (cpi)",
                 )
             with gr.Column():
-                mask = gr.Image(
-                    label="Mask", format="png", buttons=["download", "fullscreen"], elem_id="mask", interactive=False
-                )
-                refined = gr.Image(
-                    label="Mask made of candidates",
-                    format="png",
-                    buttons=["download", "fullscreen"],
-                    elem_id="refined",
-                    interactive=False,
-                )
-                candidates = gr.Image(
-                    label="Candidates",
-                    format="png",
-                    buttons=["download", "fullscreen"],
-                    elem_id="candidates",
-                    interactive=False,
+                mask, refined, candidates = (
+                    gr.Image(
+                        label=label, format="png", buttons=["download", "fullscreen"], elem_id=name, interactive=False
+                    )
+                    for name, label in _SHOWN.items()
                 )
                 words = gr.Textbox(label="In words", lines=3, elem_id="words", interactive=False)
         inputs = [image, expression, threshold, strategy, iou_rate, inter]
