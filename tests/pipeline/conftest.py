@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import pickle
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -260,3 +261,28 @@ def write_own(tmp_path: Path, write_refer: Callable[..., FakeRefer]) -> Callable
         return Own(file, [image_id_of(fake.images.relative_to(tmp_path) / names[number]) for number in fake.train_ids])
 
     return write
+
+
+@pytest.fixture
+def typed_page(
+    semires: Callable[..., Finished], fenced: Callable[..., list[tuple[str, str]]]
+) -> Callable[[str], tuple[dict[str, Any], list[tuple[list[str], Finished]]]]:
+    """`typed_page("docs/page.md")`: the page's Python run and its commands typed, as they follow; all of them end well.
+    Returns the names that the Python made, and each command's arguments with what it left."""
+
+    def type_it(page: str) -> tuple[dict[str, Any], list[tuple[list[str], Finished]]]:
+        names: dict[str, Any] = {}
+        typed = []
+        for language, block in fenced(page, "python", "sh"):
+            if language == "python":
+                exec(block, names)
+                continue
+            for line in block.splitlines():
+                program, *arguments = shlex.split(line)
+                assert program == "semires"
+                finished = semires(*arguments)
+                assert finished.code == 0, (line, finished)
+                typed.append((arguments, finished))
+        return names, typed
+
+    return type_it

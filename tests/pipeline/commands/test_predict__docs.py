@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,10 @@ from semires.stages.data.refshapes.scene import make_scene
 PAGE = Path(__file__).parents[3] / "docs" / "predict.md"
 
 
-def test_page__every_example(semires: Callable[..., Any], tmp_path: Path) -> None:
+def test_page__every_example(typed_page: Callable[[str], Any], tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    names: dict[str, Any] = {}
-    said = []
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", text, flags=re.DOTALL):
-        if language == "python":
-            exec(block, names)
-            continue
-        for line in block.splitlines():
-            program, *arguments = shlex.split(line)
-            assert program == "semires"
-            finished = semires(*arguments)
-            assert finished.code == 0, (line, finished)
-            said.append(finished)
+    names, typed = typed_page("docs/predict.md")
+    said = [finished for _, finished in typed]
     assert "reports/0_mask.png" in said[0].out
     assert "masks/0-big-blue-house_mask.png" in said[1].out
     assert len(list((tmp_path / "masks").iterdir())) == 8
