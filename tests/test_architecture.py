@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("pipeline", "stages", "cache")
 MAX_LINES = 350
+MAX_MODULES = 15
 
 DATA, CACHE, PROCESSES = "semires.stages.data", "semires.cache", "semires.stages.processes"
 CACHE_SAM, TRAIN, PIPELINE = "semires.stages.cache_sam", "semires.stages.train", "semires.pipeline"
@@ -282,6 +284,12 @@ def test_pyproject__every_top_folder_has_its_import_name() -> None:
     assert [path.name for path in (ROOT / API).glob("*.py")] == ["__init__.py"]  # all that links have to give
     for folder in mapped.values():
         assert (ROOT / folder / "py.typed").is_file()
+
+
+def test_folders__have_no_floor_of_many_modules() -> None:
+    """What is more than some fifteen files is several households; __init__ is none of them."""
+    floors = Counter(path.parent for path in module_paths() if path.stem != "__init__")
+    assert {str(folder): count for folder, count in floors.items() if count > MAX_MODULES} == {}
 
 
 def test_tests__mirror_the_tree() -> None:
