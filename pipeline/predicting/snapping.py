@@ -42,24 +42,28 @@ def snap(mask: NDArray[np.bool_], candidates: Candidates, config: MatchConfig) -
 
 
 def candidates_in(store: CandidateStore) -> CandidatesOf:
-    """From a store: the image whose file had the same bytes, else the one that was cached under this name."""
-    ids = store.image_ids.tolist()
-    records = ((image_id, store.file(image_id)) for image_id in ids)
-    by_content = {record.sha256: image_id for image_id, record in records if record is not None}
-    held = frozenset(ids)
+    """From a store: the image whose file had the same bytes; of those whose files it knows nothing of, the one that was
+    cached under this name and has this size."""
+    by_content, unrecorded = dict[str, int](), set[int]()
+    for image_id in store.image_ids.tolist():
+        record = store.file(image_id)
+        if record is None:
+            unrecorded.add(image_id)
+        else:
+            by_content[record.sha256] = image_id
 
     def find(image: LoadedImage) -> Candidates | None:
         image_id = None if image.record is None else by_content.get(image.record.sha256)
         if image_id is None:
             try:
-                image_id = parse_image_id(str(image.source.path), None, held)
+                image_id = parse_image_id(str(image.source.path), None, unrecorded)
             except InputError:
                 return None
-        found = store[image_id] if image_id in held else None
-        if found is not None and image.pixels is not None:
-            is_same_size = (found.height, found.width) == image.pixels.shape[:2]
-            return found if is_same_size else None
-        return found
+            if image_id not in unrecorded:
+                return None
+        # Another size is another picture, or this one as it is stored, not upright.
+        is_of_it = image.pixels is not None and store.size(image_id) == image.pixels.shape[:2]
+        return store[image_id] if is_of_it else None
 
     return find
 

@@ -73,3 +73,16 @@ def test_candidates_in__by_content_else_by_name(tmp_path: Path, refshapes: Refer
     renamed.write_bytes(first.read_bytes())
     found = [find(decode(ImageSource(image_id=0, path=path))) for path in (renamed, second, third)]
     assert [one and one.image_id for one in found] == [7, image_id_of(second.name), None]
+
+
+def test_candidates_in__another_picture_of_that_name(tmp_path: Path, refshapes: ReferDataset) -> None:
+    """Ids of photographs are made of their names: what the store knows of the file decides."""
+    first, second = (refshapes.image_path(image_id) for image_id in sorted(refshapes.image_ids)[:2])
+    height, width = decode(ImageSource(image_id=0, path=first)).pixels.shape[:2]  # type: ignore[union-attr]
+    masks = random_masks(height, width, 2)
+    with StoreWriter(tmp_path / "x.zarr", Manifest(split="x", sam="tiny", sam_sha256="0" * 64)) as writer:
+        made = Candidates.from_masks(image_id_of("same.png"), masks, np.ones(2), np.ones(2), np.zeros((2, 2)))
+        writer.add(made, file_record_at(first))
+    (tmp_path / "same.png").write_bytes(second.read_bytes())
+    find = candidates_in(CandidateStore(tmp_path / "x.zarr"))
+    assert find(decode(ImageSource(image_id=0, path=tmp_path / "same.png"))) is None
