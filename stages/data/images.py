@@ -8,14 +8,17 @@ orientation would turn it away from its masks. Colour profiles are not applied, 
 import functools
 import hashlib
 import os
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from semires.stages.data.errors import InputError
 
@@ -37,6 +40,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _QUARTER_TURNS = (5, 6, 7, 8)
+
+# Of colours of 16 bits a channel Pillow keeps the upper bytes. Read in the other byte order it keeps the lower ones.
+_DEEP_COLOUR = re.compile(r"(RGB|RGBX|RGBA);16[BLN]")
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_DEEP_GREY_WITH_ALPHA = "LA;16B"  # four bytes a pixel: the first two are the grey
 
 ReadT = TypeVar("ReadT")
 
@@ -72,9 +80,9 @@ def load_image(path: Path | str, *, upright: bool = False) -> NDArray[np.uint8]:
     """The image at `path`, uint8 [H, W, 3], RGB, in the orientation the file stores; `upright`: as cameras and viewers
     show it, turned by its EXIF orientation.
 
-    Grey, palette and CMYK are converted; transparency is dropped. Grey of 16 or 32 bits or of floating point is scaled
-    so that its own range becomes 0 to 255 (what is not finite: 0): cameras and microscopes use as many of the bits as
-    they have. Of several frames it is the first.
+    Grey, palette and CMYK are converted; transparency is dropped. Grey of 16 or 32 bits or of floating point, and RGB
+    of 16 bits a channel, is scaled so that its own range, of all channels together, becomes 0 to 255 (what is not
+    finite: 0): cameras and microscopes use as many of the bits as they have. Of several frames it is the first.
 
     Raises `InputError`, naming the file, when it is missing, not an image, cut off or damaged, or larger than
     `MAX_PIXELS` pixels.
@@ -90,8 +98,8 @@ def load_picture(path: Path | str, *, upright: bool = False, file: BinaryIO | No
 def load_mask(path: Path | str) -> NDArray[np.bool_]:
     """The mask in the PNG at `path`, bool [H, W]: what is not black is in it.
 
-    Grey (1, 8 or 16 bits), palette and RGB; beside black there may be one value only: what has several may be a map of
-    many objects, or soft edges, and which of them are meant nobody knows.
+    Grey (1, 8 or 16 bits), palette and RGB (8 or 16); beside black there may be one value only: what has several may be
+    a map of many objects, or soft edges, and which of them are meant nobody knows.
 
     Raises `InputError` as `load_image` does, and for a file that is no PNG (JPEG's black is not black), that has
     transparency, or more than two values.
@@ -105,7 +113,7 @@ def read_header(path: Path | str, *, upright: bool = False) -> Header:
     return _read(Path(path), _to_upright_header if upright else _to_header)
 
 
-def _read(path: Path, convert: Callable[[Image.Image, Path], ReadT], file: BinaryIO | None = None) -> ReadT:
+def _read(path: Path, convert: Callable[[ImageFile, Path], ReadT], file: BinaryIO | None = None) -> ReadT:
     """What `convert` makes of an open image file; InputError, naming the file, for all that goes wrong."""
     try:
         with Image.open(path if file is None else file) as image:
@@ -150,7 +158,7 @@ def _too_large(path: Path, found: str) -> InputError:
     return InputError(f"{path}: expected an image of at most {MAX_PIXELS} pixels, found {found}; scale it down")
 
 
-def _to_upright(image: Image.Image, path: Path) -> Picture:
+def _to_upright(image: ImageFile, path: Path) -> Picture:
     turn = _TURNS.get(_orientation(image))
     picture = _to_rgb(image, path)
     if turn is None:
@@ -158,38 +166,77 @@ def _to_upright(image: Image.Image, path: Path) -> Picture:
     return Picture(pixels=np.array(Image.fromarray(picture.pixels).transpose(turn)), is_scaled=picture.is_scaled)
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Picture:
-    if _is_deep(image):
+def _to_rgb(image: ImageFile, path: Path) -> Picture:
+    if _is_deep_colour(image):
+        return Picture(pixels=_scale(_deep_colour(image)), is_scaled=True)
+    if _is_deep_grey(image):
         return Picture(pixels=np.repeat(_scale(np.asarray(image))[:, :, None], 3, axis=2), is_scaled=True)
-    if "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns about palettes with several transparent colours
+    # Straight to RGB, Pillow warns about palettes with several transparent colours.
+    converted = image.convert("RGBA") if "transparency" in image.info else image
     # np.array copies: the view np.asarray gives is read-only, and torch warns about those.
-    return Picture(pixels=np.array(image.convert("RGB")), is_scaled=False)
+    return Picture(pixels=np.array(converted.convert("RGB")), is_scaled=False)
 
 
-def _is_deep(image: Image.Image) -> bool:
+def _is_deep_grey(image: Image.Image) -> bool:
     """Whether Pillow would clip the grey values at 255, which turns nearly everything white."""
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def _scale(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of any kind, [H, W], with their own range as 0 to 255; all 0 where there is one value only."""
-    values = grey.astype(np.float64)
+def _is_deep_colour(image: ImageFile) -> bool:
+    """Whether Pillow would keep the upper bytes of each channel alone, which turns 10 or 12 bits nearly black: of an
+    image that is not decoded yet."""
+    raw_modes = {_raw_mode(tile) for tile in image.tile}
+    return any(raw == _DEEP_GREY_WITH_ALPHA or _DEEP_COLOUR.fullmatch(raw) for raw in raw_modes)
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the bytes of a tile are laid out, in Pillow's words; its decoders take it alone or before other arguments."""
+    args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)  # other plugins' tiles have no names
+    return args[0] if args and isinstance(args[0], str) else ""
+
+
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
+    return tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+
+
+def _deep_colour(image: ImageFile) -> NDArray[np.uint16]:
+    """The colours of an image of 16 bits a channel, [H, W, 3]: decoded twice, as Pillow has no mode for them."""
+
+    def decoded(raw_mode: Callable[[str], str]) -> NDArray[np.uint16]:
+        file = image.fp
+        assert file is not None, "the image is open"
+        file.seek(0)
+        with Image.open(file) as again:  # which leaves a file that it did not open itself open
+            again.tile = [_with_raw_mode(tile, raw_mode(_raw_mode(tile))) for tile in again.tile]
+            return np.array(again).astype(np.uint16)
+
+    if _raw_mode(image.tile[0]) == _DEEP_GREY_WITH_ALPHA:
+        pixels = decoded(lambda _: "RGBA")
+        return np.repeat(pixels[:, :, :1] << 8 | pixels[:, :, 1:2], 3, axis=2)
+    upper, lower = decoded(lambda raw: raw), decoded(lambda raw: raw[:-1] + _OTHER_ORDER[raw[-1]])
+    return np.bitwise_or(upper[:, :, :3] << 8, lower[:, :, :3], dtype=np.uint16)
+
+
+def _scale(deep: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Values of any kind with their own range as 0 to 255; all 0 where there is one value only."""
+    values = deep.astype(np.float64)
     finite = np.isfinite(values)
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
     if high == low:
-        return np.zeros(grey.shape, np.uint8)
+        return np.zeros(deep.shape, np.uint8)
     return np.rint(np.where(finite, (values - low) * (255 / (high - low)), 0)).astype(np.uint8)
 
 
-def _to_mask(image: Image.Image, path: Path) -> NDArray[np.bool_]:
+def _to_mask(image: ImageFile, path: Path) -> NDArray[np.bool_]:
     if image.format != "PNG":
         raise InputError(f"{path}: expected a mask as PNG, found {image.format}; save it as PNG")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         raise InputError(f"{path}: expected a mask in black and one other value, found transparency; save it without")
-    if image.mode == "P":  # black is what looks black: writers order palettes as they like
-        image = image.convert("RGB")
-    pixels = np.asarray(image)
+    pixels: NDArray[Any]
+    if _is_deep_colour(image):
+        pixels = _deep_colour(image)
+    else:  # black is what looks black: writers order palettes as they like
+        pixels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     mask = np.asarray(pixels != 0 if pixels.ndim == 2 else pixels.any(axis=2))
     values = pixels[mask]
     if len(values) and (values != values[0]).any():
@@ -212,12 +259,14 @@ def _orientation(image: Image.Image) -> int:
     return found if found in _TURNS else 1
 
 
-def _to_header(image: Image.Image, path: Path) -> Header:
+def _to_header(image: ImageFile, path: Path) -> Header:
     size = image.height, image.width
-    return Header(size=size, is_turned=_orientation(image) != 1, is_scaled=_is_deep(image))
+    return Header(
+        size=size, is_turned=_orientation(image) != 1, is_scaled=_is_deep_grey(image) or _is_deep_colour(image)
+    )
 
 
-def _to_upright_header(image: Image.Image, path: Path) -> Header:
+def _to_upright_header(image: ImageFile, path: Path) -> Header:
     header = _to_header(image, path)
     size = header.size[::-1] if _orientation(image) in _QUARTER_TURNS else header.size
     return Header(size=size, is_turned=header.is_turned, is_scaled=header.is_scaled)

@@ -85,6 +85,83 @@ def test_load_image__16_bit_grey_is_scaled_by_its_own_range(tmp_path: Path, top:
     assert not load_picture(write_rgb(tmp_path / "rgb.png")).is_scaled
 
 
+@pytest.mark.parametrize("name", ["a.png", "interlaced.png", "a.tiff", "packed.tiff", "big-endian.tiff"])
+@pytest.mark.parametrize("channels", [3, 4, 2])
+def test_load_image__16_bit_colour_is_scaled_by_its_own_range(tmp_path: Path, channels: int, name: str) -> None:
+    """Of a microscope's 12 bits Pillow's upper bytes are 0 to 15; of three channels the largest has 255."""
+    if channels == 2 and not name.endswith(".png"):
+        pytest.skip("Pillow reads no TIFF of grey and alpha of 16 bits")
+    deep = np.random.default_rng(0).integers(0, 4096, (6, 9, channels)).astype(np.uint16)
+    deep[0, 0, 0], deep[0, 1, 0] = 0, 4095
+    write_deep(tmp_path / name, deep)
+    picture = load_picture(tmp_path / name)
+    colours = deep[:, :, :3] if channels > 2 else deep[:, :, :1].repeat(3, axis=2)
+    low, high = int(colours.min()), int(colours.max())
+    expected = np.rint((colours.astype(float) - low) * (255 / (high - low)))
+    assert picture.is_scaled
+    assert read_header(tmp_path / name).is_scaled
+    assert picture.pixels.shape == (6, 9, 3)
+    assert np.array_equal(picture.pixels, expected)
+    with (tmp_path / name).open("rb") as file:
+        assert np.array_equal(load_picture(tmp_path / name, file=file).pixels, expected)
+    upright = load_picture(tmp_path / name, upright=True)
+    assert np.array_equal(upright.pixels, expected)
+
+
+def test_load_image__16_bit_colour_that_is_cut_off(tmp_path: Path) -> None:
+    path = write_deep(tmp_path / "a.png", np.random.default_rng(0).integers(0, 4096, (60, 90, 3)).astype(np.uint16))
+    path.write_bytes(path.read_bytes()[:-9000])
+    with pytest.raises(InputError, match=r"a\.png: expected an image, found a damaged"):
+        load_image(path)
+
+
+def write_deep(path: Path, deep: np.ndarray) -> Path:
+    """Colours of 16 bits a channel, [H, W, 2 to 4], which Pillow does not write."""
+    height, width, channels = deep.shape
+    if path.suffix == ".png":
+        path.write_bytes(png_of(deep, interlaced=path.stem == "interlaced"))
+        return path
+    order = ">" if path.stem == "big-endian" else "<"
+    data = deep.astype(f"{order}u2").tobytes()
+    if is_packed := path.stem == "packed":
+        data = zlib.compress(data)
+    values = {256: width, 257: height, 259: 8 if is_packed else 1, 262: 2, 277: channels, 278: height}
+    head = 8
+    offset_bits, offset_data = head, head + 2 * channels
+    directory = offset_data + len(data) + len(data) % 2
+    entries = {**values, 273: offset_data, 279: len(data)}
+    rows = [(tag, 4, 1, value) for tag, value in entries.items()] + [(258, 3, channels, offset_bits)]
+    if channels == 4:
+        rows.append((338, 3, 1, 2 if order == "<" else 2 << 16))
+    packed = b"".join(struct.pack(f"{order}HHII", *row) for row in sorted(rows))
+    path.write_bytes(
+        (b"II*\0" if order == "<" else b"MM\0*")
+        + struct.pack(f"{order}I", directory)
+        + struct.pack(f"{order}{channels}H", *[16] * channels)
+        + data
+        + b"\0" * (len(data) % 2)
+        + struct.pack(f"{order}H", len(rows))
+        + packed
+        + struct.pack(f"{order}I", 0)
+    )
+    return path
+
+
+def png_of(deep: np.ndarray, *, interlaced: bool = False) -> bytes:
+    """A PNG of 16 bits a channel; interlaced by Adam7 (PNG specification, section 8.2)."""
+    height, width, channels = deep.shape
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    images = [deep[top::down, left::right] for top, left, down, right in passes] if interlaced else [deep]
+    rows = [b"\0" + row.astype(">u2").tobytes() for image in images if image.size for row in image]
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, int(interlaced))
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
 def write_rgb(path: Path) -> Path:
     Image.fromarray(PIXELS).save(path)
     return path
@@ -231,6 +308,16 @@ def test_load_mask__black_is_what_looks_black(tmp_path: Path, flipped: bool) -> 
     image.putpalette([255, 0, 0, 0, 0, 0] if flipped else [0, 0, 0, 255, 0, 0])
     image.save(tmp_path / "m.png")
     np.testing.assert_array_equal(load_mask(tmp_path / "m.png"), MASK)
+
+
+def test_load_mask__colours_of_16_bits(tmp_path: Path) -> None:
+    """A label below 256 has nothing in the upper bytes, and two labels may have the same there."""
+    mask = np.arange(54).reshape(6, 9) % 3 == 0
+    deep = mask[:, :, None] * np.array([0, 7, 7], np.uint16)
+    assert np.array_equal(load_mask(write_deep(tmp_path / "a.png", deep)), mask)
+    deep[0, 0] = 9
+    with pytest.raises(InputError, match="found several"):
+        load_mask(write_deep(tmp_path / "a.png", deep))
 
 
 def test_load_mask__refuses_what_is_not_of_two_values(tmp_path: Path) -> None:
