@@ -169,8 +169,9 @@ class CandidateStore:
         found = opened.index.locate(image_id)
         if found is None:
             raise StoreError(
-                f"{self.location}: expected image {image_id}, found {len(opened.index)} other images; "
-                f"run the `{opened.manifest.made_by}` that made the store again, with the same options, to complete it"
+                f"{self.location}: expected image {image_id}, found {len(opened.index)} other images; check the id, or "
+                f"for an image that is yet to come run the `{opened.manifest.made_by}` that made the store again, with "
+                "the same options"
             )
         return opened, found
 

@@ -1,20 +1,27 @@
 """Data sets as the commands read them: what a data set has lost on loading is said first, and where that is much, work
 on it begins only for those who say that they know."""
 
+from __future__ import annotations
+
 import functools
 import os
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress, console, counting
-from semires.pipeline.recipes import REFSHAPES
 from semires.stages.data.datasets import open_dataset
 from semires.stages.data.errors import InputError
 from semires.stages.data.problems import MOST_LOST, some_ids
 from semires.stages.data.refer import ReferDataset, Text
-from semires.stages.data.refshapes.writer import write_refshapes
-from semires.stages.train.models.tokenization import Tokenizer
+from semires.stages.data.refshapes.writer import RefShapesConfig, write_refshapes
 from semires.stages.train.models.unread_words import count_unread
+
+if TYPE_CHECKING:  # torch takes seconds
+    from semires.stages.train.models.tokenization import Tokenizer
+
+REFSHAPES = RefShapesConfig()
+"""RefShapes as the commands draw it."""
 
 
 def default_split(paths: Paths) -> tuple[str, str]:

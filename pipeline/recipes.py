@@ -8,13 +8,10 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 from semires.stages.data.errors import InputError
-from semires.stages.data.refshapes.writer import RefShapesConfig
 from semires.stages.data.splits import is_own_data
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.matching import Strategy
 from semires.stages.train.views import ViewConfig
-
-REFSHAPES = RefShapesConfig()
 
 RecipeName = Literal["paper", "public-code"]
 

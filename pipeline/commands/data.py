@@ -164,7 +164,6 @@ def data_check(
     from semires.stages.data.json_lines.reading import dataset_of
     from semires.stages.data.refer import ReferDataset
     from semires.stages.data.splits import is_own_data, own_path
-    from semires.stages.train.models.vocabularies import find_tokenizer
 
     paths = make_paths(data, coco_images)
     if is_own_data(name):
@@ -180,6 +179,9 @@ def data_check(
         specs = find_specs(name, paths.data, paths.images)
         prepare_json(json_file)
         datasets = [ReferDataset.load_spec(*of_one) for of_one in specs]
+
+    from semires.stages.train.models.vocabularies import find_tokenizer  # imports torch, which takes seconds
+
     checks = []
     for dataset in datasets:
         folder = SOURCES["bert"].target(paths.data)

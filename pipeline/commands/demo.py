@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import Device
+from semires.pipeline.commands.options import Device, require_run
 
 
 def demo(
@@ -33,6 +33,12 @@ def demo(
     Needs Gradio, the extra "demo" of semires (README). It is served to this machine alone, until Ctrl-C.
     """
     import tempfile
+
+    from semires.stages.cache_sam.models.naming import check_sam
+
+    if run is not None:
+        require_run(run)
+    check_sam(sam, sam_checkpoint)
 
     from semires.pipeline.demo.page import build_page, check_gradio, launch, write_examples
     from semires.pipeline.demo.showing import Showing

@@ -130,6 +130,25 @@ def make_paths(
     return Paths(**given(data=data, images=images, runs=runs), allow_missing=allow_missing)
 
 
+def require_split(split: str, paths: "Paths") -> None:
+    """InputError for a data set that is not known or not here; RefShapes is drawn where it is missing.
+
+    Like `require_run` it is asked before torch is imported, which takes seconds: a slip of the hand is said at once.
+    """
+    from semires.stages.data.datasets import require_dataset
+
+    if split != "refshapes":
+        require_dataset(paths.data, split, paths.images_of(split))
+
+
+def require_run(run: Path) -> None:
+    """InputError where there is no run."""
+    from semires.stages.data.errors import InputError
+
+    if not (run / "config.json").is_file():
+        raise InputError(f"expected a run of `semires train`, found no {run / 'config.json'}")
+
+
 def images_of(
     split: str | None, images: Path | None, data: Path | None, coco_images: Path | None
 ) -> "StoreImages | None":

@@ -1,11 +1,16 @@
 """`semires predict`: masks of what expressions mean in images, with the shipped model or one of the user's."""
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from semires.pipeline.commands.options import NUM_NAMED, Device, given, make_paths, prepare_file
+from semires.pipeline.commands.options import NUM_NAMED, Device, given, make_paths, prepare_file, require_run
+
+if TYPE_CHECKING:
+    from semires.pipeline.predicting.tasks import Task
 
 
 def predict(
@@ -81,18 +86,9 @@ def predict(
     With neither --run nor --model the shipped model answers, which was trained on RefShapes: drawn shapes, nothing
     else. The exit code is 1 where an image could not be read; the others are done.
     """
-    import sys
-
-    from semires.pipeline.predicting.tasks import tasks_of_lines, tasks_of_words
-    from semires.pipeline.progress import console, progress
+    from semires.pipeline.predicting.tasks import require_images
+    from semires.stages.cache_sam.models.naming import check_sam
     from semires.stages.data.errors import InputError, printable
-    from semires.stages.data.images import no_file
-
-    def say(line: str) -> None:
-        if stdout:  # which is a program's
-            print(line, file=sys.stderr)
-        else:
-            console.print(line, soft_wrap=True)
 
     if run is not None and model is not None:
         raise InputError("expected --run or --model, found both; give one")
@@ -106,104 +102,101 @@ def predict(
         raise InputError(
             f"expected images and expressions, or --input FILE, found {'neither' if input is None else 'both'}"
         )
+    say = _say_beside_lines if stdout else _say
     folder = output or (None if stdout or jsonl is not None else make_paths(None).reports)
-    if input is None:
-        tasks = tasks_of_words(
-            words or [], expression or (), output=folder, on_left_out=lambda text: say(f"left out: {text}")
-        )
-    elif input == "-":
-        tasks = tasks_of_lines(sys.stdin, Path(), "standard input")
-    elif not Path(input).is_file():
-        raise InputError(f"--input: expected a file of JSON lines, found none at {printable(input)}; check the path")
-    else:
-        with Path(input).open(encoding="utf-8", errors="surrogateescape") as lines:
-            tasks = tasks_of_lines(lines, Path(input).parent, input)
-    for task in tasks:
-        if not task.image.is_file():
-            raise no_file(task.image)
+    tasks = _read_lines(input) if input is not None else _read_words(words or [], expression or [], folder, say)
+    require_images(tasks)
+    if run is not None:
+        require_run(run)
+    if sam is not None:
+        check_sam(sam, sam_checkpoint)
 
     # A second or more; what was typed is right by now.
-    from PIL import Image
-
     from semires.cache.reader import CandidateStore
     from semires.pipeline.predicting.answering import Snapping, answers
-    from semires.pipeline.predicting.lines_file import check_new, open_lines, write_line
+    from semires.pipeline.predicting.lines_file import check_new, open_lines
     from semires.pipeline.predicting.picture_files import PictureFiles
     from semires.pipeline.predicting.predictor import SHIPPED, Predictor
     from semires.pipeline.predicting.snapping import candidates_in, candidates_of_sam
+    from semires.pipeline.predicting.writing import AnswerWriter
+    from semires.pipeline.progress import progress
     from semires.pipeline.running.stage_runs import choose_device
     from semires.stages.train.matching.config import MatchConfig
-    from semires.stages.train.models.unread_words import unread_line
-    from semires.stages.train.prediction import overlay
+    from semires.stages.train.models.unread_words import unread_lines
 
     num_asked = sum(len(task.expressions) for task in tasks)
     files = None
     if folder is not None:
-        files = PictureFiles(
-            folder,
-            overwrite=overwrite,
-            names_expressions=any(len(task.expressions) > 1 for task in tasks),
-            is_single=num_asked == 1,
-        )
+        several = any(len(task.expressions) > 1 for task in tasks)
+        files = PictureFiles(folder, overwrite=overwrite, names_expressions=several, is_single=num_asked == 1)
     check_new(jsonl, overwrite=overwrite)
     prepare_file(jsonl, "--jsonl")
     chosen_device = choose_device(device)
     snapping = None
     if refine is not None or sam is not None:
-        config = MatchConfig(**given(strategy=matching))
         candidates_of = (
             candidates_in(CandidateStore(refine))
             if refine is not None
             else candidates_of_sam(str(sam), sam_checkpoint, chosen_device)
         )
-        snapping = Snapping(candidates_of, config)
+        snapping = Snapping(candidates_of, MatchConfig(**given(strategy=matching)))
     predictor = Predictor.load(run=run, model=model, device=chosen_device, **given(threshold=threshold))
     if run is None and model is None:
         say(f"the shipped model: {SHIPPED}; others: --run, --model")
     asked = dict.fromkeys(text for task in tasks for text in task.expressions)
-    unread = [line for text in asked if (line := unread_line(predictor.model.tokenizer, text)) is not None]
-    for line in unread[:NUM_NAMED]:
+    for line in unread_lines(predictor.model.tokenizer, asked, num_named=NUM_NAMED):
         say(line)
-    if len(unread) > NUM_NAMED:
-        say(f"{len(unread) - NUM_NAMED} more expressions are not read whole")
-    num_done, failed, unmatched, without = 0, list[str](), 0, 0
     with (
         progress(shown=not stdout and num_asked > 1) as on_progress,
-        open_lines(jsonl, stdout=stdout, overwrite=overwrite) as lines_file,
+        open_lines(jsonl, stdout=stdout, overwrite=overwrite) as lines,
     ):
-        for answer in answers(predictor, tasks, snapping=snapping, **given(batch_size=batch_size)):
-            name = printable(str(answer.image.source.path))
-            pictures = None
-            found = answer.prediction
-            if found is None and len(tasks) == 1:
-                raise InputError(f"{name}: {answer.image.reason}")
-            if found is None:
-                failed.append(name)
-                print(f"error: {name}: {answer.image.reason}", file=sys.stderr)
-            else:
-                num_done += 1
-                unmatched += answer.is_snapped is False
-                without += snapping is not None and answer.is_snapped is None
-                if files is not None and answer.image.pixels is not None:
-                    picture = overlay(answer.image.pixels, found.mask)
-                    mask = Image.fromarray(found.mask)
-                    pictures = files.save(answer.image.source.path, answer.expression, mask, picture)
-                    if num_done <= NUM_NAMED:
-                        what = f"{found.mask.mean() * 100:.1f}% of the image"
-                        if num_asked > 1:
-                            what = f"{name}, {printable(answer.expression)}: {what}"
-                        say(f"{what}; written: {pictures[0]}, {pictures[1]}")
-            if lines_file is not None:
-                write_line(lines_file, answer, pictures)
-            on_progress("predicting", num_done, num_asked)
-    if num_done > NUM_NAMED and files is not None:
-        say(f"{num_done - NUM_NAMED} more masks and overlays in {files.output}")
-    if jsonl is not None:
-        say(f"{num_done} masks; written: {jsonl}")
-    if unmatched:
-        say(f"no candidate matches {unmatched} of {num_done} masks: left as the model drew them")
-    if without:
-        say(f"no candidates in {refine} of {without} of {num_done} masks' images: left as the model drew them")
-    if failed:
-        print(f"error: {len(failed)} of {len(tasks)} images cannot be read; the others are done", file=sys.stderr)
+        writer = AnswerWriter(files, lines, num_asked=num_asked, num_named=NUM_NAMED, say=say)
+        try:
+            for answer in answers(predictor, tasks, snapping=snapping, **given(batch_size=batch_size)):
+                if answer.prediction is None:
+                    name = printable(str(answer.image.source.path))
+                    if len(tasks) == 1:
+                        raise InputError(f"{name}: {answer.image.reason}")
+                    print(f"error: {name}: {answer.image.reason}", file=sys.stderr)
+                writer.write(answer, is_snapped=snapping is not None)
+                on_progress("predicting", writer.num_done, num_asked)
+        except KeyboardInterrupt:
+            print(f"stopped; {writer.num_done} of {num_asked} masks are written", file=sys.stderr)
+            raise typer.Exit(130) from None
+    for line in writer.summary(None if jsonl is None else str(jsonl), refine):
+        say(line)
+    if writer.num_failed:
+        print(f"error: {writer.num_failed} of {len(tasks)} images cannot be read; the others are done", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    from semires.pipeline.progress import console
+
+    console.print(line, soft_wrap=True)
+
+
+def _say_beside_lines(line: str) -> None:
+    """Standard output has lines of JSON alone, for a program."""
+    print(line, file=sys.stderr)
+
+
+def _read_words(
+    words: list[str], expressions: list[str], folder: Path | None, say: Callable[[str], None]
+) -> "Sequence[Task]":
+    from semires.pipeline.predicting.tasks import tasks_of_words
+
+    return tasks_of_words(words, expressions, output=folder, on_left_out=lambda text: say(f"left out: {text}"))
+
+
+def _read_lines(name: str) -> "Sequence[Task]":
+    """What a file of JSON lines asks, or for "-" standard input."""
+    from semires.pipeline.predicting.tasks import tasks_of_lines
+    from semires.stages.data.errors import InputError, printable
+
+    if name == "-":
+        return tasks_of_lines(sys.stdin, Path(), "standard input")
+    if not Path(name).is_file():
+        raise InputError(f"--input: expected a file of JSON lines, found none at {printable(name)}; check the path")
+    with Path(name).open(encoding="utf-8", errors="surrogateescape") as lines:
+        return tasks_of_lines(lines, Path(name).parent, name)

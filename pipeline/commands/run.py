@@ -14,6 +14,8 @@ from semires.pipeline.commands.options import (
     check_picture,
     make_paths,
     prepare_file,
+    require_run,
+    require_split,
     unused,
 )
 
@@ -62,6 +64,13 @@ def evaluate(
     from dataclasses import asdict
     from itertools import chain
 
+    from semires.stages.data.splits import SPLITS, is_own_data
+
+    paths = make_paths(data, coco_images, allow_missing=allow_missing)
+    require_run(run)
+    for name in [*(on or ()), *(name for name in split or () if name in SPLITS or is_own_data(name))]:
+        require_split(name, paths)
+
     from semires.pipeline.progress import console, progress
     from semires.pipeline.reporting.scores_table import scores_notes, scores_tables
     from semires.pipeline.running.stage_runs import choose_device
@@ -71,7 +80,6 @@ def evaluate(
     from semires.pipeline.scoring.targets import choose_targets
     from semires.stages.train.models.checkpoints.replacing import replace_text
 
-    paths = make_paths(data, coco_images, allow_missing=allow_missing)
     chosen_device = choose_device(device)
     prepare_file(json_file, "--json")
     if per_expression is not None:
@@ -108,13 +116,15 @@ def figure(
     device: Device = None,
 ) -> None:
     """Picture of the refinement: image, candidates, teacher label, refined label, truth."""
+    paths = make_paths(data, coco_images, allow_missing=allow_missing)
+    target = output or unused(paths.reports / "refinement.png")
+    check_picture("--output", target)
+    require_run(run)
+
     from semires.pipeline.progress import console, progress
     from semires.pipeline.reporting.figure import refinement_figure
     from semires.pipeline.running.stage_runs import choose_device
 
-    paths = make_paths(data, coco_images, allow_missing=allow_missing)
-    target = output or unused(paths.reports / "refinement.png")
-    check_picture("--output", target)
     with progress() as on_progress:
         picture = refinement_figure(run, paths, choose_device(device), on_progress, num_examples=examples, store=store)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from semires.pipeline.commands.options import (
     make_paths,
     prepare_file,
     prepare_json,
+    require_run,
     unused,
 )
 
@@ -192,6 +193,8 @@ def labels_study(
     ] = None,
 ) -> None:
     """Pseudo-labels of a run's teacher under every refinement, side by side, against the hidden masks."""
+    require_run(run)
+
     from semires.pipeline.audit.labels import study_labels
     from semires.pipeline.audit.report import notes, tables
     from semires.pipeline.progress import console, progress
@@ -224,6 +227,9 @@ def compare(
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON to write. Default: none.")] = None,
 ) -> None:
     """Paired differences in oIoU of two methods' runs, with 95% intervals by bootstrap over seeds and images."""
+    for run in (*runs, *against):
+        require_run(run)
+
     from semires.pipeline.progress import console, progress
     from semires.pipeline.running.stage_runs import choose_device
     from semires.pipeline.study.comparison import compare_runs, comparison_table

@@ -22,6 +22,7 @@ from semires.pipeline.commands.options import (
     check_folder,
     given,
     make_paths,
+    require_split,
 )
 
 if TYPE_CHECKING:
@@ -185,6 +186,10 @@ def train(
     """
     import dataclasses
 
+    paths = make_paths(data, coco_images, runs, allow_missing=allow_missing)
+    if split is not None:
+        require_split(split, paths)
+
     from semires.pipeline.datasets import default_split
     from semires.pipeline.planning.command import print_plan
     from semires.pipeline.progress import console, progress
@@ -198,9 +203,7 @@ def train(
     from semires.stages.train.run import as_begun, burn_in_differences, check_burn_in, move_aside
     from semires.stages.train.run_folder import RunFolder
 
-    paths = make_paths(data, coco_images, runs, allow_missing=allow_missing)
-    # A plan leaves the GPU alone.
-    chosen_device = choose_device("cpu" if plan else device)
+    chosen_device = choose_device("cpu" if plan else device)  # a plan leaves the GPU alone
     with joined_ranks(chosen_device) as ranks:
         if split is None:
             split, why = default_split(paths)
@@ -286,8 +289,6 @@ def train(
                 name = former  # lists did not name runs once
         check_name(name)
         run = paths.runs / name
-        if not plan:
-            check_folder("--runs", run)
         if plan:
             folder = RunFolder(run)
             if folder.is_started and not restart:
@@ -302,6 +303,7 @@ def train(
                     write_json_to=plan_json,
                 )
             return
+        check_folder("--runs", run)
         console.print(f"run: {run} on {chosen_device}" + _of_many(ranks), soft_wrap=True)
         if restart:
             aside = ranks.first(lambda: move_aside(run))

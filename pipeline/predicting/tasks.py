@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semires.stages.cache_sam.sources import folder_images
 from semires.stages.data.errors import InputError, printable
-from semires.stages.data.images import picture_suffixes
+from semires.stages.data.images import no_file, picture_suffixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,3 +137,10 @@ def _checked(expressions: Sequence[str]) -> tuple[str, ...]:
         except UnicodeEncodeError:
             raise InputError(f"expected an expression in UTF-8, found {expression!r}") from None
     return tuple(expressions)
+
+
+def require_images(tasks: Iterable[Task]) -> None:
+    """InputError for the first image that is not there; none is opened."""
+    for task in tasks:
+        if not task.image.is_file():
+            raise no_file(task.image)

@@ -15,6 +15,7 @@ from semires.pipeline.paths import Paths
 from semires.pipeline.progress import OnProgress
 from semires.pipeline.reporting.contact_sheet import all_colored, resized_masks
 from semires.pipeline.running.stage_runs import prepare_candidates
+from semires.pipeline.wording import counted
 from semires.stages.data.errors import InputError
 from semires.stages.data.images import resize_image
 from semires.stages.train.evaluation import BATCH_SIZE
@@ -82,7 +83,7 @@ def refinement_figure(
             all_colored(image, unpack_bits(row.candidates, size).numpy()),
             *(overlay(image, mask) for mask in _tile_sized(torch.stack(masks).numpy())),
         ]
-        captions = [f'"{ref.texts(config.text)[0]}"', f"{len(row.candidates)} masks", *row.captions]
+        captions = [f'"{ref.texts(config.text)[0]}"', counted(len(row.candidates), "mask"), *row.captions]
         top = TEXT + number * (TILE + TEXT + MARGIN)
         for column, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
             canvas.paste(tile, (column * (TILE + MARGIN), top))

@@ -47,6 +47,14 @@ def train_images(dataset: ReferDataset) -> list[ImageSource]:
     ]
 
 
+def require_folder(folder: Path) -> None:
+    """InputError where there is no folder of photographs."""
+    if not folder.is_dir():
+        raise InputError(
+            f"--images: expected a folder of photographs, found no folder at {printable(str(folder))}; check the path"
+        )
+
+
 def folder_images(
     folder: Path, *, upright: bool = True, on_left_out: Callable[[str], None] | None = None
 ) -> list[ImageSource]:
@@ -55,10 +63,7 @@ def folder_images(
     Goes by the files' endings and opens none; `on_left_out` is told in words what is left out, if anything is (see
     listing.py). upright: see `ImageSource`. InputError where there is no folder, or no photograph in it.
     """
-    if not folder.is_dir():
-        raise InputError(
-            f"--images: expected a folder of photographs, found no folder at {printable(str(folder))}; check the path"
-        )
+    require_folder(folder)
     listing = list_folder(folder)
     left_out = listing.left_out()
     if not listing.paths:

@@ -113,11 +113,7 @@ class ReferDataset:
     @classmethod
     def load_spec(cls, root: Path | str, spec: SplitSpec, images: Path | str | None = None) -> "ReferDataset":
         """As `load`, of a data set that has no name in `SPLITS`."""
-        root = Path(root)
-        image_folder = Path(images) if images is not None else root / spec.images
-        refs_path = root / spec.folder / f"refs({spec.by}).p"
-        instances_path = root / spec.folder / "instances.json"
-        _require_files(spec, refs_path, instances_path, image_folder)
+        refs_path, instances_path, image_folder = require_files(root, spec, images)
 
         with paused_garbage_collection():
             refs, with_empty, with_single = read_refs(refs_path)
@@ -236,7 +232,11 @@ class ReferDataset:
         return image
 
 
-def _require_files(spec: SplitSpec, refs_path: Path, instances_path: Path, image_folder: Path) -> None:
+def require_files(root: Path | str, spec: SplitSpec, images: Path | str | None = None) -> tuple[Path, Path, Path]:
+    """Where the refs, the instances and the images of a data set are; InputError where one of them is missing."""
+    image_folder = Path(images) if images is not None else Path(root) / spec.images
+    refs_path = Path(root) / spec.folder / f"refs({spec.by}).p"
+    instances_path = Path(root) / spec.folder / "instances.json"
     missing = [path.name for path in (refs_path, instances_path) if not path.is_file()]
     if missing:
         raise InputError(
@@ -245,6 +245,7 @@ def _require_files(spec: SplitSpec, refs_path: Path, instances_path: Path, image
         )
     if not image_folder.is_dir():
         raise InputError(f"no images for {spec.name}: expected the folder {image_folder}, found none; {spec.hint}")
+    return refs_path, instances_path, image_folder
 
 
 def read_refs(path: Path) -> tuple[list[Ref], list[int], list[int]]:

@@ -42,7 +42,7 @@ def test_cache__names_are_printed_as_they_are(semires: Callable[..., Any], tmp_p
     store = f"{name}.zarr"
     made = semires("cache-sam", "--images", folder, "--store", store, "--points-per-side", 2)
     assert made.code == 1
-    assert f"{store}: 1 images added with " in made.out
+    assert f"{store}: 1 image added with " in made.out
     assert "no [red].png: expected an image" in made.err
     assert f"`semires cache info {store}` lists them" in made.err
     shown = semires("cache", "info", store)

@@ -23,6 +23,7 @@ from semires.pipeline.commands.options import (
     prepare_file,
     unused,
 )
+from semires.pipeline.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,11 +45,11 @@ def cache_info(store: StoreArgument) -> None:
     manifest = info.manifest
     # A folder of photographs that grew holds more than the manifest knows of.
     is_known = manifest.num_images is not None and manifest.num_images >= info.num_images
-    expected = f" of {manifest.num_images}" if is_known else ""
+    images = f"{info.num_images} of {manifest.num_images} images" if is_known else counted(info.num_images, "image")
     size = "size not known" if info.num_bytes is None else f"{info.num_bytes / 1e6:.1f} MB"
     lines = [
         f"{store}: split {manifest.split}, SAM {manifest.sam} (sha256 {manifest.sam_sha256[:12]})",
-        f"{info.num_images}{expected} images in {info.num_parts} parts, {info.num_masks} masks",
+        f"{images} in {counted(info.num_parts, 'part')}, {counted(info.num_masks, 'mask')}",
         f"{size}; views at {', '.join(map(str, info.view_sizes)) or 'no size yet'}",
         "generator: "
         + (", ".join(map(_setting, manifest.generator, manifest.generator.values())) or "settings not known"),
@@ -133,9 +134,14 @@ def cache_verify(
         say(f"repaired: {path}")
     if found.num_missing:
         names = f": {_some(found.missing, limit)}" if found.missing else ""
-        say(f"missing: {found.num_missing} images{names}; run `{found.manifest.made_by}` to make them")
-    state = "intact" if found.is_intact else f"{len(found.damaged)} damages, " + ("repaired" if repair else "kept")
-    say(f"{store}: {state}; {found.num_images} images with {found.num_masks} masks in {found.num_parts} parts")
+        say(f"missing: {counted(found.num_missing, 'image')}{names}; run `{found.manifest.made_by}` to make them")
+    state = (
+        "intact"
+        if found.is_intact
+        else f"{counted(len(found.damaged), 'damage')}, " + ("repaired" if repair else "kept")
+    )
+    held = f"{counted(found.num_images, 'image')} with {counted(found.num_masks, 'mask')}"
+    say(f"{store}: {state}; {held} in {counted(found.num_parts, 'part')}")
     if not found.is_intact and not repair:
         say(
             f"to drop what is damaged: semires cache verify {store} --repair; "
@@ -185,7 +191,6 @@ def cache_show(
     """
     from semires.cache.reader import CandidateStore
     from semires.pipeline.progress import console
-    from semires.pipeline.reporting.contact_sheet import contact_sheet
     from semires.pipeline.store_images import folder_of, parse_image_id
     from semires.stages.data.errors import InputError, printable
     from semires.stages.data.images import load_image
@@ -198,6 +203,9 @@ def cache_show(
     opened = CandidateStore(store)
     number = parse_image_id(image_id, folder_of(split, images), frozenset(opened.image_ids.tolist()))
     candidates = opened[number]
+
+    from semires.pipeline.reporting.contact_sheet import contact_sheet  # imports torch, which takes seconds
+
     known = images_of(split, images, data, coco_images)
     typed = Path(image_id) if not image_id.isdecimal() and Path(image_id).is_file() else None
     path = image or typed if known is None else known.path(number)
@@ -209,7 +217,7 @@ def cache_show(
         write_page(
             html, candidates, path, run, paths, device, upright=upright, ref_id=ref, expressions=expression or ()
         )
-        console.print(f"{candidates.num_masks} candidates; written: {html}", soft_wrap=True)
+        console.print(f"{counted(candidates.num_masks, 'candidate')}; written: {html}", soft_wrap=True)
         return
     sheet = contact_sheet(
         candidates,
@@ -223,7 +231,7 @@ def cache_show(
     except OSError as error:
         raise InputError(f"--output: expected a picture file that can be written, found {error}") from error
     on_grey = "" if path is not None else " (on grey: --images FOLDER or --split NAME gives the picture)"
-    console.print(f"{candidates.num_masks} candidates; written: {target}{on_grey}", soft_wrap=True)
+    console.print(f"{counted(candidates.num_masks, 'candidate')}; written: {target}{on_grey}", soft_wrap=True)
 
 
 def _check_page_options(

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from semires.pipeline.commands.options import AllowMissing, CocoImages, Data, Device, Split, Store, given, make_paths
+from semires.pipeline.commands.options import (
+    AllowMissing,
+    CocoImages,
+    Data,
+    Device,
+    Split,
+    Store,
+    given,
+    make_paths,
+    require_split,
+)
+from semires.pipeline.wording import counted
 
 
 def cache_sam(
@@ -91,6 +102,35 @@ def cache_sam(
     """
     import dataclasses
 
+    from semires.stages.cache_sam.models.naming import check_sam, check_sam3
+    from semires.stages.cache_sam.sources import ImageSource, folder_images, require_folder, train_images
+    from semires.stages.data.errors import InputError, printable
+    from semires.stages.data.splits import is_own_data, plain_name
+
+    if (split is None) == (images is None):
+        raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
+    if as_stored and images is None:
+        raise InputError("--as-stored: expected --images FOLDER with it, found --split, which knows how to take them")
+    if concepts is not None and images is not None:
+        raise InputError("--concepts: expected --split, found --images: a folder has no expressions; leave it out")
+    if concepts is not None and sam_checkpoint is not None:
+        raise InputError("--sam-checkpoint: expected none with --concepts, for which --sam names a SAM 3: leave it out")
+    if concepts is None and concept_thresh is not None:
+        raise InputError("--concept-thresh: expected --concepts with it, found none; give it, or leave both out")
+    paths = make_paths(data, coco_images, allow_missing=allow_missing)
+    if images is not None:
+        require_folder(images)
+    elif split is not None:
+        require_split(split, paths)
+    if sam is None:
+        is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
+        sam = "facebook/sam3" if concepts is not None else "tiny" if is_tiny else "vit_h"
+    if concepts is None:
+        check_sam(sam, sam_checkpoint)
+    else:
+        check_sam3(sam)
+
+    # Seconds; what was typed is right by now.
     from semires.pipeline.datasets import load_dataset, require_whole
     from semires.pipeline.progress import OnProgress, console, counting, progress
     from semires.pipeline.running.stage_runs import cache_sam as run_stage_one
@@ -99,10 +139,7 @@ def cache_sam(
     from semires.stages.cache_sam.generator.settings import GeneratorSettings, precision_of
     from semires.stages.cache_sam.held import Held, folder_origin, look_at_store, split_origin, stored_orientation
     from semires.stages.cache_sam.models.sam import LoadedSam, load_sam, load_sam3
-    from semires.stages.cache_sam.sources import ImageSource, folder_images, train_images
     from semires.stages.cache_sam.workers import WorkerGroup
-    from semires.stages.data.errors import InputError, printable
-    from semires.stages.data.splits import is_own_data, plain_name
     from semires.stages.processes.stopping import StopRequested
 
     def warn(source: ImageSource, reason: str) -> None:
@@ -130,28 +167,14 @@ def cache_sam(
         return held
 
     def load() -> LoadedSam:
-        assert sam is not None
         if asked is None:
             return load_sam(sam, sam_checkpoint, chosen_device)
         return load_sam3(sam, chosen_device, with_tracker=not asked.is_only)
 
-    if (split is None) == (images is None):
-        raise InputError("expected either --split NAME or --images FOLDER, found " + ("both" if split else "neither"))
-    if as_stored and images is None:
-        raise InputError("--as-stored: expected --images FOLDER with it, found --split, which knows how to take them")
     asked = None
     if concepts is not None:
         asked = ConceptSettings(mode=concepts, **given(threshold=concept_thresh))
-        if images is not None:
-            raise InputError("--concepts: expected --split, found --images: a folder has no expressions; leave it out")
-        if sam_checkpoint is not None:
-            raise InputError(
-                "--sam-checkpoint: expected none with --concepts, for which --sam names a SAM 3: leave it out"
-            )
         require_tagger()
-    elif concept_thresh is not None:
-        raise InputError("--concept-thresh: expected --concepts with it, found none; give it, or leave both out")
-    paths = make_paths(data, coco_images, allow_missing=allow_missing)
     group = WorkerGroup.join()
     if group.has_failed():
         raise typer.Exit(1)
@@ -159,9 +182,6 @@ def cache_sam(
     if chosen_device.type == "mps":
         raise InputError("--device: expected cpu or cuda for cache-sam, which needs float64, found mps; use cpu")
     precision_of(precision, chosen_device)  # an unknown one is said before anything is loaded
-    if sam is None:
-        is_tiny = split == "refshapes" or (images is not None and sam_checkpoint is None)
-        sam = "facebook/sam3" if asked is not None else "tiny" if is_tiny else "vit_h"
     is_of_photographs = images is not None or (split is not None and is_own_data(split))
     if is_of_photographs and sam == "tiny":
         say("SAM: tiny, trained on RefShapes scenes only; for photographs give --sam and --sam-checkpoint")
@@ -242,7 +262,7 @@ def cache_sam(
         if report.num_scaled:
             say(f"{report.num_scaled} images of more than 8 bits a pixel: each was scaled by its own range")
         say(
-            f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, "
+            f"{target}: {counted(report.num_added, 'image')} added with {counted(report.num_masks, 'candidate mask')}, "
             f"{report.num_present} were there"
         )
         if report.num_added and not report.num_masks:

@@ -19,6 +19,7 @@ from semires.pipeline.commands.options import (
     images_of,
     make_paths,
 )
+from semires.pipeline.wording import counted
 
 
 def cache_export(
@@ -126,7 +127,7 @@ def cache_import(
         typed = (f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None)
         hint = " ".join(["semires train", *typed])
     console.print(
-        f"{target}: {report.num_added} images added with {report.num_masks} candidate masks, {report.num_present} "
-        f"were there; next: {hint}",
+        f"{target}: {counted(report.num_added, 'image')} added with {counted(report.num_masks, 'candidate mask')}, "
+        f"{report.num_present} were there; next: {hint}",
         soft_wrap=True,
     )

@@ -7,6 +7,7 @@ import typer
 
 from semires.pipeline.commands.candidates.cache import Codec, StoreArgument, app
 from semires.pipeline.commands.options import CocoImages, Data, Split, given
+from semires.pipeline.wording import counted
 
 
 @app.command("drop")
@@ -46,7 +47,7 @@ def cache_drop(
         )
     dropped = drop_images(store, numbers, **given(codec=codec))
     console.print(
-        f"{store}: {len(dropped)} images dropped, {len(held) - len(dropped)} stay; "
+        f"{store}: {counted(len(dropped), 'image')} dropped, {len(held) - len(dropped)} stay; "
         f"`{opened.manifest.made_by}` makes them anew",
         soft_wrap=True,
     )
@@ -67,7 +68,7 @@ def cache_compact(store: StoreArgument, codec: Codec = None) -> None:
     for path in done.leftovers:
         console.print(f"deleted: {path}: nobody will finish it", soft_wrap=True)
     console.print(
-        f"{store}: {done.num_parts_before} parts became {done.num_parts}; {done.num_copies} second copies of images "
-        "dropped",
+        f"{store}: {counted(done.num_parts_before, 'part')} became {done.num_parts}; {done.num_copies} second copies "
+        "of images dropped",
         soft_wrap=True,
     )

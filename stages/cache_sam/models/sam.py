@@ -2,7 +2,6 @@
 transformers or the hub, or the tiny one."""
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,11 @@ from semires.stages.cache_sam.models.loading.sam3_folder import read_sam3
 from semires.stages.cache_sam.models.loading.transformers_folder import class_of, download_model, weight_files
 from semires.stages.cache_sam.models.loading.transformers_models import load_transformers_model
 from semires.stages.cache_sam.models.loading.transformers_sam import load_transformers_sam
+from semires.stages.cache_sam.models.naming import SAM_NAMES, check_sam, check_sam3, is_sam_folder
 from semires.stages.cache_sam.models.proposers import LIKE_SAM2
 from semires.stages.cache_sam.models.sam2_proposer import GENERATOR_SETTINGS as SAM2_SETTINGS
 from semires.stages.cache_sam.models.tiny_sam import GENERATOR_SETTINGS, build_tiny_sam, weights_path
-from semires.stages.data.errors import InputError
 from semires.stages.data.files.factories import is_factory
-
-SAM_NAMES = ("vit_h", "vit_l", "vit_b", "default", "tiny")  # "default": segment-anything's other name for vit_h
-CHECKPOINT_FILES = {
-    "vit_h": "sam_vit_h_4b8939.pth",
-    "vit_l": "sam_vit_l_0b3195.pth",
-    "vit_b": "sam_vit_b_01ec64.pth",
-    "default": "sam_vit_h_4b8939.pth",
-}
-
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +45,10 @@ class LoadedSam:
 def load_sam3(name: str, device: torch.device, *, with_tracker: bool) -> LoadedSam:
     """Load the SAM 3 that is asked for words, from the folder `name` or the hub; with the tracker, which answers
     points, where it is asked as well. InputError as `load_sam`, and for all that `read_sam3` refuses."""
-    folder = Path(name)
-    is_folder = bool(name) and folder.is_dir()
-    if not is_folder and not HUB_NAME.fullmatch(name):
-        raise InputError(
-            f"--concepts: expected --sam with a folder of a SAM 3 of transformers, or a hub name such as "
-            f"facebook/sam3, found {name!r}"
-        )
-    recorded = folder.resolve().name if is_folder else name
-    if not is_folder:
-        folder = download_model(name, words=True)
+    check_sam3(name)
+    is_folder = is_sam_folder(name)
+    recorded = Path(name).resolve().name if is_folder else name
+    folder = Path(name) if is_folder else download_model(name, words=True)
     sam3 = read_sam3(folder, with_tracker=with_tracker).to(device)
     return LoadedSam(name=recorded, sha256=sha256_of(*weight_files(folder)), sam=sam3, settings=SAM2_SETTINGS)
 
@@ -83,22 +65,10 @@ def load_sam(name: str, checkpoint: Path | None, device: torch.device) -> Loaded
     checkpoint is never run. InputError where the name means nothing, the file is missing, no checkpoint, or of another
     SAM, and for all that `load_transformers_sam` and `download_model` refuse.
     """
+    check_sam(name, checkpoint)
     if name not in SAM_NAMES:
-        return _load_other(name, checkpoint, device)
-    if checkpoint is None:
-        if name != "tiny":
-            raise InputError(
-                f"SAM {name} needs its weights: give --sam-checkpoint FILE, the file {CHECKPOINT_FILES[name]}, which "
-                f"`semires data download sam-{'vit-h' if name == 'default' else name.replace('_', '-')}` fetches"
-            )
-        checkpoint = weights_path()
-    if checkpoint.is_dir():
-        raise InputError(
-            f"--sam-checkpoint: expected a file, found a folder: {checkpoint}; give a folder in transformers' format "
-            "as --sam"
-        )
-    if not checkpoint.is_file():
-        raise InputError(f"--sam-checkpoint: expected a file, found nothing at {checkpoint}")
+        return _load_other(name, device)
+    checkpoint = checkpoint or weights_path()
     sam, note = load_checkpoint(checkpoint, build_tiny_sam if name == "tiny" else sam_model_registry[name], name)
     return LoadedSam(
         name="vit_h" if name == "default" else name,
@@ -118,27 +88,14 @@ def sha256_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _load_other(name: str, checkpoint: Path | None, device: torch.device) -> LoadedSam:
+def _load_other(name: str, device: torch.device) -> LoadedSam:
     """A SAM in transformers' format, of the folder `name` or the hub; or what the user's factory makes."""
-    folder = Path(name)
-    is_folder = bool(name) and folder.is_dir()
-    is_own = not is_folder and is_factory(name)
-    if not is_folder and not is_own and not HUB_NAME.fullmatch(name):
-        raise InputError(
-            f"--sam: expected one of {', '.join(SAM_NAMES)}, a folder with a SAM of transformers, a hub name such as "
-            f"facebook/sam2.1-hiera-large, or PACKAGE.MODULE:FACTORY, found {name!r}"
-        )
-    if checkpoint is not None:
-        raise InputError(
-            f"--sam-checkpoint: expected none with --sam {name}, which brings its weights, found {checkpoint}: leave "
-            "it out"
-        )
-    if is_own:
+    is_folder = is_sam_folder(name)
+    if not is_folder and is_factory(name):
         proposer, sha256 = load_own(name, device)
         return LoadedSam(name=name, sha256=sha256, sam=proposer)
-    recorded = folder.resolve().name if is_folder else name
-    if not is_folder:
-        folder = download_model(name)
+    recorded = Path(name).resolve().name if is_folder else name
+    folder = Path(name) if is_folder else download_model(name)
     kind = class_of(folder)
     sam = load_transformers_sam(folder) if kind == "SamModel" else load_transformers_model(folder)
     settings = SAM2_SETTINGS if kind in LIKE_SAM2 else GeneratorSettings()

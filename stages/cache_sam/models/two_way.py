@@ -5,7 +5,7 @@ The same function as segment_anything.modeling.transformer, to rounding, in fewe
 - before the first layer every prompt has the same image tokens: their projections are made once an image;
 - in later layers the projection of all N image tokens (4,096) is replaced by one of the few prompt tokens. A score is
   q . (W x) = (W^T q) . x, an output W (sum_n a_n x_n), and T = 7 tokens in 8 heads are 56 vectors a prompt;
-- on CPU, where a prompt's image tokens do not fit a core's cache, some at a time go through all that is done to them.
+- on CPU, where the prompts' image tokens do not fit a core's cache, some at a time go through all that is done to them.
 
 Axes: B prompts, T tokens a prompt, N image tokens, C channels, h heads, D channels a head.
 """
@@ -18,7 +18,7 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Bytes of a prompt's image tokens in work at once on CPU.
+# Bytes of image tokens in work at once on CPU.
 CPU_BYTES_AT_ONCE = 2**19
 
 
@@ -130,13 +130,13 @@ class TwoWayBlock:
     def later(
         self, queries: Tensor, keys_BNC: Tensor, tokens_BTC: Tensor, position_NC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Any other layer: each prompt has image tokens of its own."""
+        """Any other layer: each prompt has image tokens of its own, which may be overwritten."""
         query = queries + tokens_BTC
         queries = self._layer.norm1(queries + self._layer.self_attn(q=query, k=query, v=queries))
         return self.seen(queries, keys_BNC, tokens_BTC, position_NC)
 
     def seen(self, queries: Tensor, keys_BNC: Tensor, tokens_BTC: Tensor, position_NC: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer from its self-attention on, where each prompt has image tokens of its own."""
+        """A layer from its self-attention on; each prompt has image tokens of its own, which may be overwritten."""
         layer = self._layer
         batch, num_tokens, channels = tokens_BTC.shape
         queries = layer.norm2(queries + self.to_image(queries + tokens_BTC, keys_BNC, position_NC))
@@ -149,37 +149,42 @@ class TwoWayBlock:
         def update(some: slice, tokens: slice) -> Tensor:
             keys = keys_BNC[some, tokens]
             scores = torch.baddbmm(offset[some], asked[some], (keys + position_NC[tokens]).transpose(1, 2))
-            return self._update(keys, scores.unflatten(1, (num_tokens, self.num_heads)), told[some])
+            return self._update(keys, scores.unflatten(1, (num_tokens, self.num_heads)), told[some], in_place=True)
 
-        return queries, _in_cache(update, keys_BNC)
+        return queries, _in_cache(update, keys_BNC, into=keys_BNC)
 
     def _told(self, queries: Tensor) -> Tensor:
         """What the tokens tell the image, by token and head: [B, T h, C]."""
         return F.linear(queries, *self._tell).view(len(queries), -1, queries.shape[-1]).to(self._dtype)
 
-    def _update(self, keys_BNC: Tensor, scores_BThN: Tensor, told: Tensor) -> Tensor:
-        attention = scores_BThN.softmax(dim=1).flatten(1, 2)
-        return F.layer_norm(torch.baddbmm(keys_BNC, attention.transpose(1, 2), told), *self._norm)
+    def _update(self, keys_BNC: Tensor, scores_BThN: Tensor, told: Tensor, *, in_place: bool = False) -> Tensor:
+        attention_BNt = scores_BThN.softmax(dim=1).flatten(1, 2).transpose(1, 2)
+        add = keys_BNC.baddbmm_ if in_place else keys_BNC.baddbmm
+        return F.layer_norm(add(attention_BNt, told), *self._norm)
 
 
-def _in_cache(compute: Callable[[slice, slice], Tensor], keys_BNC: Tensor, dim: int = 1) -> Tensor:
+def _in_cache(
+    compute: Callable[[slice, slice], Tensor], keys_BNC: Tensor, *, dim: int = 1, into: Tensor | None = None
+) -> Tensor:
     """What `compute` makes of some prompts' and some image tokens, for all of both; `dim` of it is that of the latter.
 
-    In one call, but on CPU with many tokens: there for one prompt and as many of them as fit `CPU_BYTES_AT_ONCE`.
+    In one call, but on CPU where they are many: there for as many as fit `CPU_BYTES_AT_ONCE`, of several prompts or of
+    a part of one. `into` is where the parts then go: memory that is in the cache already, or else new.
     """
     batch, num_tokens, channels = keys_BNC.shape
     at_once = CPU_BYTES_AT_ONCE // (channels * keys_BNC.element_size())
-    if keys_BNC.device.type != "cpu" or num_tokens <= 2 * at_once or torch.compiler.is_compiling():
+    if keys_BNC.device.type != "cpu" or batch * num_tokens <= 2 * at_once or torch.compiler.is_compiling():
         return compute(slice(None), slice(None))
-    whole = None
-    for prompt in range(batch):
+    whole = into
+    num_prompts = -(-batch // -(-batch // max(1, at_once // num_tokens)))  # as many in each part
+    for first in range(0, batch, num_prompts):
         for start in range(0, num_tokens, at_once):
-            part = compute(slice(prompt, prompt + 1), slice(start, start + at_once))
+            part = compute(slice(first, first + num_prompts), slice(start, start + at_once))
             if whole is None:
                 shape = [batch, *part.shape[1:]]
                 shape[dim] = num_tokens
                 whole = part.new_empty(shape)
-            whole[prompt].narrow(dim - 1, start, part.shape[dim]).copy_(part[0])
+            whole[first : first + num_prompts].narrow(dim, start, part.shape[dim]).copy_(part)
     assert whole is not None
     return whole
 

@@ -35,7 +35,7 @@ def one_line(what: str, remedy: str) -> Iterator[None]:
     # The hub's client, its HTTP library and the file system each have errors of their own.
     except Exception as error:
         reason = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
-        raise InputError(f"{what} ({reason}): {remedy}") from error
+        raise InputError(f"{what} ({reason}): {remedy}") from None  # a page of its calls says no more
 
 
 @contextmanager

@@ -8,8 +8,10 @@ import codecs
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from semires.stages.data.errors import InputError, printable
 from semires.stages.data.images import Header, image_id_of, load_mask, read_header
@@ -108,14 +110,22 @@ def dataset_of(split: str, lines: JsonLines) -> ReferDataset:
     )
 
 
-def read_json_lines(path: Path) -> JsonLines:
-    """Read all lines, good and bad. InputError where there is no file that can be read."""
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file at `path`; InputError where it cannot be read."""
     try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise InputError(
             f"{path}: expected a JSON-lines file, could not read it ({error.strerror}); check the path"
         ) from error
+
+
+def read_json_lines(path: Path) -> JsonLines:
+    """Read all lines, good and bad. InputError where there is no file that can be read."""
+    with opened(path) as file:
+        content = file.read().removeprefix(codecs.BOM_UTF8)
     images = _Images(path.parent)
     refs, bad = [], []
     line_of: dict[int, int] = {}

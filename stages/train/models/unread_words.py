@@ -1,9 +1,13 @@
 """What a model does not read of expressions: words behind its most tokens, and those that its vocabulary lacks."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from __future__ import annotations
 
-from semires.stages.train.models.tokenization import Tokenizer
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch takes seconds
+    from semires.stages.train.models.tokenization import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +66,11 @@ def unread_line(tokenizer: Tokenizer, expression: str) -> str | None:
         parts.append(f"the model's vocabulary lacks {', '.join(words)}")
     remedy = " or ".join(["say it shorter"] * bool(num_cut) + ["use the model's words"] * bool(num_unknown))
     return f"of the expression {' and '.join(parts)}: {remedy}" if parts else None
+
+
+def unread_lines(tokenizer: Tokenizer, expressions: Iterable[str], *, num_named: int) -> Iterator[str]:
+    """`unread_line` of each of several expressions, then how many there are beyond the first `num_named`."""
+    lines = [line for text in expressions if (line := unread_line(tokenizer, text)) is not None]
+    yield from lines[:num_named]
+    if len(lines) > num_named:
+        yield f"{len(lines) - num_named} more expressions are not read whole"

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from semires.pipeline.predicting import writing
 from semires.stages.data.masks import decode_segmentation, parse_segmentation
 from semires.stages.data.refer import ReferDataset
-from semires.stages.train import prediction
 from semires.stages.train.config import TrainConfig
 from semires.stages.train.prediction import overlay
 from semires.stages.train.run_folder import RunFolder
@@ -206,11 +206,11 @@ def test_predict__stopped(semires: Semires, picture: Path, tmp_path: Path, monke
         made.append(overlay(pixels, mask))
         return made[-1]
 
-    monkeypatch.setattr(prediction, "overlay", stopping)
+    monkeypatch.setattr(writing, "overlay", stopping)
     arguments = ("predict", "same.jpg", "a", "b", "c", "--run", write_run(tmp_path / "run"), "--output", "out")
     finished = semires(*arguments, "--jsonl", "x.jsonl")
     assert finished.code == 130
-    assert finished.err.startswith("stopped")
+    assert finished.err == "stopped; 2 of 3 masks are written\n"
     lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [line["expression"] for line in lines] == ["a", "b"]
     pictures = sorted(f"same-{name}_{kind}.png" for name in "ab" for kind in ("mask", "overlay"))

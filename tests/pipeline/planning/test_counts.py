@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from semires.pipeline.datasets import REFSHAPES
 from semires.pipeline.paths import Paths
 from semires.pipeline.planning.counts import count_samples
-from semires.pipeline.recipes import REFSHAPES, train_recipe
+from semires.pipeline.recipes import train_recipe
 from semires.stages.data.checking.counts import PUBLISHED
 from semires.stages.data.labeled import draw_labeled_images, split_refs
 from semires.stages.data.refer import ReferDataset

@@ -59,7 +59,7 @@ def test_info__counts_settings_and_histogram(semires: Semires, tmp_path: Path) -
     assert (finished.code, finished.err) == (0, "")
     lines = finished.out.splitlines()
     assert lines[0] == "x.zarr: split refcoco, SAM vit_h (sha256 000000000000)"
-    assert lines[1] == "7 images in 1 parts, 13 masks"
+    assert lines[1] == "7 images in 1 part, 13 masks"
     assert lines[2].endswith("MB; views at no size yet")
     assert lines[3] == "generator: points_per_side 32, iou 0.88, precision fp32"
     assert lines[4] == "masks an image: 0 to 3, median 3"
@@ -90,7 +90,7 @@ def test_verify__an_intact_store(semires: Semires, tmp_path: Path, write_store: 
     write_store(tmp_path / "x.zarr", "refcoco", [3, 4])
     finished = semires("cache", "verify", "x.zarr")
     assert finished.code == 0
-    assert finished.out.splitlines()[-1] == "x.zarr: intact; 2 images with 6 masks in 1 parts"
+    assert finished.out.splitlines()[-1] == "x.zarr: intact; 2 images with 6 masks in 1 part"
     assert "missing" not in finished.out
 
 
@@ -102,12 +102,12 @@ def test_verify__damage_is_named_then_repaired(semires: Semires, tmp_path: Path,
     assert finished.code == 1
     assert f"damaged: parts/{part}" in finished.out
     assert "(images 3, 4)" in finished.out
-    assert "kept; 1 images with 3 masks" in finished.out
+    assert "kept; 1 image with 3 masks" in finished.out
     assert "semires cache verify x.zarr --repair" in finished.out
     finished = semires("cache", "verify", "x.zarr", "--repair")
     assert finished.code == 0
     assert f"repaired: parts/{part}" in finished.out
-    assert "missing: 1 images; run `semires cache-sam`" in finished.out
+    assert "missing: 1 image; run `semires cache-sam`" in finished.out
     assert semires("cache", "verify", "x.zarr").code == 0
     assert CandidateStore(tmp_path / "x.zarr").image_ids.tolist() == [5]
 
@@ -123,7 +123,7 @@ def test_verify__names_missing_and_duplicate_images(
     part.rename(tmp_path / "x.zarr" / "parts" / part.name)
     finished = semires("cache", "verify", "x.zarr", "--split", "refcoco")
     assert finished.code == 0
-    assert f"missing: 1 images: {fake.train_ids[3]}; run `semires cache-sam`" in finished.out
+    assert f"missing: 1 image: {fake.train_ids[3]}; run `semires cache-sam`" in finished.out
     assert f"twice: image {fake.train_ids[1]} is in {first}, {part.name}; the first counts" in finished.out
 
 
@@ -142,7 +142,7 @@ def test_verify__imported_masks_are_imported_again(semires: Semires, tmp_path: P
     manifest = Manifest(split="photos", sam="imported", sam_sha256="unknown", num_images=2)
     with StoreWriter(tmp_path / "x.zarr", manifest) as writer:
         writer.add(Candidates.from_masks(1, np.ones((1, 3, 5), bool), np.ones(1), np.ones(1), np.zeros((1, 2))))
-    assert "missing: 1 images; run `semires cache import FOLDER`" in semires("cache", "verify", "x.zarr").out
+    assert "missing: 1 image; run `semires cache import FOLDER`" in semires("cache", "verify", "x.zarr").out
     assert "1 of 2 images" in semires("cache", "info", "x.zarr").out
     flip_a_byte(tmp_path / "x.zarr")
     assert "then `semires cache import FOLDER` makes it anew" in semires("cache", "verify", "x.zarr").out
@@ -156,7 +156,7 @@ def test_info__more_images_than_were_asked_for(semires: Semires, tmp_path: Path)
             writer.add(
                 Candidates.from_masks(number, np.ones((1, 3, 5), bool), np.ones(1), np.ones(1), np.zeros((1, 2)))
             )
-    assert "\n2 images in 1 parts" in semires("cache", "info", "x.zarr").out
+    assert "\n2 images in 1 part" in semires("cache", "info", "x.zarr").out
 
 
 def test_view__codec(semires: Semires, tmp_path: Path, write_store: WriteStore) -> None:
@@ -254,7 +254,7 @@ def test_cache_sam__into_a_store_behind_a_url(semires: Semires, tmp_path: Path) 
     arguments = ("cache-sam", "--images", "photos", "--store", location, "--points-per-side", 1, "--device", "cpu")
     finished = semires(*arguments)
     assert finished.code == 0, finished.err
-    assert f"{location}: 1 images added" in finished.out
+    assert f"{location}: 1 image added" in finished.out
     assert "0 images added" in semires(*arguments).out
     assert CandidateStore(location).image_ids.tolist() == [image_id_of(Path("a.png"))]
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
@@ -307,7 +307,7 @@ def test_commands__a_store_whose_server_lists_no_folders(
             zarr.consolidate_metadata(tmp_path / "x.zarr")
         finished = semires("cache", "info", url)
         assert finished.code == 0, finished.err
-        assert "2 images in 1 parts, 3 masks\nsize not known; views at no size yet" in finished.out
+        assert "2 images in 1 part, 3 masks\nsize not known; views at no size yet" in finished.out
         server.shutdown()
 
 

@@ -55,7 +55,7 @@ def test_cache_sam__a_photograph_replaced_under_its_name(run: Run, tmp_path: Pat
     finished = run("--images", "photos")
     assert finished.code == 0, finished.err
     assert "1 images have changed since they were cached (1.png): done anew" in finished.out
-    assert "1 images added" in finished.out
+    assert "1 image added" in finished.out
     assert "2 were there" in finished.out
     after = held("0.png", "1.png", "2.png")
     assert [name for name in before if before[name] != after[name]] == ["1.png"]
@@ -84,7 +84,8 @@ def test_cache_sam__another_folder_of_the_same_name(run: Run, assert_refused: Re
         photograph(tmp_path / "cam2" / "photos" / f"{number}.png", 10 + number)
     assert run("--images", "cam1/photos").code == 0
     before = held("0.png", "1.png", "2.png")
-    # Refused before SAM is loaded, whose weights are not even there.
+    # Refused before SAM is loaded, whose weights are none.
+    (tmp_path / "none.pth").write_bytes(b"")
     text = "found one of another folder of photographs, 3 of whose 3 images are missing here or differ"
     assert_refused(run("--images", "cam2/photos", "--sam-checkpoint", "none.pth"), str(STORE), text, "--store")
     assert held("0.png", "1.png", "2.png") == before
@@ -105,7 +106,7 @@ def test_cache_sam__a_folder_that_was_moved(run: Run, tmp_path: Path, whole_seco
     photograph(tmp_path / "two" / "photos" / "more.png", 5)
     finished = run("--images", "two/photos")
     assert finished.code == 0, finished.err
-    assert "1 images added" in finished.out
+    assert "1 image added" in finished.out
     assert "3 were there" in finished.out
     assert ("comparing images: 3/3" in finished.out) == whole_seconds
     # It is known there from now on: a photograph that changes is done anew.
@@ -121,6 +122,7 @@ def test_cache_sam__a_folder_named_as_a_data_set(
     assert run(*given).code == 0
     photograph(tmp_path / "refcoco" / "a.png", 1)
     text = "found one of a data set's images"
+    (tmp_path / "none.pth").write_bytes(b"")
     assert_refused(run("--images", "refcoco", "--data", fake.root, "--sam-checkpoint", "none.pth"), text)
     assert run("--images", "refcoco", "--data", fake.root, "--overwrite").code == 0
     assert_refused(run(*given, "--sam-checkpoint", "none.pth"), "found one of another folder of photographs")
@@ -243,9 +245,9 @@ def test_drop_and_compact(run: Run, semires: Semires, assert_refused: Refused, t
     assert_refused(semires("cache", "drop", STORE, 7, "a/1.png"), "'7', which it does not hold; nothing was dropped")
     finished = semires("cache", "drop", STORE, "photos/a/1.png")
     assert finished.code == 0, finished.err
-    assert "1 images dropped, 1 stay" in finished.out
+    assert "1 image dropped, 1 stay" in finished.out
     assert CandidateStore(STORE).image_ids.tolist() == [image_id_of("b/1.png")]
-    assert "1 images added" in run("--images", "photos").out
+    assert "1 image added" in run("--images", "photos").out
     assert held("a/1.png", "b/1.png") == before
     exported = semires("cache", "export", STORE, "out", "--images", "photos")
     assert exported.code == 0, exported.err

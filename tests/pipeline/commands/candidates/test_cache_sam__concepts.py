@@ -76,7 +76,7 @@ def test_only__expressions_that_change(run: Run) -> None:
         "1 images have changed, 1 of them in the nouns of their expressions, since they were cached (c.png): done anew"
     )
     assert text in finished.out
-    assert "1 images added" in finished.out
+    assert "1 image added" in finished.out
     after = {each.image_id: each.bits.tobytes() for each in candidates()}
     assert sum(before[image_id] != after[image_id] for image_id in before) == 1
 

@@ -123,7 +123,7 @@ def test_import__masks_of_photographs(semires: Semires, assert_refused: Refused,
     assert finished.code == 0, finished.err
     left_out, last = finished.out.splitlines()[-2:]
     assert left_out == "left out: cvat.json: image 2 'c/1.png' is none of photos"
-    assert last == "x.zarr: 1 images added with 1 candidate masks, 0 were there; next: semires cache info x.zarr"
+    assert last == "x.zarr: 1 image added with 1 candidate mask, 0 were there; next: semires cache info x.zarr"
     assert semires("cache", "info", "x.zarr").code == 0
     store = CandidateStore(tmp_path / "x.zarr")
     assert store.image_ids.tolist() == [image_id_of("b/1.png")]
@@ -175,7 +175,7 @@ def test_import__many_left_out(semires: Semires, tmp_path: Path, photos: Path) -
     finished = semires("cache", "import", "results.json", "--images", "photos")
     assert finished.out.count("left out: results.json: image ") == 20
     assert "left out: 10 more" in finished.out
-    assert "1 images added with 1 candidate masks" in finished.out
+    assert "1 image added with 1 candidate mask" in finished.out
 
 
 def test_import__advice_is_what_can_be_typed(semires: Semires, tmp_path: Path, write_refer: WriteRefer) -> None:

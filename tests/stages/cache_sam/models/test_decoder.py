@@ -39,16 +39,17 @@ def tokens_of(sam: Sam, points_xy: torch.Tensor) -> torch.Tensor:
     return torch.cat([output_tokens.expand(len(points_xy), -1, -1), sparse], dim=1)
 
 
-@pytest.mark.parametrize("bytes_at_once", [None, 1000], ids=["together", "some tokens at a time"])
+@pytest.mark.parametrize("prompts_at_once", [None, 2.0, 0.3], ids=["together", "some prompts", "some tokens"])
 @pytest.mark.parametrize("seed", range(4))
 def test_decode__same_as_sams(
-    small_sam: Callable[[int], Sam], seed: int, bytes_at_once: int | None, monkeypatch: pytest.MonkeyPatch
+    small_sam: Callable[[int], Sam], seed: int, prompts_at_once: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also as image tokens are worked on where a prompt's do not fit a core's cache."""
-    if bytes_at_once is not None:
+    """Also as image tokens are worked on where all prompts', or one's, do not fit a core's cache."""
+    sam = small_sam(seed)
+    if prompts_at_once is not None:
+        bytes_at_once = int(prompts_at_once * decoder_of(sam).bytes_a_prompt)
         for module in (decoder_module, two_way):
             monkeypatch.setattr(module, "CPU_BYTES_AT_ONCE", bytes_at_once)
-    sam = small_sam(seed)
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         grid, channels = sam.prompt_encoder.image_embedding_size[0], sam.prompt_encoder.embed_dim

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from semires.stages.cache_sam.models.sam import CHECKPOINT_FILES
+from semires.stages.cache_sam.models.naming import CHECKPOINT_FILES
 from semires.stages.data.download.sources import SOURCES, Source
 from semires.stages.data.splits import SPLITS
 
