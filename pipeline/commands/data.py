@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from semires.pipeline.commands import completion
 from semires.pipeline.commands.options import CocoImages, Data, given, make_paths, prepare_json
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ def import_(
     ],
     split: Annotated[
         str,
-        typer.Option(help="The data set that it is: refcoco, refcoco+, refcocog, refcocog-google, refcoco-m, …"),
+        typer.Option(
+            help="The data set that it is: refcoco, refcoco+, refcocog, refcocog-google, refcoco-m, …",
+            autocompletion=completion.data_set,
+        ),
     ],
     data: Data = None,
     clean_list: Annotated[
@@ -79,6 +83,7 @@ def data_download(
             help="refcoco, refcoco+, refcocog, coco-train2014, sam-vit-h, sam-vit-l, sam-vit-b, swin-base, bert; "
             "several at once. None: list what there is, how large, and what is here.",
             show_default=False,
+            autocompletion=completion.source,
         ),
     ] = None,
     data: Data = None,
@@ -127,7 +132,8 @@ def data_check(
         typer.Argument(
             help="A data set (refcoco, refcoco+, refcocog, refcocog-google, refshapes, or what `semires data import` "
             "writes under names of its own: refcoco-clean, refcoco-lmms, refcoco-m, grefcoco, …), a folder with "
-            "instances.json and refs(<by>).p, or a .jsonl file of your own."
+            "instances.json and refs(<by>).p, or a .jsonl file of your own.",
+            autocompletion=completion.data_set,
         ),
     ],
     data: Data = None,

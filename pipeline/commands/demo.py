@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from semires.pipeline.commands import completion
 from semires.pipeline.commands.options import Device, require_run
 
 
@@ -15,7 +16,11 @@ def demo(
         typer.Option(help="In place of --run: folder of a model (semires convert), or its hub name. Default: none."),
     ] = None,
     sam: Annotated[
-        str, typer.Option(help="What proposes candidates, as of cache-sam. The tiny one knows drawn shapes only.")
+        str,
+        typer.Option(
+            help="What proposes candidates, as of cache-sam. The tiny one knows drawn shapes only.",
+            autocompletion=completion.sam,
+        ),
     ] = "tiny",
     sam_checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of --sam vit_h, vit_l or vit_b. Default: none.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semires.pipeline.commands import completion
+
 if TYPE_CHECKING:
     from semires.pipeline.paths import Paths
     from semires.pipeline.store_images import StoreImages
@@ -33,6 +35,7 @@ Split = Annotated[
         help="refcoco, refcoco+, refcocog, refcocog-google or refshapes; or a .jsonl file of your own "
         "(docs/own-data.md). Default: as the command says.",
         show_default=False,
+        autocompletion=completion.data_set,
     ),
 ]
 # Text, not Path: a Path would make one slash of a URL's two.

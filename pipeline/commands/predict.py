@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from semires.pipeline.commands import completion
 from semires.pipeline.commands.options import NUM_NAMED, Device, given, make_paths, prepare_file, require_run
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ def predict(
     ] = None,
     sam: Annotated[
         str | None,
-        typer.Option(help="In place of --refine: candidates of this SAM, made now; as of cache-sam. Default: none."),
+        typer.Option(
+            help="In place of --refine: candidates of this SAM, made now; as of cache-sam. Default: none.",
+            autocompletion=completion.sam,
+        ),
     ] = None,
     sam_checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of --sam vit_h, vit_l or vit_b. Default: none.")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from semires.pipeline.commands import completion
 from semires.pipeline.commands.options import (
     AllowMissing,
     CocoImages,
@@ -28,6 +29,7 @@ def evaluate(
             help="Only this split, e.g. testA; or a data set's name, for all of its (several times: several). Default: "
             "all evaluation splits.",
             show_default=False,
+            autocompletion=completion.data_set,
         ),
     ] = None,
     on: Annotated[
@@ -36,6 +38,7 @@ def evaluate(
             help="Another data set than the run's, e.g. refcoco+ or x.jsonl (several times: several)."
             " Default: the run's.",
             show_default=False,
+            autocompletion=completion.data_set,
         ),
     ] = None,
     native: Annotated[

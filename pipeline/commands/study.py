@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from semires.pipeline.commands import completion
 from semires.pipeline.commands.options import (
     AllowMissing,
     Bert,
@@ -84,7 +85,14 @@ Share = Annotated[
 
 @app.command("run")
 def run_command(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help=f"{RECIPES}, or a .toml file (docs/experiments.md).")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            help=f"{RECIPES}, or a .toml file (docs/experiments.md).",
+            autocompletion=completion.study,
+        ),
+    ],
     full: Annotated[
         bool, typer.Option("--full", help="The paper's data sets and shares, in place of the small default.")
     ] = False,

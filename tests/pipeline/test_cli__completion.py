@@ -40,6 +40,11 @@ def test_completion__the_script_is_one_of_the_shell(
         ("semires train --mat", {"--matching"}),
         ("semires cache export --format ", {"coco"}),
         ("semires study ", {"run", "labels", "compare"}),
+        ("semires train --split refcocog", {"refcocog", "refcocog-clean", "refcocog-google", "refcocog-lmms"}),
+        ("semires data check refs", {"refshapes"}),
+        ("semires data download sam-vit", {"sam-vit-b", "sam-vit-h", "sam-vit-l"}),
+        ("semires study run figure", {"figure6", "figure7"}),
+        ("semires cache-sam --sam vit", {"vit_b", "vit_h", "vit_l"}),
     ],
 )
 @pytest.mark.parametrize("shell", SHELLS)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from semires.pipeline.commands import completion
 from semires.pipeline.commands.options import (
     AllowMissing,
     CocoImages,
@@ -31,7 +32,8 @@ def cache_sam(
             help="vit_h, vit_l, vit_b, tiny, a folder with a SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 of transformers, or "
             "a hub name such as facebook/sam2.1-hiera-large, or PACKAGE.MODULE:FACTORY, a proposer of your own "
             "(docs/own-proposer.md). Default: vit_h; tiny for refshapes, and for --images "
-            "without --sam-checkpoint."
+            "without --sam-checkpoint.",
+            autocompletion=completion.sam,
         ),
     ] = None,
     sam_checkpoint: Annotated[

@@ -15,8 +15,8 @@ from semires.stages.cache_sam.generator.settings import GeneratorSettings
 from semires.stages.cache_sam.models import tiny_sam
 from semires.stages.cache_sam.models.loading.transformers_folder import weight_files
 from semires.stages.cache_sam.models.loading.transformers_sam import load_transformers_sam
-from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.naming import CHECKPOINT_FILES, SAM_NAMES
+from semires.stages.cache_sam.models.proposers import proposer_of
 from semires.stages.cache_sam.models.sam import load_sam, sha256_of
 from semires.stages.cache_sam.models.tiny_sam import build_tiny_sam, weights_path
 from semires.stages.data.errors import InputError
