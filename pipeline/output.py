@@ -31,13 +31,14 @@ class LastingOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        is_piped = True
+        is_broken = False
         for stream in (sys.stdout, sys.stderr):
             try:
                 if stream is not None:
                     stream.flush()
             except BrokenPipeError:
-                is_piped = False
+                is_broken = True
+        is_broken = is_broken or any(file is not None and file.is_broken for file in self._files.values())
         failures = {name: file.failure for name, file in self._files.items() if file is not None and file.failure}
         has_ended_well = error is None or (isinstance(error, SystemExit) and not error.code)
         if failures and has_ended_well:
@@ -49,7 +50,7 @@ class LastingOutput:
                 flush=True,
             )
         sys.stdout, sys.stderr = self._before
-        if has_ended_well and (failures or not is_piped):
+        if has_ended_well and (failures or is_broken):
             raise SystemExit(2 if failures else 1)
 
 
@@ -58,12 +59,17 @@ class _LastingFile(io.FileIO):
 
     failure: OSError | None = None
     """The first of those that would have."""
+    is_broken = False
+    """Whether it is such a pipe, which was said once: what is still in a buffer is then dropped."""
 
     def write(self, data: object, /) -> int:
         """Write bytes; returns how many, all of them where they are dropped."""
+        if self.is_broken:
+            return memoryview(data).nbytes  # type: ignore[arg-type]
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError:
+            self.is_broken = True
             raise
         except OSError as error:
             self.failure = self.failure or error

@@ -187,7 +187,7 @@ def train(
     import dataclasses
 
     paths = make_paths(data, coco_images, runs, allow_missing=allow_missing)
-    if split is not None:
+    if split is not None and not plan:  # which is made without the data too
         require_split(split, paths)
 
     from semires.pipeline.datasets import default_split

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from semires.stages.data.errors import InputError
@@ -129,7 +129,8 @@ def _read(path: Path, convert: Callable[[ImageFile, Path], ReadT], file: BinaryI
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, "more") from error
     except Exception as error:  # on damaged files Pillow's decoders raise far more than OSError
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        is_other = isinstance(error, UnidentifiedImageError)  # whose text is of our open file
+        reason = "no format that Pillow knows" if is_other else " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"{path}: expected an image, found a damaged or other file ({reason}); download or copy it again"
         ) from error

@@ -4,7 +4,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,11 @@ def test_lasting_output__an_error_stays_what_it_is() -> None:
         under_lasting_output(work)
 
 
+def suppressed(work: Callable[[], object]) -> None:
+    with suppress(BrokenPipeError):
+        work()
+
+
 def test_lasting_output__a_pipe_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -102,6 +107,9 @@ def test_lasting_output__a_pipe_that_nobody_reads(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "stdout", file)
         with pytest.raises(BrokenPipeError):
             under_lasting_output(lambda: print("lost", flush=True))
+        with pytest.raises(SystemExit) as ended:  # also where somebody swallows what was said
+            under_lasting_output(lambda: suppressed(lambda: print("lost", flush=True)))
+        assert ended.value.code == 1
 
 
 def test_lasting_output__a_terminal_that_was_closed(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def test_load_image__cut_off(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"\xff\xd8\xff\xe0"])
 def test_load_image__not_an_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.jpg.*damaged or other file"):
+    with pytest.raises(InputError, match=r"a\.jpg.*damaged or other file \((no format that Pillow knows|[A-Z])"):
         load_image(tmp_path / "a.jpg")
 
 
