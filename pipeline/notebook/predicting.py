@@ -1,6 +1,7 @@
 """What expressions mean in one picture."""
 
 import functools
+import logging
 from pathlib import Path
 from typing import overload
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semires.pipeline.predicting.predictor import Picture, Predictor
+from semires.pipeline.predicting.predictor import SHIPPED, Picture, Predictor
 from semires.pipeline.running.stage_runs import choose_device
 from semires.pipeline.trained import is_run
 from semires.stages.train.models.interface import ResModel
@@ -50,8 +51,9 @@ def predict(
 
     image: a path, an image of Pillow's, or RGB as uint8 [H, W, 3]. model: a run's folder, a model's folder or hub name,
     or a model such as `Lavt.from_pretrained` opens; a name is opened anew at each call. None is the shipped model, that
-    knows RefShapes' drawn shapes and nothing else. device: None for CUDA where there is one, else the CPU. Of many
-    pictures, and for probabilities and boxes, `semires.pipeline.predicting.predictor.Predictor` is the tool.
+    knows RefShapes' drawn shapes and nothing else, as the logger "semires" warns once. device: None for CUDA where
+    there is one, else the CPU. Of many pictures, and for probabilities and boxes,
+    `semires.pipeline.predicting.predictor.Predictor` is the tool.
 
     InputError for what is no picture, an empty expression, and a model that cannot be had.
     """
@@ -65,6 +67,8 @@ def predict(
 
 @functools.cache
 def _shipped(device: torch.device) -> Predictor:
+    # Once, as transformers says of the models that it chooses: of a photograph these masks mean nothing.
+    logging.getLogger("semires").warning("no model was given, so the shipped one answers: %s; others: model=…", SHIPPED)
     return Predictor.load(device=device)
 
 

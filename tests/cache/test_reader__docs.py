@@ -22,7 +22,7 @@ def documented_reader(fenced: Any) -> SimpleNamespace:
     names: dict[str, Any] = {}
     blocks = fenced("docs/store-format.md", "python", section="A reader in plain numpy")
     assert len(blocks) == 2
-    assert len([line for line in blocks[0].text.splitlines() if line]) <= 55
+    assert len([line for line in blocks[0].text.splitlines() if line]) <= 40
     for _, block in blocks:
         assert not re.search(r"\b(zarr|semires|numcodecs)\b(?!\.json)", block)
         exec(block, names)

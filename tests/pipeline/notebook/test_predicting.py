@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semires.pipeline.notebook import predicting
 from semires.pipeline.notebook.predicting import predict
-from semires.pipeline.predicting.predictor import Predictor
+from semires.pipeline.predicting.predictor import SHIPPED, Predictor
 from semires.stages.data.errors import InputError
 from semires.stages.data.refer import ReferDataset
 from semires.stages.train.models.interface import ResModel
@@ -19,6 +20,20 @@ def test_predict__the_shipped_model_finds_shapes_it_has_not_seen(refshapes: Refe
         assert found.shape == truth.shape
         ious.append((found & truth).sum() / (found | truth).sum())
     assert np.median(ious) > 0.5
+
+
+def test_predict__says_once_what_the_shipped_model_knows(
+    refshapes: ReferDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    predicting._shipped.cache_clear()
+    pixels = refshapes.image(refshapes.image_ids[0])
+    predict(pixels, "tree", Predictor.load().model)
+    assert not caplog.records
+    for expression in ("tree", "ball"):
+        predict(pixels, expression)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("semires", "WARNING")
+    assert SHIPPED in record.getMessage()
 
 
 def test_predict__one_or_several_as_the_predictor_does(refshapes: ReferDataset) -> None:
