@@ -15,7 +15,8 @@ _LEAST_DISK = 2**30
 _LEAST_MEMORY = 2 * 2**30
 _LEAST_FILES = 1024
 _SHARED_MEMORY = Path("/dev/shm")
-_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def look_at_machine(paths: Paths) -> Iterator[Finding]:
@@ -45,13 +46,30 @@ def look_at_machine(paths: Paths) -> Iterator[Finding]:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [limit for path in _CGROUPS if (limit := _limit_of(path)) is not None and limit < total]
+    limits = [limit for path in _limit_files() if (limit := _limit_of(path)) is not None and limit < total]
     found = gibibytes(min([total, *limits]))
     if limits:
-        found += f", this container's part of {gibibytes(total)}"
+        found += f", this container's or job's part of {gibibytes(total)}"
     if min([total, *limits]) < _LEAST_MEMORY:
         return Finding(what="memory", found=found, state="missing", remedy="RefShapes takes 2 GiB")
     return Finding(what="memory", found=found)
+
+
+def _limit_files() -> Iterator[Path]:
+    """Where the limits of this process's control groups stand: of its own, a Slurm job's for instance, and of those
+    around it (cgroups(7); version 2 has one hierarchy, version 1 one for memory)."""
+    try:
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root, name = (_CGROUPS / "memory", "memory.limit_in_bytes") if controllers else (_CGROUPS, "memory.max")
+        group = Path(own.lstrip("/"))
+        for around in (group, *group.parents):
+            yield root / around / name
 
 
 def _limit_of(path: Path) -> int | None:
