@@ -33,7 +33,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	mkdir -p build/typing/semires
 	for folder in pipeline stages cache; do ln -sfn ../../../$$folder build/typing/semires/$$folder; done
-	ln -sfn ../../../pipeline/api/__init__.py build/typing/semires/__init__.py
+	for file in __init__ __main__; do ln -sfn ../../../pipeline/api/$$file.py build/typing/semires/$$file.py; done
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 

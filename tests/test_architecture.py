@@ -107,7 +107,8 @@ ALLOWED = {
     # Called by people, in a notebook, and by nobody of ours.
     NOTEBOOK: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.predicting", NOTEBOOK},
     PIPELINE: {*STAGES, PIPELINE, RUNNING, f"{PIPELINE}.scoring", f"{PIPELINE}.reporting"},
-    # `import semires`: names of what is elsewhere.
+    # `python -m semires` is the command line; `import semires` names of what is elsewhere.
+    "semires.__main__": {f"{PIPELINE}.cli"},
     "semires": {*STAGES, NOTEBOOK},
 }
 
@@ -118,7 +119,7 @@ def module_paths() -> list[Path]:
 
 def module_name(path: Path) -> str:
     if path.parent == API:
-        return "semires"
+        return "semires" if path.stem == "__init__" else f"semires.{path.stem}"
     parts = path.with_suffix("").parts
     return ".".join(("semires", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
@@ -281,7 +282,7 @@ def test_pyproject__lists_every_package_and_no_other() -> None:
 def test_pyproject__every_top_folder_has_its_import_name() -> None:
     mapped = pyproject()["tool"]["setuptools"]["package-dir"]
     assert mapped == {"semires": str(API)} | {f"semires.{folder}": folder for folder in FOLDERS}
-    assert [path.name for path in (ROOT / API).glob("*.py")] == ["__init__.py"]  # all that links have to give
+    assert {path.name for path in (ROOT / API).glob("*.py")} == {"__init__.py", "__main__.py"}  # links give both
     for folder in mapped.values():
         assert (ROOT / folder / "py.typed").is_file()
 

@@ -17,7 +17,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from semires.pipeline import cli
 
-PROGRAM = [sys.executable, "-m", "semires.pipeline.cli"]
+PROGRAM = [sys.executable, "-m", "semires"]
 # What a number counts or measures; a new option says one of these, or brings a word of its own.
 UNITS = re.compile(
     r"pixels|patches|seconds|minutes|images?|masks|scores?|refs?|samples|expressions|labels|evaluations|passes|prompts"
