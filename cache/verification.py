@@ -24,6 +24,7 @@ from semires.cache.schema import ALL_VIEWS, CHECKSUM, FAILED, PARTS, VIEWS, Mani
 from semires.cache.storage.documents import METADATA
 from semires.cache.storage.hierarchy import Storage, normalize_location
 
+_TRIES = 3  # passes over a store that others keep rewriting
 _INDEX_FIELDS = ("image_id", "height", "width", "masks_per_image")
 
 
@@ -51,11 +52,15 @@ def verify_store(
 
     Raises StoreError where there is no store of this schema version, where both copies of the manifest are damaged, and
     where the store cannot be read or listed at all (network, permissions, a web server that lists no folders): only
-    what is there and wrong counts as damage. `repair` refuses what cannot be written, and views without any part.
+    what is there and wrong counts as damage, not what a compaction replaces meanwhile. `repair` refuses what cannot be
+    written, and views without any part.
     """
     storage = Storage.salvage(normalize_location(location), writable=repair)
-    verifier = _Verifier(storage, on_progress)
-    verifier.look_at_everything()
+    for _ in range(_TRIES):
+        verifier = _Verifier(storage, on_progress)
+        verifier.look_at_everything()
+        if not verifier.is_outdated():
+            break
     if repair and verifier.num_views and not verifier.num_parts:
         raise StoreError(
             f"{storage.location}/{PARTS}: expected the parts that the views were derived from, found none; a repair "
@@ -97,6 +102,7 @@ class _Verifier:
         self.not_there: set[str] = set()  # paths of parts and view parts without metadata
         self.holders: dict[int, list[str]] = {}
         self.intact_images: dict[int, int] = {}  # number of masks by image id
+        self.names: list[str] = []  # of parts
         self.num_parts = 0
         self.num_views = 0  # parts of views, of all sizes
         self.manifest = self._verify_manifest()
@@ -104,7 +110,7 @@ class _Verifier:
     def look_at_everything(self) -> None:
         """Views are listed before parts, so that a part and its view that are finished in between are both left out."""
         view_names = self._list_views()
-        names = self.storage.child_names(PARTS)
+        names = self.names = self.storage.child_names(PARTS)
         indices = {name: self._read_index(f"{PARTS}/{name}") for name in names}
         self.num_parts = len(names) - sum(f"{PARTS}/{name}" in self.not_there for name in names)
         views = {size: self._verify_view(size, viewed, names) for size, viewed in view_names.items()}
@@ -126,6 +132,17 @@ class _Verifier:
                 done += len(index.image_id)
                 self.on_progress(done, total)
         self._verify_failures()
+
+    def is_outdated(self) -> bool:
+        """Whether what is wrong may be only that a part was replaced by others meanwhile (rewriting.py)."""
+        there = {f"{PARTS}/{name}" for name in self.names} - self.not_there
+        return bool(self.findings.damaged) and any(map(self._is_gone, there))
+
+    def _is_gone(self, path: str) -> bool:
+        try:
+            return self.storage.group_attributes([path])[0] is None
+        except DamageError:
+            return False
 
     def _verify_manifest(self) -> Manifest:
         """The manifest from the root or, where that is damaged, from the copy; the other is written anew."""

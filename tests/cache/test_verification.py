@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from semires.cache.candidates import Candidates
 from semires.cache.errors import DamageError, StoreError
 from semires.cache.parts import write_part
 from semires.cache.reader import CandidateStore
+from semires.cache.rewriting import Compaction, compact_store
 from semires.cache.schema import VIEWS, Manifest, sealed
 from semires.cache.storage.hierarchy import Storage
-from semires.cache.verification import verify_store
+from semires.cache.verification import _Verifier, verify_store
 from semires.cache.views import CandidateView, build_view
 from semires.cache.writer import StoreWriter
 
@@ -294,6 +296,26 @@ def test_verify_store__duplicates(location: Path, manifest: Manifest, make_candi
     assert found.is_intact
     assert found.duplicates == {4: (part_names(location)[1], "zz")}
     assert (found.num_images, found.num_masks) == (5, 12)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_verify_store__a_compaction_meanwhile_is_no_damage(
+    location: Path, monkeypatch: pytest.MonkeyPatch, repair: bool
+) -> None:
+    """What was listed is then merged into one part and deleted, before any of it is read."""
+    original, done = _Verifier._verify_part, list[Compaction]()
+
+    def verify_part(self: _Verifier, *arguments: Any) -> Any:
+        if not done:
+            done.append(compact_store(location))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(_Verifier, "_verify_part", verify_part)
+    before = CandidateStore(location).image_ids.tolist()
+    found = verify_store(location, repair=repair)
+    assert done[0].num_parts < done[0].num_parts_before
+    assert (found.is_intact, found.num_parts, found.repaired) == (True, done[0].num_parts, ())
+    assert CandidateStore(location).image_ids.tolist() == before
 
 
 def test_repair__unfinished_parts(location: Path, make_candidates: MakeCandidates) -> None:
