@@ -163,5 +163,11 @@ def joined(first: Candidates, more: Candidates, threshold: float) -> Candidates:
 
 
 def _count(masks_KHW: Tensor) -> Tensor:
-    """Set pixels of each mask, int32 [K]; two sums because torch adds a narrow row faster than a long plane."""
-    return masks_KHW.sum(-1, dtype=torch.int32).sum(-1, dtype=torch.int32)
+    """Set pixels of each mask, bool [K, h, w]: int32 [K]. Eight bytes of 0 or 1 are added as one word, each of which
+    counts to 255 before it runs into the next; torch would first write four bytes a pixel."""
+    count, height, width = masks_KHW.shape
+    if width % 8:
+        return masks_KHW.sum(-1, dtype=torch.int32).sum(-1, dtype=torch.int32)
+    words = masks_KHW.flatten().view(torch.int64).view(count, height, width // 8)
+    sums = torch.stack([rows.sum(1) for rows in words.split(255, dim=1)], dim=1)
+    return sums.view(torch.uint8).flatten(1).sum(-1, dtype=torch.int32)

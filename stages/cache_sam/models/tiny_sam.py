@@ -21,7 +21,7 @@ PROMPT_DIM = 64
 # predicted IoU 0.88, stability 0.95): an object's rim is a larger share of it, so its stability is lower.
 GENERATOR_SETTINGS = GeneratorSettings(
     points_per_side=12,
-    points_per_batch=36,
+    points_per_batch=72,
     pred_iou_thresh=0.7,
     stability_score_thresh=0.7,
 )

@@ -10,6 +10,7 @@ from semires.cache.candidates import Candidates
 from semires.stages.cache_sam.generator.prompts import Crop
 from semires.stages.cache_sam.generator.selection import (
     Frame,
+    _count,
     boxes_of,
     joined,
     masks_at_once,
@@ -144,3 +145,14 @@ def test_joined__what_is_new_behind_what_is_there() -> None:
 def test_joined__with_none() -> None:
     none, some = boxed([], 0.5), boxed([(0, 0, 4, 4)], 0.5)
     assert [joined(*pair, 0.7).num_masks for pair in [(none, some), (some, none), (none, none)]] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("size", [(96, 128), (600, 8), (255, 16), (7, 13), (300, 9), (0, 8)])
+def test_count__set_pixels_of_masks_of_any_size(size: tuple[int, int]) -> None:
+    """Bytes are added eight at a time, and may overflow where many rows are set."""
+    masks = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) > 0.5
+    masks[0] = True
+    masks[2] = False
+    assert torch.equal(_count(masks), masks.sum((1, 2), dtype=torch.int32))
+    assert _count(masks[:, :, : size[1] // 2]).tolist() == masks[:, :, : size[1] // 2].sum((1, 2)).tolist()
+    assert _count(masks[:0]).shape == (0,)
