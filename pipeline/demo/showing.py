@@ -7,17 +7,16 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
 from semires.pipeline.predicting.predictor import Predictor, decide
 from semires.pipeline.predicting.snapping import snap
-from semires.pipeline.reporting.contact_sheet import all_colored
+from semires.pipeline.reporting.contact_sheet import colored, largest_first, resized_candidates, resized_masks
 from semires.stages.data.errors import InputError
 from semires.stages.train.matching.config import MatchConfig
 from semires.stages.train.models.unread_words import unread_line
@@ -25,13 +24,13 @@ from semires.stages.train.prediction import overlay, predict_logits
 
 REFINED_COLOR = (40, 120, 255)
 _NUM_KEPT = 4
-_SIDE = 640  # pixels, of what is shown
+_LEAST_SIDE, _MOST_SIDE = 640, 1280  # pixels, of what is shown
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
-    """Three pictures of the one that was given, small ones enlarged, and what is to be said of them."""
+    """Three pictures of the one that was given, in the size of a screen, and what is to be said of them."""
 
     mask: Image.Image
     """The model's mask."""
@@ -64,7 +63,8 @@ class Showing:
         (logits,) = self._once((expression, key), lambda: predict_logits(model, [(image, expression)], device))
         found = decide(expression, logits, image.shape[:2], threshold)
         refined = snap(found.mask, candidates, config)
-        masks = unpack_rows(candidates.bits, width=candidates.width)
+        small = _for_screen(image)
+        drawn = self._once(("drawn", key), lambda: _enlarged(_all_drawn(small, candidates)))
         words = ["The model sees nothing that this means."]
         if found.area:
             share = f"{100 * found.mask.mean():.1f}% of the picture"
@@ -73,9 +73,9 @@ class Showing:
         words.append(f"{candidates.num_masks} candidates: {made}.")
         unread = unread_line(model.tokenizer, expression)
         return Shown(
-            mask=_enlarged(overlay(image, found.mask)),
-            candidates=_enlarged(all_colored(image, masks)),
-            refined=_enlarged(overlay(image, found.mask if refined is None else refined, color=REFINED_COLOR)),
+            mask=_enlarged(_overlaid(small, found.mask)),
+            candidates=drawn,
+            refined=_enlarged(_overlaid(small, found.mask if refined is None else refined, color=REFINED_COLOR)),
             words="\n".join(words if unread is None else [*words, unread]),
         )
 
@@ -83,13 +83,33 @@ class Showing:
         if key not in self._kept:
             self._kept[key] = make()
         self._kept.move_to_end(key)
-        while len(self._kept) > 2 * _NUM_KEPT:
+        while len(self._kept) > 3 * _NUM_KEPT:
             self._kept.popitem(last=False)
         kept: _T = self._kept[key]  # type: ignore[assignment]
         return kept
 
 
+def _for_screen(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A large picture reduced; twelve megapixels three times would only take time on their way."""
+    height, width = image.shape[:2]
+    if max(height, width) <= _MOST_SIDE:
+        return image
+    scale = _MOST_SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def _overlaid(small: NDArray[np.uint8], mask: NDArray[np.bool_], **options: Any) -> Image.Image:
+    (resized,) = resized_masks([mask], small.shape[:2])
+    return overlay(small, resized, **options)
+
+
+def _all_drawn(small: NDArray[np.uint8], candidates: Candidates) -> Image.Image:
+    """Every candidate over the picture, the largest first."""
+    return colored(small, resized_candidates(candidates, largest_first(candidates.area).tolist(), small.shape[:2]))
+
+
 def _enlarged(picture: Image.Image) -> Image.Image:
     """A small picture so many times larger that it is easily seen, each pixel a square."""
-    factor = max(1, _SIDE // max(picture.size))
+    factor = max(1, _LEAST_SIDE // max(picture.size))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

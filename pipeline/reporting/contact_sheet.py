@@ -36,9 +36,7 @@ def contact_sheet(candidates: Candidates, image: NDArray[np.uint8] | None = None
     else:
         tile_image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     order = largest_first(candidates.area)
-    # One by one: all masks of a large photograph unpacked are gigabytes.
-    unpacked = (unpack_rows(candidates.bits[index : index + 1], width=candidates.width)[0] for index in order)
-    masks = resized_masks(unpacked, (height, width))
+    masks = resized_candidates(candidates, order.tolist(), (height, width))
     colors = mask_colors(len(order))
     tiles = [colored(tile_image, masks)]
     captions = [("all masks, the largest first", f"{len(order)} candidates")]
@@ -90,6 +88,12 @@ def all_colored(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Image.Ima
     the masks may be of another size."""
     height, width = image.shape[:2]
     return colored(image, resized_masks(masks[largest_first(masks.sum(axis=(1, 2)))], (height, width)))
+
+
+def resized_candidates(candidates: Candidates, rows: Iterable[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The masks of some candidates, in the order asked, as bool [M, height, width] of `size`; unpacked one by one, as
+    all masks of a large photograph are gigabytes."""
+    return resized_masks((unpack_rows(candidates.bits[row : row + 1], width=candidates.width)[0] for row in rows), size)
 
 
 def resized_masks(masks: Iterable[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from semires.cache.bits import unpack_rows
 from semires.cache.candidates import Candidates
 from semires.pipeline.audit.pictures.image_labels import ImageLabel, ImageLabels, label_image
 from semires.pipeline.paths import Paths
@@ -24,6 +23,7 @@ from semires.pipeline.reporting.contact_sheet import (
     check_image_size,
     largest_first,
     mask_colors,
+    resized_candidates,
     resized_masks,
     score_text,
 )
@@ -140,11 +140,9 @@ def candidates_page(
 def _masks(candidates: Candidates, size: tuple[int, int]) -> list[_Mask]:
     """The largest first: smaller ones are drawn over them, where a pointer finds them."""
     order = largest_first(candidates.area).tolist()
-    # One by one: all masks of a large photograph unpacked are gigabytes.
-    unpacked = (unpack_rows(candidates.bits[index : index + 1], width=candidates.width)[0] for index in order)
     colors = mask_colors(len(order)).tolist()
     found = []
-    for place, (index, mask) in enumerate(zip(order, resized_masks(unpacked, size), strict=True)):
+    for place, (index, mask) in enumerate(zip(order, resized_candidates(candidates, order, size), strict=True)):
         area = int(candidates.area[index])
         share = f"{100 * area / (candidates.height * candidates.width):.2g}%"
         predicted_iou = score_text(candidates.predicted_iou[index])
