@@ -38,9 +38,8 @@ from semires.stages.processes.timing import PhaseTimer
 
 PHASES = ("encode", "decode", "select", "pack")
 
-# Bytes of one prompt batch's image tokens on CPU: far above it the decoder waits for fresh pages, which glibc gives
-# back after each batch, far below it for Python; what fits a core's cache is the decoder's own business (two_way.py).
-# The tiny SAM's 144 prompts make two batches.
+# Bytes of one prompt batch's image tokens on CPU: far above it the decoder waits for fresh pages, far below it for
+# Python; what fits a core's cache is its own business (two_way.py). The tiny SAM's 144 prompts make two batches.
 _CPU_BYTES_OF_TOKENS = 36 * 2**17
 
 # Large models have no two prompts in the cache; but fewer than so many are not worth reading the decoder's weights for.
