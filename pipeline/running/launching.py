@@ -5,6 +5,7 @@ at the end of each torch's threads wait for each other; processes do not.
 """
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -94,10 +95,10 @@ class LocalLauncher:
         process: BaseProcess = CONTEXT.Process(
             target=_work, args=(job, self._paths, self._devices[slot], self._num_threads, writer), daemon=False
         )
-        with terminal_ignored():
+        with terminal_unheard():  # at whose end a signal may raise: by then the process is known to `stop`
             process.start()
-        writer.close()  # the process has its own: the pipe ends with it
-        self._running[reader] = _Running(job=job, slot=slot, process=process)
+            writer.close()  # the process has its own: the pipe ends with it
+            self._running[reader] = _Running(job=job, slot=slot, process=process)
 
     def ended(self, seconds: float) -> list[Ended]:
         """As `Launcher`; passes on what the jobs tell."""
@@ -156,15 +157,22 @@ class LocalLauncher:
 
 
 @contextmanager
-def terminal_ignored() -> Iterator[None]:
+def terminal_unheard() -> Iterator[None]:
     """What is started meanwhile never hears Ctrl-C, nor that its terminal is closed, which reach every process of the
-    terminal: its parent ends it."""
-    previous = {signum: signal.signal(signum, signal.SIG_IGN) for signum in TERMINAL_SIGNALS}
+    terminal: its parent ends it. It inherits that they are blocked. Here they wait for the end of the block: another
+    thread may still take one, so none is handled before."""
+    heard: list[int] = []
+    handled = [signum for signum in TERMINAL_SIGNALS if signal.getsignal(signum) not in (signal.SIG_IGN, None)]
+    previous = {signum: signal.signal(signum, lambda found, frame: heard.append(found)) for signum in handled}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+        for signum in heard:
+            os.kill(os.getpid(), signum)
 
 
 def _work(job: Job, paths: Paths, device: torch.device, num_threads: int, writer: Connection) -> None:

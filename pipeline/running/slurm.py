@@ -19,7 +19,7 @@ import torch
 from semires.pipeline.paths import Paths
 from semires.pipeline.progress import console
 from semires.pipeline.running.jobs import Job, attempt
-from semires.pipeline.running.launching import Ended, terminal_ignored
+from semires.pipeline.running.launching import Ended, terminal_unheard
 from semires.pipeline.running.stage_runs import choose_device
 from semires.stages.data.errors import InputError
 
@@ -84,7 +84,7 @@ class SubmititLauncher:
     def start(self, job: Job) -> None:
         """As `Launcher`; a job that the cluster does not take has ended."""
         try:
-            with terminal_ignored():
+            with terminal_unheard():
                 submitted = self._executor.submit(_do, job, self._paths, self._device, self._num_threads)
         except (RuntimeError, OSError) as error:  # what sbatch says is of submitit's own kinds of RuntimeError
             self._refused.append(Ended(job=job, failure=f"the cluster did not take it: {_in_one_line(error)}"))

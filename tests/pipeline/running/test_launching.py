@@ -2,6 +2,7 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,8 @@ def never_ends(job, paths, device, tell):
         raise StopRequested(stop.requested)
 
 os.setsid()
-# What started it may have been started where these are ignored.
+# What started it may have been started where these are ignored, or blocked.
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.stderr = errors.open("w", buffering=1)
@@ -206,6 +208,26 @@ def test_local_launcher__its_jobs_end_with_the_command(
     said = errors.read_text()
     assert ("KeyboardInterrupt" in said) == (number == signal.SIGINT)
     assert said.count("Traceback") == (number == signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_terminal_unheard__a_signal_waits_for_its_end(number: signal.Signals) -> None:
+    """One that comes while a process is started was lost once: the command went on, and nobody told its jobs."""
+    heard, done = list[int](), list[int]()
+    before = signal.signal(number, lambda signum, frame: heard.append(signum))
+    try:
+        with launching.terminal_unheard():
+            os.kill(os.getpid(), number)
+            started = subprocess.Popen(["sleep", "60"])
+            started.send_signal(number)
+            done += heard
+        assert (done, heard) == ([], [number])
+        with pytest.raises(subprocess.TimeoutExpired):
+            started.wait(0.2)
+        started.terminate()
+        assert started.wait(60) == -signal.SIGTERM
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.usefixtures("quick_processes")
