@@ -84,13 +84,13 @@ class SubmititLauncher:
     def start(self, job: Job) -> None:
         """As `Launcher`; a job that the cluster does not take has ended."""
         try:
-            with terminal_unheard():
+            with terminal_unheard():  # at whose end a signal may raise: by then the job is known to `stop`
                 submitted = self._executor.submit(_do, job, self._paths, self._device, self._num_threads)
+                self._running[submitted.job_id] = job, submitted
         except (RuntimeError, OSError) as error:  # what sbatch says is of submitit's own kinds of RuntimeError
             self._refused.append(Ended(job=job, failure=f"the cluster did not take it: {_in_one_line(error)}"))
             return
         console.print(f"{job.label}: submitted as {submitted.job_id}", soft_wrap=True)
-        self._running[submitted.job_id] = job, submitted
 
     def ended(self, seconds: float) -> list[Ended]:
         """As `Launcher`."""
